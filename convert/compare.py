@@ -1,0 +1,91 @@
+"""Owns the comparison of a store with its sources, bit for bit, key by key, demo by demo.
+
+The sources are scanned and planned anew; then every table and every value of the store must be what the plan says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.checks import Tables, Violation
+from robozarr.convert.plan import Plan
+from robozarr.convert.types import FileScan, Partition
+from robozarr.convert.write import read_partition
+from robozarr.schemas.errors import SourceError
+from robozarr.schemas.store import StoreMetadata
+
+__all__ = ["compare_plan", "compare_rows", "match_sources"]
+
+
+def match_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
+    """The file among `paths` for each source of the store, by the tail of its path.
+
+    Raises
+    ------
+    SourceError
+        If a source has no file, or several.
+    """
+    matched = []
+    for source in metadata.sources:
+        tail = tuple(source.name.split("/"))
+        found = [path for path in paths if path.parts[-len(tail) :] == tail]
+        if len(found) != 1:
+            others = f": {', '.join(str(path) for path in found)}" if found else ""
+            raise SourceError(
+                f"the store was made from {source.name}; {len(found)} of the {len(paths)} files given end so{others}. "
+                "Give --source the folder that holds it"
+            )
+        matched.append(found[0])
+    return matched
+
+
+def compare_plan(metadata: StoreMetadata, tables: Tables, plan: Plan) -> Iterator[Violation]:
+    """Attributes and tables of a store against a plan made from its sources anew."""
+    planned = plan.metadata
+    for name in ("n_steps", "n_episodes", "n_tasks", "control_freq", "keys", "splits", "joint_key", "not_stored"):
+        got, expected = getattr(metadata, name), getattr(planned, name)
+        if got != expected:
+            yield Violation(rule="source", text=f"attribute {name}: {expected!r} by the sources, got {got!r}")
+    for source, file in zip(metadata.sources, plan.files, strict=True):
+        if (source.size, source.n_demos) != (file.size, len(file.demos)):
+            yield Violation(
+                rule="source",
+                text=f"source {source.name}: {source.size} bytes and {source.n_demos} demos when converted, "
+                f"{file.size} and {len(file.demos)} now",
+            )
+    for path, expected in plan.tables.items():
+        stored = tables.get(path)
+        if stored is None or not same_bits(stored, expected):
+            yield Violation(rule="source", text=f"{path}: not what the sources say")
+
+
+def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Equal in shape, type and every bit: NaN equals itself, 0.0 is not -0.0."""
+    return a.shape == b.shape and a.dtype == b.dtype and bytes_of(a) == bytes_of(b)
+
+
+def bytes_of(values: NDArray[Any]) -> bytes:
+    """The values in little-endian order."""
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def compare_rows(stored: NDArray[Any], partition: Partition, files: Sequence[FileScan] = ()) -> Iterator[Violation]:
+    """The rows of one shard against the sources' bytes; names the first step that differs in each demo."""
+    expected = read_partition(partition)
+    for segment in partition.segments:
+        rows = slice(segment.at, segment.at + segment.stop - segment.start)
+        mine, theirs = stored[rows], expected[rows]
+        if bytes_of(mine) != bytes_of(theirs):
+            width = max(1, mine[:1].nbytes)
+            raw = [np.frombuffer(bytes_of(x), np.uint8).reshape(len(x), width) for x in (mine, theirs)]
+            row = int(np.flatnonzero((raw[0] != raw[1]).any(axis=1))[0])
+            yield Violation(
+                rule="source",
+                text=f"{partition.layout.path}: episode {segment.episode} is not bit for bit {segment.path} · {segment.demo} · "
+                f"{partition.source}, from row {segment.start + row} of the demo on",
+            )

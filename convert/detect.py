@@ -1,0 +1,148 @@
+"""Owns what is concluded about a demo from its numbers and names: alignment, image convention, flags, success. Pure.
+
+Every rule is somebody's, and cited; every conclusion is recorded with its evidence, never baked into the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence, StepFlag
+
+__all__ = ["detect_alignment", "detect_flags", "detect_image_convention", "detect_success", "parse_json"]
+
+ALIGNMENT_TOLERANCE_RAD: Final = 1e-3
+"""Joint positions nearer to a simulator state than this (rms) are that state's: LIBERO's agree exactly, replayed ones to
+rounding, and one step of a moving arm is some hundredths of a radian."""
+
+Floats = NDArray[np.float64]
+
+
+def detect_alignment(joints: Floats | None, states: Floats | None) -> tuple[Alignment, tuple[float, float]]:
+    """Whether a demo's observations were recorded before or after the action of the same step.
+
+    Parameters
+    ----------
+    joints : float64 [step, joint]
+        Observed joint positions, rad.
+    states : float64 [step, n]
+        Simulator states recorded before the action: time, qpos, qvel.
+
+    Returns
+    -------
+    alignment : Alignment
+        The recording that fits within 1e-3 rad (rms) and twice better than the other, else UNKNOWN (an arm that never
+        moves fits both).
+    errors : (float, float)
+        rms of joints[t] - states[t] and of joints[t] - states[t + 1] at the columns that fit best, rad; NaN where not
+        to be had. Step 0 is left out: OpenVLA's script writes its state from ten settling steps earlier.
+
+    Examples
+    --------
+    >>> path = np.linspace(0, 1, 9)[:, None]
+    >>> detect_alignment(path[1:], np.hstack([path[:-1], path[:-1]]))[0]
+    <Alignment.AFTER: 1>
+    """
+    nowhere = (float("nan"), float("nan"))
+    if joints is None or states is None or states.ndim != 2 or joints.ndim != 2 or len(joints) < 3:
+        return Alignment.UNKNOWN, nowhere
+    n_joints, n_columns = joints.shape[1], states.shape[1]
+    if n_columns < n_joints or not (np.isfinite(joints).all() and np.isfinite(states).all()):
+        return Alignment.UNKNOWN, nowhere
+    columns = range(n_columns - n_joints + 1)
+    before = min(_rms(joints[1:-1] - states[1:-1, k : k + n_joints]) for k in columns)
+    after = min(_rms(joints[1:-1] - states[2:, k : k + n_joints]) for k in columns)
+    best = min(before, after)
+    if best > ALIGNMENT_TOLERANCE_RAD or max(before, after) <= 2 * best:
+        return Alignment.UNKNOWN, (before, after)
+    return (Alignment.AFTER if after < before else Alignment.BEFORE), (before, after)
+
+
+def _rms(difference: Floats) -> float:
+    return float(np.sqrt(np.mean(np.square(difference))))
+
+
+def detect_image_convention(
+    convention: str | None, env_args: Mapping[str, Any], datasets: Iterable[str]
+) -> tuple[ImageConvention, ImageEvidence]:
+    """Which way up a file's pictures are, and what says so.
+
+    >>> detect_image_convention("opengl", {}, [])
+    (<ImageConvention.OPENGL: 0>, <ImageEvidence.ATTRIBUTE: 1>)
+    """
+    names = list(datasets)
+    if convention in ("opengl", "opencv"):
+        return ImageConvention[convention.upper()], ImageEvidence.ATTRIBUTE
+    if env_args.get("type") == 1 and any(name.endswith("_image") for name in names):
+        return ImageConvention.OPENCV, ImageEvidence.ROBOMIMIC
+    if any(name in ("obs/agentview_rgb", "obs/eye_in_hand_rgb") for name in names):
+        return ImageConvention.OPENGL, ImageEvidence.KEY_NAMES
+    return ImageConvention.UNKNOWN, ImageEvidence.NONE
+
+
+def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: FlagRules) -> NDArray[np.uint8]:
+    """Flags of each step of a demo, by the rules that ``FlagRules.to_json`` words.
+
+    Parameters
+    ----------
+    actions : float [step, n]
+        Commands; the last one is the gripper's.
+    joints : float [step, joint] or None
+        Observed joint positions, rad; without them no step is called still.
+    rules : FlagRules
+        Thresholds.
+
+    Returns
+    -------
+    flags : uint8 [step]
+        Bits of ``StepFlag``.
+    """
+    n = len(actions)
+    arm, gripper = np.asarray(actions[:, :-1], np.float64), np.asarray(actions[:, -1], np.float64)
+    flags = np.zeros(n, np.uint8)
+    flags[_noops(np.linalg.norm(arm, axis=1) < rules.noop_threshold, gripper)] |= np.uint8(StepFlag.NOOP)
+    if joints is not None:
+        moved = np.flatnonzero((np.abs(joints - joints[:1]) > rules.still_threshold).reshape(n, -1).any(axis=1))
+        flags[: max(0, int(moved[0]) - 1) if len(moved) else n] |= np.uint8(StepFlag.STILL)
+    for change in np.flatnonzero(np.diff(np.sign(gripper))) + 1:
+        k = rules.key_moment_steps
+        flags[max(0, change - k) : change + k + 1] |= np.uint8(StepFlag.KEY_MOMENT)
+    return flags
+
+
+def _noops(still: NDArray[np.bool_], gripper: Floats) -> NDArray[np.bool_]:
+    """OpenVLA's rule compares the gripper with the last action it *kept*, so a run of no-ops is judged by one action."""
+    noop = np.zeros(len(still), np.bool_)
+    kept: int | None = None
+    for t in range(len(still)):
+        noop[t] = still[t] and (kept is None or gripper[t] == gripper[kept])
+        if not noop[t]:
+            kept = t
+    return noop
+
+
+def detect_success(robomimic: bool, rewards: NDArray[Any] | None) -> int:
+    """1, 0, or -1 for unknown.
+
+    LIBERO's script ends every demo with done = reward = 1, and OpenVLA's does the same, so neither can tell. robomimic's
+    sparse rewards (0 or 1) are 1 wherever the task is solved.
+    """
+    if not robomimic or rewards is None or not np.isin(rewards, (0, 1)).all():
+        return -1
+    return int((rewards == 1).any())
+
+
+def parse_json(text: object) -> dict[str, Any]:
+    """The object in a JSON attribute; {} for what is none: attributes are evidence here, not data."""
+    if not isinstance(text, str):
+        return {}
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,93 @@
+"""Owns how tasks run: inline in this process, or on Dask workers. Knows nothing of what the tasks do.
+
+Tasks and results are small records; a Dask task graph must not carry arrays.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Protocol, TypeVar
+
+from robozarr.schemas.errors import RoboZarrError
+
+__all__ = ["Executor", "default_workers", "local_executor"]
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_PER_WORKER = 4
+"""Tasks that wait at a scheduler for each worker: enough to keep it busy, few enough for any number of tasks."""
+
+
+class Executor(Protocol):
+    """Runs one function over many tasks."""
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        """Yield results as they come, in any order. The first exception of a task stops everything and is raised."""
+        ...
+
+
+class _Inline:
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        return map(function, tasks)
+
+
+class _Dask:
+    def __init__(self, client: object, n_workers: int) -> None:
+        self._client, self._n_workers = client, n_workers
+
+    def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
+        from distributed import KilledWorker, as_completed
+
+        client, waiting = self._client, iter(tasks)
+        # as_completed yields futures in the order they end; a finished one makes room for the next task
+        running = as_completed([])
+        for task in islice(waiting, TASKS_PER_WORKER * self._n_workers):
+            running.add(client.submit(function, task, pure=False))  # type: ignore[attr-defined]
+        for future in running:
+            try:
+                result = future.result()
+            except KilledWorker as exc:
+                raise RoboZarrError(
+                    f"a worker died several times over one task ({exc}): the machine may be out of memory; use fewer --workers"
+                ) from exc
+            future.release()
+            yield result
+            for task in islice(waiting, 1):
+                running.add(client.submit(function, task, pure=False))  # type: ignore[attr-defined]
+
+
+def default_workers() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def local_executor(n_workers: int) -> Iterator[Executor]:
+    """Run tasks on `n_workers` processes of an embedded Dask cluster on this machine; 0: inline, for debugging.
+
+    The processes listen on the loopback address only and end with the context, however it is left.
+    """
+    if n_workers == 0:
+        yield _Inline()
+        return
+    from distributed import Client, LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=n_workers,
+        threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
+        processes=True,
+        host="127.0.0.1",
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
+        memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
+    )
+    try:
+        with cluster, Client(cluster) as client:
+            yield _Dask(client, n_workers)
+    finally:
+        cluster.close()

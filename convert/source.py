@@ -1,0 +1,263 @@
+"""Owns access to HDF5: the only module that imports h5py. Knows trees and bytes, not what they mean for a store.
+
+h5py holds one global lock, so files are read in parallel by processes, never by threads.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.types import DatasetInfo
+from robozarr.schemas.errors import Problem, SourceError
+from robozarr.schemas.source import INIT_STATE, MODEL_FILE, SOURCE_SUFFIXES, demo_number
+
+__all__ = ["SourceFile", "find_sources"]
+
+def find_sources(sources: Sequence[str | Path]) -> list[Path]:
+    """HDF5 files behind files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
+
+    Raises
+    ------
+    SourceError
+        If an argument leads to no file.
+    """
+    found: set[Path] = set()
+    problems = []
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            files = [file for file in path.rglob("*") if file.suffix in SOURCE_SUFFIXES and file.is_file()]
+            rule, remedy = "a folder holds *.hdf5 or *.h5 files", "name a folder that does"
+        elif path.exists():
+            files, rule, remedy = [path], "", ""
+        else:
+            files = [Path(name) for name in glob.glob(str(source), recursive=True) if Path(name).is_file()]  # noqa: PTH207 - absolute patterns
+            rule, remedy = "a source is a file, a folder, or a pattern that matches files", "check the path"
+        if not files:
+            problems.append(Problem(file=str(source), rule=rule, value="none", remedy=remedy))
+        found.update(file.resolve() for file in files)
+    if problems:
+        raise SourceError("sources not found:", problems)
+    return sorted(found)
+
+
+class SourceFile:
+    """One HDF5 file, open for reading; a context manager.
+
+    Raises SourceError, with the file's name and what to do, wherever HDF5 raises anything.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        try:
+            self._file = h5py.File(self.path, "r", locking="best-effort")
+        except OSError as exc:
+            raise self.error("the file is whole, readable HDF5", _first_line(exc), "copy or download it again") from exc
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def expect(self, size: int, mtime_ns: int) -> None:
+        """Refuse a file that is not the one that was scanned.
+
+        Raises
+        ------
+        SourceError
+            If its size or time of change is another.
+        """
+        stat = Path(self.path).stat()
+        if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
+            value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
+            raise self.error("a source does not change while it is converted", value, "convert again with --overwrite")
+
+    def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
+        """A SourceError about this file that holds one problem."""
+        problem = Problem(file=self.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy)
+        return SourceError("a source cannot be used:", [problem])
+
+    def demo_names(self) -> list[str]:
+        """Names of the demos, by number; they may have gaps.
+
+        Raises
+        ------
+        SourceError
+            If there is no ``data`` group, it holds no demo, or a demo's name has no number.
+        """
+        data = self._file.get("data")
+        if not isinstance(data, h5py.Group):
+            inside = ", ".join(self._file) or "nothing"
+            raise self.error("the file has a group 'data'", f"only {inside}", "give LIBERO or robomimic demonstrations")
+        names = [name for name in data if isinstance(data.get(name), h5py.Group)]
+        if not names:
+            raise self.error("'data' holds demos (demo_0, demo_1, …)", "no group", "leave the file out")
+        try:
+            return sorted(names, key=lambda name: (demo_number(name), name))
+        except ValueError as exc:
+            raise self.error("the names of demos end in their number", str(exc), "rename the group") from exc
+
+    def datasets(self, demo: str) -> list[DatasetInfo]:
+        """Every dataset inside a demo, by path."""
+        found: list[DatasetInfo] = []
+
+        def visit(path: str, item: object) -> None:
+            if isinstance(item, h5py.Dataset):
+                dtype = item.dtype if item.dtype.kind in "biuf" and item.dtype.itemsize <= 8 else None
+                name = None if dtype is None else dtype.newbyteorder("=").name
+                found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=name, stored_as=str(item.dtype)))
+
+        self._demo(demo).visititems(visit)
+        return found
+
+    def read(self, demo: str, dataset: str) -> NDArray[Any]:
+        """A whole dataset of a demo: for low-dim data."""
+        item = self._demo(demo)[dataset]
+        return self.read_rows(demo, dataset, 0, len(item))
+
+    def read_rows(
+        self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
+        """Rows ``[start, stop)`` of a dataset, into `out` [stop - start, …] if given, in native byte order."""
+        try:
+            item = self._demo(demo)[dataset]
+            if out is None:
+                out = np.empty((stop - start, *item.shape[1:]), item.dtype.newbyteorder("="))
+            if out.size:
+                item.read_direct(out, np.s_[start:stop])
+        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as exc:
+            raise self.error(
+                f"steps {start} to {stop} can be read",
+                _first_line(exc),
+                "copy or download the file again; or leave the demo out of it",
+                demo,
+                dataset,
+            ) from exc
+        return out
+
+    def width(self, demo: str, dataset: str) -> int:
+        """Values in one step of a dataset [step, n]."""
+        return int(self._demo(demo)[dataset].shape[1])
+
+    def text_attribute(self, demo: str, name: str) -> bytes:
+        """A text attribute of a demo, as UTF-8; empty if there is none."""
+        value = self._demo(demo).attrs.get(name, "")
+        return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
+
+    def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
+        """A float64 vector attribute of a demo; empty if there is none."""
+        return np.asarray(self._demo(demo).attrs.get(name, np.empty(0)), np.float64).reshape(-1)
+
+    def data_attribute(self, name: str) -> str | None:
+        """A text attribute of ``/data``; None if there is none, or it is no text."""
+        value = self._file["data"].attrs.get(name)
+        return value if isinstance(value, str) else None
+
+    def demo_attributes(self, demo: str) -> str:
+        """Every attribute inside a demo but its model file and initial state, as JSON by path (``attributes_json``)."""
+        group = self._demo(demo)
+        kept = {name for name in (MODEL_FILE, INIT_STATE) if self.is_bulk_attribute(demo, name)}
+        return attributes_json([("", group, kept), *((path, item, set()) for path, item in _tree(group))])
+
+    def is_bulk_attribute(self, demo: str, name: str) -> bool:
+        """Whether an attribute is stored in a column of its own: a text model file, a float64 initial state."""
+        value = self._demo(demo).attrs.get(name)
+        if name == MODEL_FILE:
+            return isinstance(value, str)
+        return name == INIT_STATE and isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
+
+    def file_attributes(self, without: Sequence[str] = ()) -> str:
+        """Every attribute of the root, of ``/data`` (but those in `without`) and of what lies beside the demos."""
+        items: list[tuple[str, Any, set[str]]] = [("", self._file, set()), ("data", self._file["data"], set(without))]
+        items += [(name, self._file[name], set()) for name in self._file if name != "data" and self._file.get(name)]
+        items += [(path, item, set()) for path, item in self._beside_demos()]
+        return attributes_json(items)
+
+    def splits(self) -> dict[str, list[str]]:
+        """Names of the demos in each of robomimic's filter keys, ``/mask/<name>``."""
+        mask = self._file.get("mask")
+        if not isinstance(mask, h5py.Group):
+            return {}
+        return {
+            name: [text.decode() if isinstance(text, bytes) else str(text) for text in np.atleast_1d(item[()])]
+            for name, item in mask.items()
+            if isinstance(item, h5py.Dataset) and item.dtype.kind in "SOU"
+        }
+
+    def strays(self) -> list[str]:
+        """Paths of datasets that belong to no demo and no filter key."""
+        splits = self.splits()
+        return [
+            path
+            for path, item in self._beside_demos()
+            if isinstance(item, h5py.Dataset) and not (path.startswith("mask/") and path.removeprefix("mask/") in splits)
+        ]
+
+    def _beside_demos(self) -> Iterator[tuple[str, Any]]:
+        for name, item in self._file.items():
+            if name != "data":
+                if isinstance(item, h5py.Group):
+                    yield from ((f"{name}/{path}", inner) for path, inner in _tree(item))
+                else:
+                    yield name, item
+        for name, item in self._file["data"].items():
+            if not isinstance(item, h5py.Group):
+                yield f"data/{name}", item
+
+    def _demo(self, demo: str) -> Any:
+        return self._file["data"][demo]
+
+
+def _tree(group: Any) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    group.visititems(lambda path, item: found.append((path, item)))
+    return found
+
+
+def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> str:
+    """Attributes of (path, HDF5 object, names left out) as one JSON object: path → name → {dtype, shape, value}.
+
+    Floats are written so that they read back to the same bits; NaN and infinities as text.
+    """
+    result = {}
+    for path, item, without in items:
+        values = {name: _attribute_value(item, name) for name in sorted(item.attrs) if name not in without}
+        if values:
+            result[path] = values
+    return json.dumps(result, sort_keys=True, allow_nan=False)  # ASCII: bytes that are no UTF-8 stay apart, as \\udcXX
+
+
+def _attribute_value(item: Any, name: str) -> dict[str, Any]:
+    value = item.attrs[name]
+    if isinstance(value, str):
+        return {"dtype": "text", "value": value}
+    array = np.asarray(value)
+    if array.dtype.kind in "SOU" and array.dtype.names is None:
+        texts = [text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text) for text in array.flat]
+        return {"dtype": "text", "shape": list(array.shape), "value": texts}
+    if array.dtype.kind in "biuf":
+        return {"dtype": array.dtype.str, "shape": list(array.shape), "value": [_json_number(x) for x in array.ravel().tolist()]}
+    return {"dtype": str(array.dtype), "value": None}
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

@@ -1,0 +1,149 @@
+"""Owns the records that pass between the stages of a conversion; only data. Imports neither h5py nor Dask.
+
+They cross processes, so they hold paths, numbers and short texts, never pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import Problem
+from robozarr.schemas.index import Alignment, ImageConvention, ImageEvidence
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.store import Key
+
+__all__ = ["Column", "ColumnKind", "DatasetInfo", "DemoScan", "FileScan", "Partition", "Segment"]
+
+ColumnKind = Literal["rows", "flat", "text", "vector"]
+"""Where a column's values lie in a demo: rows of a dataset, a dataset flattened, a text attribute, a vector attribute."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetInfo:
+    """One dataset of a demo."""
+
+    path: str
+    """Path inside the demo, such as ``obs/agentview_rgb``."""
+    shape: tuple[int, ...]
+    """Full shape; the first axis should be the demo's steps."""
+    dtype: str | None
+    """numpy name of a bool, integer or float type in native byte order; None for any other type."""
+    stored_as: str
+    """The file's own name of the type, for messages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoScan:
+    """What one demo holds."""
+
+    name: str
+    length: int
+    """Steps: rows of ``actions``."""
+    datasets: tuple[DatasetInfo, ...]
+    """Those whose first axis is the demo's steps, of a numeric type."""
+    repeats: tuple[str, ...]
+    """Paths below ``next_obs`` that equal ``obs`` one step later."""
+    flags: NDArray[np.uint8]
+    """Step flags [length]."""
+    joint_key: str | None
+    """Name of the key that the still flag was taken from."""
+    alignment: Alignment
+    alignment_error: tuple[float, float]
+    """rms of observed joints to the simulator's state of the same and the next step, rad."""
+    image_convention: ImageConvention
+    image_evidence: ImageEvidence
+    success: int
+    """1, 0, or -1 for unknown."""
+    model_file_bytes: int
+    init_state_size: int
+    attributes: str
+    """All other attributes inside the demo, as JSON."""
+    splits: tuple[str, ...]
+    """Filter keys that name it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileScan:
+    """What one file holds, or why it cannot be used."""
+
+    path: str
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    problems: tuple[Problem, ...]
+    demos: tuple[DemoScan, ...] = ()
+    not_stored: tuple[tuple[str, int, str], ...] = ()
+    """Path, number of demos that hold it (0: it belongs to the file), reason."""
+    splits: tuple[str, ...] = ()
+    """Every filter key of the file, empty ones too."""
+    attributes: str = "{}"
+    """Attributes outside demos, as JSON, without the BDDL text."""
+    suite: str = ""
+    task: str = ""
+    instruction: str = ""
+    """From ``problem_info``; "" without one."""
+    instruction_from_name: str = ""
+    env_name: str = ""
+    bddl: str = ""
+    control_freq: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """One array whose values come from the sources."""
+
+    layout: ArrayLayout
+    kind: ColumnKind
+    source: str
+    """Path of the dataset, or name of the attribute, inside a demo."""
+    starts: NDArray[np.int64]
+    """First row of each episode, and the number of rows [n_episodes + 1]."""
+    key: Key | None
+    """The key it holds; None for what belongs to episodes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """Rows of one demo that go into one partition."""
+
+    path: str
+    """The source file."""
+    size: int
+    """Its size when it was scanned, bytes."""
+    mtime_ns: int
+    """Its time of change when it was scanned."""
+    demo: str
+    start: int
+    """First row, counted in the demo."""
+    stop: int
+    """Row after the last."""
+    at: int
+    """Row of the partition that `start` becomes."""
+    episode: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partition:
+    """One shard to be written: paths and ranges, never pixels."""
+
+    layout: ArrayLayout
+    shard: int
+    kind: ColumnKind
+    source: str
+    segments: tuple[Segment, ...]
+    key: Key | None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the array that the shard covers."""
+        start, stop = self.layout.rows_of_shard(self.shard)
+        return stop - start
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of its values, decoded."""
+        return self.n_rows * self.layout.row_bytes

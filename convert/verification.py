@@ -1,0 +1,346 @@
+"""Owns ``verify``: every byte of a store, every rule of FORMAT.md, and on request every bit against the sources.
+
+Trusts neither the converter that wrote the store nor the loader that reads it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.checks import Violation, check_flags, check_layout, check_statistics, check_tables
+from robozarr.convert.compare import compare_plan, compare_rows, match_sources
+from robozarr.convert.executor import Executor, default_workers, local_executor
+from robozarr.convert.plan import Plan, make_plan
+from robozarr.convert.progress import Progress, SilentProgress
+from robozarr.convert.read import read_array, read_document, read_layout, read_metadata, read_shard
+from robozarr.convert.run import key_statistics, scan_sources
+from robozarr.convert.source import find_sources
+from robozarr.convert.stats import FrameMoments, combine_moments, frame_moments, store_statistics
+from robozarr.convert.types import Partition
+from robozarr.convert.write import TEMPORARY
+from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.store import Key, StoreMetadata, array_layouts, fixed_layouts
+
+__all__ = ["VerifyReport", "verify"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What ``verify`` found."""
+
+    store: str
+    n_arrays: int
+    n_shards: int
+    n_bytes: int
+    """Bytes read back, decoded."""
+    n_steps: int
+    n_episodes: int
+    compared_with_source: bool
+    seconds: float
+    violations: tuple[Violation, ...]
+    """Every rule that is broken; empty for a good store."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.violations
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShardTask:
+    """One shard to be read back."""
+
+    layout: ArrayLayout
+    shard: int
+    key: Key | None
+    """Its key, where moments of frames are wanted."""
+    runs: tuple[tuple[int, int, int], ...]
+    """Episodes in it: (episode, first row, row after the last), rows counted in the shard."""
+    source: Partition | None
+    """What the sources say it holds; None to leave them alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ShardResult:
+    path: str
+    shard: int
+    n_bytes: int
+    violations: tuple[Violation, ...]
+    moments: FrameMoments | None
+
+
+def verify(
+    store: str | Path,
+    *,
+    sources: str | Path | Sequence[str | Path] | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Read back every byte of a store and check every rule of FORMAT.md; with `sources`, compare bit for bit.
+
+    Parameters
+    ----------
+    store : path
+        A store.
+    sources : path or sequence of paths, optional
+        Files, folders or patterns that hold the HDF5 files that it was made from.
+    workers : int, optional
+        Dask worker processes; 0 runs in this process. Default: the cores that this process may use.
+    progress : Progress, optional
+        Hears what the stages do.
+
+    Returns
+    -------
+    VerifyReport
+        With every violation that was found; ``ok`` if there is none.
+
+    Raises
+    ------
+    StoreError
+        If there is no store, its conversion has not ended, or it is of an unknown version.
+    SourceError
+        If the sources are not found, or not the store's.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     verify(f"{folder}/sample.zarr", sources="sample", workers=0).ok
+    True
+    """
+    began = time.monotonic()
+    root, progress = Path(store), progress or SilentProgress()
+    metadata = read_metadata(root)
+    violations = list(_check_files(root))
+    layouts, layout_violations = _read_layouts(root, metadata)
+    violations += layout_violations
+    report = partial(
+        VerifyReport,
+        store=str(store),
+        n_arrays=len(layouts),
+        n_steps=metadata.n_steps,
+        n_episodes=metadata.n_episodes,
+        compared_with_source=sources is not None,
+    )
+    tables, table_violations = _read_tables(root, metadata, layouts)
+    violations += table_violations
+    if not violations:
+        violations += check_tables(metadata, tables)
+    if violations:  # what follows rests on the tables
+        return report(n_shards=0, n_bytes=0, seconds=time.monotonic() - began, violations=tuple(violations))
+    with local_executor(default_workers() if workers is None else workers) as executor:
+        plan = None if sources is None else _plan_of_sources(executor, metadata, sources, progress)
+        if plan is not None:
+            violations += compare_plan(metadata, tables, plan)
+            if violations:
+                plan = None  # the episodes are others: comparing values would only repeat that
+        tasks = list(_shard_tasks(metadata, layouts, tables, plan))
+        n_bytes = sum(layout.shape[0] * layout.row_bytes for layout in layouts.values())
+        progress.start("read back shards", len(tasks), n_bytes)
+        moments: dict[str, dict[int, FrameMoments]] = {}
+        for result in executor.run(partial(_check_shard, str(root)), tasks):
+            violations += result.violations
+            if result.moments is not None:
+                moments.setdefault(result.path, {})[result.shard] = result.moments
+            progress.advance(1, result.n_bytes)
+        if not violations:
+            violations += _check_values(executor, root, metadata, tables, moments, progress)
+    n_shards = sum(layout.n_shards for layout in layouts.values())
+    return report(n_shards=n_shards, n_bytes=n_bytes, seconds=time.monotonic() - began, violations=tuple(violations))
+
+
+def _check_files(root: Path) -> Iterator[Violation]:
+    """M20: nothing of an interrupted writer lies about."""
+    for path in sorted(root.rglob(f".*{TEMPORARY}")):
+        yield Violation(rule="M20", text=f"{path.relative_to(root)}: left behind by a writer that was interrupted; remove it")
+
+
+def _read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLayout], list[Violation]]:
+    """M3 to M7: every array that the attributes call for, as it is on disk."""
+    found: dict[str, ArrayLayout] = {}
+    violations: list[Violation] = []
+    sizes: dict[str, int] = {}
+    for expected in fixed_layouts(metadata):
+        violations += _read_one(root, expected, found)
+        if expected.path.endswith("/offsets") and expected.path in found and not violations:
+            sizes[expected.path.removesuffix("/offsets")] = _last_offset(root, found[expected.path])
+    if not violations:
+        for path, expected in array_layouts(metadata, sizes).items():
+            if path not in found:
+                violations += _read_one(root, expected, found)
+    for group in sorted({parent for path in found for parent in _parent_groups(path)}):
+        try:
+            if read_document(root / group).get("node_type") != "group":
+                violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group is expected"))
+        except StoreError as exc:
+            violations.append(Violation(rule="M1", text=str(exc)))
+    return found, violations
+
+
+def _parent_groups(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _last_offset(root: Path, layout: ArrayLayout) -> int:
+    try:
+        offsets = read_array(root, layout)
+    except CorruptChunkError:
+        return -1  # reported when the tables are read
+    return int(offsets[-1]) if len(offsets) else -1
+
+
+def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
+    try:
+        layout = read_layout(root, expected.path)
+    except StoreError as exc:
+        rule = "M3" if "missing" in str(exc) else "M4"
+        yield Violation(rule=rule, text=str(exc))
+        return
+    found[layout.path] = layout
+    yield from (
+        Violation(rule="M15", text=f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}")
+        for _ in range(1)
+        if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape
+    )
+    yield from check_layout(layout, expected)
+    shards = {layout.shard_path(shard) for shard in range(layout.n_shards)}
+    there = {str(path.relative_to(root)) for path in (root / layout.path).rglob("*") if path.is_file()}
+    for stray in sorted(there - shards - {f"{layout.path}/zarr.json"}):
+        if not stray.endswith(TEMPORARY):
+            yield Violation(rule="M7", text=f"{stray}: no shard of the array has this name")
+
+
+def _is_table(path: str) -> bool:
+    """Whether an array is small enough to be held whole: all but the columns."""
+    bulk = ("episodes/model_file/bytes", "episodes/init_state/values")
+    return not path.startswith("steps/") and path not in bulk and not (path.startswith("ragged/") and path.endswith("/values"))
+
+
+def _read_tables(
+    root: Path, metadata: StoreMetadata, layouts: dict[str, ArrayLayout]
+) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
+    tables, violations = {}, []
+    for path, layout in layouts.items():
+        if _is_table(path):
+            try:
+                tables[path] = read_array(root, layout)
+            except CorruptChunkError as exc:
+                violations.append(Violation(rule=exc.rule, text=str(exc)))
+    return tables, violations
+
+
+def _plan_of_sources(
+    executor: Executor, metadata: StoreMetadata, sources: str | Path | Sequence[str | Path], progress: Progress
+) -> Plan:
+    given = find_sources([sources] if isinstance(sources, str | Path) else sources)
+    paths = match_sources(metadata, given)
+    files = scan_sources(executor, paths, metadata.flag_rules, metadata.selected_keys, progress)
+    return make_plan(files, profile=metadata.profile, rules=metadata.flag_rules, selected=metadata.selected_keys)
+
+
+def _shard_tasks(
+    metadata: StoreMetadata, layouts: dict[str, ArrayLayout], tables: dict[str, NDArray[Any]], plan: Plan | None
+) -> Iterator[_ShardTask]:
+    keys = {f"steps/{key.name}": key for key in metadata.keys if key.frame}
+    columns = {} if plan is None else {column.layout.path: column for column in plan.columns}
+    for path, layout in layouts.items():
+        if _is_table(path):
+            continue
+        for shard in range(layout.n_shards):
+            runs = tuple(_runs(tables, *layout.rows_of_shard(shard))) if path in keys else ()
+            source = None
+            if plan is not None:
+                # the shard as it lies on disk, which another writer may have cut otherwise than the plan does
+                source = plan.partition(_with_layout(columns[path], layout), shard)
+            yield _ShardTask(layout=layout, shard=shard, key=keys.get(path), runs=runs, source=source)
+
+
+def _with_layout(column: Any, layout: ArrayLayout) -> Any:
+    from dataclasses import replace
+
+    return replace(column, layout=layout)
+
+
+def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """Episodes of the rows [start, stop), as (episode, first row, row after the last) counted from `start`."""
+    starts, lengths = tables["episodes/start"], tables["episodes/length"]
+    first, last = np.searchsorted(starts, start, "right") - 1, np.searchsorted(starts, stop, "left")
+    for episode in range(int(first), int(last)):
+        begin, end = int(starts[episode]), int(starts[episode] + lengths[episode])
+        yield episode, max(begin, start) - start, min(end, stop) - start
+
+
+def _check_shard(root: str, task: _ShardTask) -> _ShardResult:
+    """Read one shard back. Runs in a worker."""
+    violations: list[Violation] = []
+    moments = None
+    n_bytes = 0
+    try:
+        rows = read_shard(Path(root), task.layout, task.shard)
+    except CorruptChunkError as exc:
+        violations.append(Violation(rule=exc.rule, text=str(exc)))
+    else:
+        n_bytes = rows.nbytes
+        if task.key is not None:
+            moments = frame_moments(rows, task.runs, task.key)
+        if task.source is not None:
+            violations += compare_rows(rows, task.source)
+    return _ShardResult(
+        path=task.layout.path, shard=task.shard, n_bytes=n_bytes, violations=tuple(violations), moments=moments
+    )
+
+
+def _check_values(
+    executor: Executor,
+    root: Path,
+    metadata: StoreMetadata,
+    tables: dict[str, NDArray[Any]],
+    moments: dict[str, dict[int, FrameMoments]],
+    progress: Progress,
+) -> Iterator[Violation]:
+    """M12, M18 and M19: what the converter derived from the data, derived again."""
+    joint_key = metadata.joint_key
+    actions = read_array(root, read_layout(root, "steps/actions"))
+    joints = None
+    if joint_key is not None and any(key.name == joint_key for key in metadata.keys):
+        joints = read_array(root, read_layout(root, f"steps/{joint_key}"))
+    yield from check_flags(metadata, tables, actions, joints)
+    lengths = tables["episodes/length"]
+    keys = [key for key in metadata.keys if not key.ragged]
+    progress.start("check statistics", len(keys))
+    for key in (key for key in keys if key.frame):
+        parts = moments.get(f"steps/{key.name}", {})
+        table, histogram = combine_moments([parts[shard] for shard in sorted(parts)], lengths, key)
+        stored = tables[f"histograms/{key.name}"]
+        if not np.array_equal(stored, histogram.reshape(stored.shape)):
+            yield Violation(rule="M19", text=f"histograms/{key.name}: not the counts of the data")
+        whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
+        yield from _compare_statistics(tables, key.name, table, whole)
+        progress.advance()
+    for name, table, whole in executor.run(partial(key_statistics, str(root)), [key for key in keys if not key.frame]):
+        yield from _compare_statistics(tables, name, table, whole)
+        progress.advance()
+
+
+def _compare_statistics(
+    tables: dict[str, NDArray[Any]], name: str, table: NDArray[np.float64], whole: NDArray[np.float64]
+) -> Iterable[Violation]:
+    rms = table[:, 2:3]
+    yield from check_statistics(f"episodes/stats/{name}", tables[f"episodes/stats/{name}"], table, "M18", rms)
+    yield from check_statistics(f"stats/{name}", tables[f"stats/{name}"], whole, "M19", rms.max(initial=0.0))

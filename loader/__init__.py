@@ -1,0 +1,1 @@
+"""Store → batches; never imports ``convert``, h5py or Dask."""

@@ -1,0 +1,273 @@
+"""Owns opening a store: typed access to its attributes, index, tables, statistics and arrays, through plain zarr.
+
+Everything is read when it is first asked for; pictures are read by whoever slices ``Store.array``. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata
+
+__all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepIndex:
+    """Which episode and step each row is."""
+
+    episode: NDArray[np.int32]
+    """Episode [n_steps]."""
+    step: NDArray[np.int32]
+    """t inside the episode [n_steps]."""
+    flags: NDArray[np.uint8]
+    """Bits of ``StepFlag`` [n_steps]."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episodes:
+    """The episode table; every array is [n_episodes]."""
+
+    start: NDArray[np.int64]
+    """First row."""
+    length: NDArray[np.int64]
+    """Steps."""
+    task: NDArray[np.int32]
+    """Row of the task table."""
+    source: NDArray[np.int32]
+    """Entry of ``metadata.sources``."""
+    demo: tuple[str, ...]
+    """Name of the demo in its source."""
+    success: NDArray[np.int8]
+    """1, 0, or -1 for unknown."""
+    alignment: NDArray[np.int8]
+    """``Alignment``: whether observations were recorded before or after the action."""
+    image_convention: NDArray[np.int8]
+    """``ImageConvention``: which way up pictures are."""
+    splits: Mapping[str, NDArray[np.bool_]]
+    """Members of each split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tasks:
+    """The task table; every column has one entry a task."""
+
+    name: tuple[str, ...]
+    """The file's name without its ending and ``_demo``."""
+    instruction: tuple[str, ...]
+    """From ``problem_info``; "" where the file has none."""
+    instruction_from_name: tuple[str, ...]
+    """As the file's name words it."""
+    suite: tuple[str, ...]
+    """Folder of the file, such as ``libero_spatial``."""
+    env_name: tuple[str, ...]
+    bddl: tuple[str, ...]
+    """The task's BDDL text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ragged:
+    """A key whose width differs between episodes: ``ragged[row]`` is the vector of one step."""
+
+    values: zarr.Array[Any]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> NDArray[Any]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)}")
+        row %= len(self)
+        return np.asarray(self.values[int(self.offsets[row]) : int(self.offsets[row + 1])])
+
+
+class Store:
+    """An open store; made by ``open_store``.
+
+    ``metadata`` holds the attributes (``StoreMetadata``); ``group`` is the zarr group, for anything not offered here.
+    """
+
+    def __init__(self, path: str, group: zarr.Group, metadata: StoreMetadata) -> None:
+        self.path = path
+        self.group = group
+        self.metadata = metadata
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
+
+    @property
+    def n_steps(self) -> int:
+        """Rows of every key."""
+        return self.metadata.n_steps
+
+    @property
+    def n_episodes(self) -> int:
+        """Rows of the episode table."""
+        return self.metadata.n_episodes
+
+    @property
+    def n_tasks(self) -> int:
+        """Rows of the task table."""
+        return self.metadata.n_tasks
+
+    @property
+    def keys(self) -> dict[str, Key]:
+        """Every key by name, ragged ones too."""
+        return {key.name: key for key in self.metadata.keys}
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The array [n_steps, …] of a key that is not ragged.
+
+        Raises
+        ------
+        StoreError
+            If there is no such key, or it is ragged.
+        """
+        if self.metadata.key(name).ragged:
+            raise StoreError(f"key {name!r} is ragged: its width differs between episodes; use store.ragged({name!r})")
+        return self._array(f"steps/{name}")
+
+    def ragged(self, name: str) -> Ragged:
+        """A ragged key.
+
+        Raises
+        ------
+        StoreError
+            If there is no such key, or it is not ragged.
+        """
+        if not self.metadata.key(name).ragged:
+            raise StoreError(f"key {name!r} is not ragged; use store.array({name!r})")
+        return Ragged(self._array(f"ragged/{name}/values"), self._read(f"ragged/{name}/offsets"))
+
+    @cached_property
+    def index(self) -> StepIndex:
+        """The step index, in RAM: 9 bytes a step."""
+        return StepIndex(
+            episode=self._read("index/episode"), step=self._read("index/step"), flags=self._read("index/flags")
+        )
+
+    @cached_property
+    def episodes(self) -> Episodes:
+        """The episode table."""
+        columns = ("start", "length", "task", "source", "success", "alignment", "image_convention")
+        return Episodes(
+            demo=self._texts("episodes/demo"),
+            splits={name: self._read(f"episodes/splits/{name}") for name in self.metadata.splits},
+            **{name: self._read(f"episodes/{name}") for name in columns},
+        )
+
+    @cached_property
+    def tasks(self) -> Tasks:
+        """The task table."""
+        columns = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
+        return Tasks(**{name: self._texts(f"tasks/{name}") for name in columns})
+
+    def stats(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """Statistics of a key over the whole store, each [channel] for pictures and [element] else.
+
+        ``n``, ``mean``, ``std`` (population), ``min``, ``max``, ``q01``, ``q99``.
+        """
+        self.array(name)
+        return dict(zip(STORE_STATISTICS, self._read(f"stats/{name}"), strict=True))
+
+    def episode_stats(self, name: str) -> dict[str, NDArray[np.float64]]:
+        """Statistics of a key per episode: ``mean``, ``std``, ``rms``, ``min``, ``max``, each [n_episodes, …]."""
+        self.array(name)
+        table = self._read(f"episodes/stats/{name}")
+        return {statistic: table[:, number] for number, statistic in enumerate(EPISODE_STATISTICS)}
+
+    def model_file(self, episode: int) -> str:
+        """The simulator's XML of an episode; "" where the source has none."""
+        return self._text("episodes/model_file", episode)
+
+    def init_state(self, episode: int) -> NDArray[np.float64]:
+        """The simulator's initial state of an episode [n]; empty where the source has none."""
+        return self._between("episodes/init_state", "values", episode)
+
+    def episode_attributes(self, episode: int) -> dict[str, Any]:
+        """Every other attribute of an episode's demo: path inside the demo → name → dtype, shape, value."""
+        value: dict[str, Any] = json.loads(self._text("episodes/attributes", episode))
+        return value
+
+    def source_attributes(self, source: int) -> dict[str, Any]:
+        """Attributes of a source outside its demos: path → name → dtype, shape, value."""
+        value: dict[str, Any] = json.loads(self._text("sources/attributes", source))
+        return value
+
+    def _array(self, path: str) -> zarr.Array[Any]:
+        try:
+            array = self.group[path]
+        except KeyError as exc:
+            raise StoreError(
+                f"{self.path}: array {path} is missing; run: robozarr verify {self.path}, then convert again"
+            ) from exc
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{self.path}: {path} must be an array; run: robozarr verify {self.path}")
+        return array
+
+    def _read(self, path: str) -> NDArray[Any]:
+        return np.asarray(self._array(path)[...])
+
+    def _texts(self, path: str) -> tuple[str, ...]:
+        offsets, data = self._read(f"{path}/offsets").tolist(), self._read(f"{path}/bytes").tobytes()
+        return tuple(data[a:b].decode("utf-8", "replace") for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+
+    def _text(self, path: str, row: int) -> str:
+        return bytes(self._between(path, "bytes", row)).decode("utf-8", "replace")
+
+    def _between(self, path: str, what: str, row: int) -> NDArray[Any]:
+        start, stop = (int(offset) for offset in np.asarray(self._array(f"{path}/offsets")[row : row + 2]))
+        return np.asarray(self._array(f"{path}/{what}")[start:stop])
+
+
+def open_store(path: str | Path) -> Store:
+    """Open a store that a conversion has completed.
+
+    Parameters
+    ----------
+    path : path
+        Folder of the store.
+
+    Returns
+    -------
+    Store
+
+    Raises
+    ------
+    StoreError
+        If there is no store at `path`; the text says what to run.
+    IncompleteStoreError
+        If its conversion has not ended.
+    FormatVersionError
+        If it is of a version of the format that this robozarr does not know.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     store = open_store(f"{folder}/sample.zarr")
+    ...     print(store.array("agentview_rgb").shape[1:], store.tasks.suite)
+    (128, 128, 3) ('libero_goal', 'libero_spatial')
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+    except FileNotFoundError as exc:
+        raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
+    except (ValueError, KeyError, TypeError) as exc:
+        raise StoreError(f"{path}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
+    except PermissionError as exc:
+        raise StoreError(f"{path}: cannot be read: {exc.strerror}; check the rights") from exc
+    return Store(str(path), group, StoreMetadata.from_attributes(dict(group.attrs), str(path)))

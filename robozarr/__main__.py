@@ -1,0 +1,21 @@
+"""The console script: runs the command line if it is installed, or says how to install it. No logic."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run ``robozarr``."""
+    try:
+        from robozarr.cli import run
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.split(".")[0] == "robozarr":
+            raise
+        print(f"robozarr: the command line needs {exc.name}; install it with: pip install 'robozarr[convert]'", file=sys.stderr)
+        raise SystemExit(2) from exc
+    run()
+
+
+if __name__ == "__main__":
+    main()

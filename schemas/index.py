@@ -1,0 +1,141 @@
+"""Owns the step index: which episode and step a row is, and the flags of a step. Pure numpy; imports no I/O.
+
+The flags are facts about recorded demonstrations that training code filters by; a flag never removes a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import IntEnum, IntFlag
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Alignment",
+    "FlagRules",
+    "ImageConvention",
+    "ImageEvidence",
+    "StepFlag",
+    "build_index",
+]
+
+
+class StepFlag(IntFlag):
+    """Bits of ``index/flags``."""
+
+    NOOP = 1
+    """The action does nothing (OpenVLA's rule)."""
+    STILL = 2
+    """Before the arm first moves (RDT's rule)."""
+    KEY_MOMENT = 4
+    """The gripper's command changes within ±k steps."""
+
+
+class Alignment(IntEnum):
+    """When an episode's observations were recorded, relative to the action of the same step."""
+
+    UNKNOWN = -1
+    BEFORE = 0
+    """obs[t] is what the policy saw when it chose actions[t] (OpenVLA's and robomimic's files)."""
+    AFTER = 1
+    """obs[t] shows what actions[t] led to (LIBERO's files)."""
+
+
+class ImageConvention(IntEnum):
+    """Which way up an episode's pictures are stored (robosuite's ``IMAGE_CONVENTION``)."""
+
+    UNKNOWN = -1
+    OPENGL = 0
+    """Row 0 is the bottom row: upside down for a viewer."""
+    OPENCV = 1
+    """Row 0 is the top row: upright."""
+
+
+class ImageEvidence(IntEnum):
+    """What an episode's image convention was concluded from."""
+
+    NONE = 0
+    ATTRIBUTE = 1
+    """The file's ``macros_image_convention`` says so."""
+    ROBOMIMIC = 2
+    """``env_args`` and ``*_image`` keys: robomimic's writer turns robosuite's pictures upright."""
+    KEY_NAMES = 3
+    """``*_rgb`` keys without attributes: LIBERO's environments, which OpenVLA's script replays, render OpenGL-wise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagRules:
+    """Thresholds of the step flags; stored with the flags."""
+
+    noop_threshold: float = 1e-4
+    """Norm of the action without its gripper, below which it does nothing. OpenVLA's ``is_noop`` uses 1e-4."""
+    still_threshold: float = 1e-2
+    """rad: a joint further than this from its first value has moved. RDT's ``EPS`` is 1e-2."""
+    key_moment_steps: int = 5
+    """k: steps on both sides of a change of the gripper's command; 0.25 s at LIBERO's 20 Hz."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The rules as the store's attributes word them."""
+        values = asdict(self)
+        return {
+            "noop": {
+                "bit": 0,
+                "threshold": values["noop_threshold"],
+                "rule": "norm(actions[t, :-1]) < threshold, and the gripper's command equals that of the last step that "
+                "is no no-op, if there was one (OpenVLA, regenerate_libero_dataset.py: is_noop)",
+            },
+            "still": {
+                "bit": 1,
+                "threshold": values["still_threshold"],
+                "unit": "rad",
+                "rule": "t < first - 1, where first is the first step with any |joint[t] - joint[0]| > threshold; all "
+                "steps if there is none (RDT, hdf5_vla_dataset.py: first_idx)",
+            },
+            "key_moment": {
+                "bit": 2,
+                "k": values["key_moment_steps"],
+                "rule": "a step c with sign(actions[c, -1]) != sign(actions[c - 1, -1]) lies within k steps of t",
+            },
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> FlagRules:
+        """The rules that a store's attributes state."""
+        return cls(
+            noop_threshold=float(value["noop"]["threshold"]),
+            still_threshold=float(value["still"]["threshold"]),
+            key_moment_steps=int(value["key_moment"]["k"]),
+        )
+
+
+FLAG_MASK: Final = int(StepFlag.NOOP | StepFlag.STILL | StepFlag.KEY_MOMENT)
+
+
+def build_index(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Episode starts, and episode and step of each row, for episodes of `lengths` steps laid end to end.
+
+    Parameters
+    ----------
+    lengths : int64 [episode]
+        Steps of each episode, at least 1.
+
+    Returns
+    -------
+    start : int64 [episode]
+        Row at which each episode begins.
+    episode, step : int32 [step]
+        Which episode a row belongs to, and t inside it.
+
+    Examples
+    --------
+    >>> start, episode, step = build_index(np.array([2, 3]))
+    >>> start.tolist(), episode.tolist(), step.tolist()
+    ([0, 2], [0, 0, 1, 1, 1], [0, 1, 0, 1, 2])
+    """
+    lengths = np.asarray(lengths, np.int64)
+    start = np.cumsum(lengths) - lengths
+    episode = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    step = (np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(start, lengths)).astype(np.int32)
+    return start, episode, step

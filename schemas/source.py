@@ -1,0 +1,135 @@
+"""Owns what an HDF5 source must hold and what its names mean; imports neither h5py nor zarr.
+
+The trees it describes: LIBERO's ``create_dataset.py``, OpenVLA's ``regenerate_libero_dataset.py``, robomimic's datasets.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Final, Literal
+
+__all__ = [
+    "INIT_STATE",
+    "JOINT_KEYS",
+    "MODEL_FILE",
+    "RAGGED_KEYS",
+    "REQUIRED_KEYS",
+    "SOURCE_SUFFIXES",
+    "Role",
+    "demo_number",
+    "instruction_from_name",
+    "key_name",
+    "role_and_unit",
+    "source_names",
+    "task_name",
+]
+
+Role = Literal["image", "depth", "action", "state", "outcome"]
+
+SOURCE_SUFFIXES: Final = (".hdf5", ".h5")
+REQUIRED_KEYS: Final = ("actions",)
+"""Datasets that every demo must hold; all others are found. `actions` gives a demo its length."""
+MODEL_FILE: Final = "model_file"
+INIT_STATE: Final = "init_state"
+"""Attributes of a demo that are too large for a table: each is a column of its own."""
+RAGGED_KEYS: Final = ("states",)
+"""Keys that are ragged by declaration, whatever the files at hand show: the simulator's state has another width in
+every task, and a store that was made from one task must be able to take the next."""
+JOINT_KEYS: Final = ("joint_states", "robot0_joint_pos")
+"""Names of the arm's joint positions in `obs`, by preference (LIBERO, robomimic)."""
+
+_KNOWN: Final[dict[str, tuple[Role, str]]] = {
+    "actions": ("action", "controller command in [-1, 1]; last: gripper, -1 opens, +1 closes"),
+    "rewards": ("outcome", "1"),
+    "dones": ("outcome", "1"),
+    "ee_pos": ("state", "m"),
+    "ee_ori": ("state", "rad, axis-angle"),
+    "ee_states": ("state", "m (3), rad axis-angle (3)"),
+    "gripper_states": ("state", "m"),
+    "joint_states": ("state", "rad"),
+    "robot_states": ("state", "m gripper (2), m position (3), quaternion xyzw (4)"),
+    "states": ("state", "simulator: s, qpos, qvel"),
+    "robot0_joint_pos": ("state", "rad"),
+    "robot0_joint_vel": ("state", "rad/s"),
+    "robot0_eef_pos": ("state", "m"),
+    "robot0_eef_quat": ("state", "quaternion xyzw"),
+    "robot0_gripper_qpos": ("state", "m"),
+    "robot0_gripper_qvel": ("state", "m/s"),
+}
+_SCENE: Final = re.compile(r"^[A-Z][A-Z_]*_SCENE\d+_")
+
+
+def role_and_unit(name: str, dtype: str, frame: bool) -> tuple[Role, str]:
+    """Role and unit of a key; a key that is not known is a state of unknown unit ("").
+
+    >>> role_and_unit("agentview_rgb", "uint8", True), role_and_unit("joint_states", "float64", False)
+    (('image', 'intensity 0-255'), ('state', 'rad'))
+    """
+    if frame:
+        return ("image", "intensity 0-255") if dtype == "uint8" else ("depth", "renderer's depth")
+    return _KNOWN.get(name, ("state", ""))
+
+
+def key_name(dataset: str) -> str:
+    """Name of a key in the store for a dataset's path inside a demo: without ``obs/``, levels joined by a dot.
+
+    >>> key_name("obs/agentview_rgb"), key_name("actions"), key_name("next_obs/object")
+    ('agentview_rgb', 'actions', 'next_obs.object')
+    """
+    return dataset.removeprefix("obs/").replace("/", ".")
+
+
+def demo_number(name: str) -> int:
+    """Number of a demo, by which demos are sorted; h5py lists demo_10 before demo_2.
+
+    Raises ValueError for a name that does not end in a number.
+
+    >>> sorted(["demo_10", "demo_2"], key=demo_number)
+    ['demo_2', 'demo_10']
+    """
+    match = re.search(r"(\d+)$", name)
+    if match is None:
+        raise ValueError(f"{name!r} does not end in a number")
+    return int(match.group(1))
+
+
+def task_name(stem: str) -> str:
+    """Name of the task from a file's stem.
+
+    >>> task_name("put_the_bowl_on_the_stove_demo")
+    'put_the_bowl_on_the_stove'
+    """
+    return stem.removesuffix("_demo")
+
+
+def instruction_from_name(stem: str) -> str:
+    """Instruction as the file's name words it: LIBERO's rule, the scene prefix removed and underscores as spaces.
+
+    >>> instruction_from_name("LIVING_ROOM_SCENE2_put_both_the_alphabet_soup_in_the_basket_demo")
+    'put both the alphabet soup in the basket'
+    """
+    return _SCENE.sub("", task_name(stem)).replace("_", " ").strip()
+
+
+def source_names(paths: Sequence[PurePath]) -> list[str]:
+    """Name of each source: the shortest tail of its path that is its own, of at least folder and file name.
+
+    >>> source_names([PurePath("/d/spatial/a.hdf5"), PurePath("/d/lift/ph/b.h5"), PurePath("/d/can/ph/b.h5")])
+    ['spatial/a.hdf5', 'lift/ph/b.h5', 'can/ph/b.h5']
+    """
+
+    def tail(path: PurePath, n: int) -> str:
+        return "/".join(part for part in path.parts[-n:] if part != path.anchor)
+
+    depth = dict.fromkeys(paths, 2)
+    while True:
+        by_name: dict[str, list[PurePath]] = {}
+        for path in depth:
+            by_name.setdefault(tail(path, depth[path]), []).append(path)
+        shared = [path for group in by_name.values() if len(group) > 1 for path in group]
+        if not shared:
+            return [tail(path, depth[path]) for path in paths]
+        for path in shared:
+            depth[path] += 1

@@ -1,0 +1,319 @@
+"""Owns what a store says of itself: the ``robozarr`` attributes and the list of its arrays, as FORMAT.md words them.
+
+Imports neither zarr nor h5py; reading and writing these facts is the business of ``loader`` and ``convert``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final
+
+from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, StoreError
+from robozarr.schemas.index import FlagRules
+from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile, is_frame, layout_of_table, layout_of_values
+from robozarr.schemas.source import Role
+
+__all__ = [
+    "EPISODE_STATISTICS",
+    "FORMAT_VERSION",
+    "STORE_STATISTICS",
+    "Key",
+    "NotStored",
+    "SourceEntry",
+    "StoreMetadata",
+    "array_layouts",
+    "fixed_layouts",
+    "text_paths",
+]
+
+FORMAT_VERSION: Final = 1
+ATTRIBUTE: Final = "robozarr"
+"""Name of the root group's attribute that holds everything below."""
+
+EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
+STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
+EPISODE_TEXTS: Final = ("demo", "model_file", "attributes")
+TASK_TEXTS: Final = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
+DEPTH_BINS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """One key: data that has a value at every step."""
+
+    name: str
+    """Name in the store: ``steps/<name>`` or ``ragged/<name>``."""
+    source: str
+    """Path of the dataset inside a demo, such as ``obs/agentview_rgb``."""
+    dtype: str
+    """numpy name, as in the source."""
+    shape: tuple[int, ...]
+    """Shape of one step; empty for a scalar, and for a ragged key, whose width differs."""
+    role: Role
+    """image, depth, action, state or outcome."""
+    unit: str
+    """Unit, or "" where it is not known."""
+    ragged: bool = False
+    """Whether the width of a step differs between episodes (by declaration, schemas/source.py)."""
+
+    @property
+    def frame(self) -> bool:
+        """Whether a step is a picture."""
+        return not self.ragged and is_frame(self.shape)
+
+    @property
+    def channel_shape(self) -> tuple[int, ...]:
+        """Shape of its statistics: a picture's channels, else all elements of a step."""
+        return self.shape[2:] if self.frame else self.shape
+
+    @property
+    def histogram_bins(self) -> int:
+        """Bins of the histogram of a frame key: 256 values of uint8, else the upper 16 bits of float32's order code."""
+        return 256 if self.dtype == "uint8" else DEPTH_BINS
+
+    @property
+    def step_dims(self) -> tuple[str, ...]:
+        """Dimension names of a step's axes, unlike those of any other key (xarray needs that)."""
+        if self.frame:
+            return tuple(f"{self.name}_{axis}" for axis in ("y", "x", "c")[: len(self.shape)])
+        if len(self.shape) == 1:
+            return (f"{self.name}_i",)
+        return tuple(f"{self.name}_{axis}" for axis in range(len(self.shape)))
+
+    @property
+    def channel_dims(self) -> tuple[str, ...]:
+        """Dimension names of its statistics."""
+        return self.step_dims[2:] if self.frame else self.step_dims
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceEntry:
+    """One HDF5 file that a store was made from."""
+
+    name: str
+    """Shortest unique tail of its path, of at least folder and file name."""
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    """Time of last change, ns since the epoch."""
+    n_demos: int
+    """Demos taken from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotStored:
+    """Something of a source that the store leaves out."""
+
+    source: str
+    """Name of the source."""
+    path: str
+    """Path inside a demo, or inside the file if `n_demos` is 0."""
+    n_demos: int
+    """Number of its demos that hold it."""
+    reason: str
+    """Why it is not stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreMetadata:
+    """The ``robozarr`` attributes of the root group."""
+
+    format_version: int = FORMAT_VERSION
+    software: str
+    """Name and version of the writer."""
+    profile: Profile
+    complete: bool
+    """Whether the conversion has ended; set last."""
+    n_steps: int
+    n_episodes: int
+    n_tasks: int
+    control_freq: float | None
+    """Steps a second: what all sources state, 20 (LIBERO's) where none does, null where they differ."""
+    keys: tuple[Key, ...]
+    selected_keys: tuple[str, ...] | None
+    """What `--keys` asked for; null: every key that was found."""
+    sources: tuple[SourceEntry, ...]
+    splits: tuple[str, ...]
+    """Names of the splits (robomimic's filter keys); `episodes/splits/<name>` holds the members."""
+    flag_rules: FlagRules
+    joint_key: str | None
+    """Key that the rule for still starts looks at; null: the flag is never set."""
+    not_stored: tuple[NotStored, ...]
+
+    def __post_init__(self) -> None:
+        if self.profile not in PROFILES:
+            raise StoreError(f"attribute robozarr.profile must be one of {', '.join(PROFILES)}, got {self.profile!r}")
+
+    def key(self, name: str) -> Key:
+        """The key called `name`.
+
+        Raises
+        ------
+        StoreError
+            If there is none; the text lists those there are.
+        """
+        for key in self.keys:
+            if key.name == name:
+                return key
+        raise StoreError(f"no key {name!r} in this store; it has {', '.join(key.name for key in self.keys)}")
+
+    def completed(self) -> StoreMetadata:
+        """The same facts for a store whose conversion has ended."""
+        return replace(self, complete=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """The value of the root group's ``robozarr`` attribute."""
+        value = asdict(self)
+        value["flags"] = {**self.flag_rules.to_json(), "joint_key": value.pop("joint_key")}
+        del value["flag_rules"]
+        return value
+
+    @classmethod
+    def from_attributes(cls, attributes: Mapping[str, Any], where: str, *, allow_incomplete: bool = False) -> StoreMetadata:
+        """Read the attributes of a root group.
+
+        Raises
+        ------
+        StoreError
+            If the group is no robozarr store, or a field is missing, unknown or malformed.
+        FormatVersionError
+            If the format is of another version.
+        IncompleteStoreError
+            If its conversion has not ended, unless `allow_incomplete`.
+        """
+        value = attributes.get(ATTRIBUTE)
+        if not isinstance(value, Mapping):
+            raise StoreError(
+                f"{where}: this Zarr group is not a robozarr store (it has no {ATTRIBUTE!r} attribute); "
+                "make one with: robozarr convert SOURCE --store STORE"
+            )
+        version = value.get("format_version")
+        if version != FORMAT_VERSION or isinstance(version, bool):
+            raise FormatVersionError(
+                f"{where}: format version {version!r}, but this robozarr reads version {FORMAT_VERSION}; "
+                "convert the sources again, or install the robozarr that wrote it "
+                f"({value.get('software', 'unknown')})"
+            )
+        if value.get("complete") is not True and not allow_incomplete:
+            raise IncompleteStoreError(
+                f"{where}: the conversion that makes this store has not ended; run the same `robozarr convert` again, "
+                "with --overwrite"
+            )
+        try:
+            return cls._parse(dict(value))
+        except (KeyError, TypeError, ValueError, AttributeError) as exc:
+            raise StoreError(f"{where}: the attribute {ATTRIBUTE!r} does not follow FORMAT.md: {exc!r}") from exc
+
+    @classmethod
+    def _parse(cls, value: dict[str, Any]) -> StoreMetadata:
+        flags = dict(value.pop("flags"))
+        expected = {field.name for field in fields(cls)} - {"flag_rules", "joint_key"}
+        if unknown := set(value) - expected:
+            raise ValueError(f"unknown fields {sorted(unknown)}")
+        value["keys"] = tuple(Key(**{**key, "shape": tuple(key["shape"])}) for key in value["keys"])
+        value["sources"] = tuple(SourceEntry(**source) for source in value["sources"])
+        value["not_stored"] = tuple(NotStored(**entry) for entry in value["not_stored"])
+        value["splits"] = tuple(value["splits"])
+        if value["selected_keys"] is not None:
+            value["selected_keys"] = tuple(value["selected_keys"])
+        for name in ("n_steps", "n_episodes", "n_tasks"):
+            if not isinstance(value[name], int) or value[name] < 0:
+                raise ValueError(f"{name} must be a count, got {value[name]!r}")
+        return cls(**value, flag_rules=FlagRules.from_json(flags), joint_key=flags["joint_key"])
+
+
+def text_paths(metadata: StoreMetadata) -> dict[str, int]:
+    """Every text column of a store, and the number of its texts: ``<path>/bytes`` and ``<path>/offsets``."""
+    return {
+        **{f"episodes/{name}": metadata.n_episodes for name in EPISODE_TEXTS},
+        **{f"tasks/{name}": metadata.n_tasks for name in TASK_TEXTS},
+        "sources/attributes": len(metadata.sources),
+    }
+
+
+def fixed_layouts(metadata: StoreMetadata) -> list[ArrayLayout]:
+    """Every array whose shape follows from the attributes alone: all but the values that offsets point into."""
+    n_steps, n_episodes, n_tasks = metadata.n_steps, metadata.n_episodes, metadata.n_tasks
+    layouts = [
+        layout_of_table("index/episode", (n_steps,), "int32", ("step",)),
+        layout_of_table("index/step", (n_steps,), "int32", ("step",)),
+        layout_of_table("index/flags", (n_steps,), "uint8", ("step",)),
+        layout_of_table("tasks/control_freq", (n_tasks,), "float64", ("task",)),
+        layout_of_table("episodes/alignment_error", (n_episodes, 2), "float64", ("episode", "alignment")),
+        layout_of_table("episodes/init_state/offsets", (n_episodes + 1,), "int64", ("episode_edge",)),
+    ]
+    columns = {
+        "start": "int64",
+        "length": "int64",
+        "task": "int32",
+        "source": "int32",
+        "success": "int8",
+        "alignment": "int8",
+        "image_convention": "int8",
+        "image_evidence": "int8",
+    }
+    layouts += [layout_of_table(f"episodes/{name}", (n_episodes,), dtype, ("episode",)) for name, dtype in columns.items()]
+    layouts += [layout_of_table(f"episodes/splits/{name}", (n_episodes,), "bool", ("episode",)) for name in metadata.splits]
+    for path, n in text_paths(metadata).items():
+        layouts.append(layout_of_table(f"{path}/offsets", (n + 1,), "int64", (f"{path.split('/')[0]}_edge",)))
+    for key in metadata.keys:
+        layouts += _layouts_of_key(key, metadata)
+    return layouts
+
+
+def _layouts_of_key(key: Key, metadata: StoreMetadata) -> list[ArrayLayout]:
+    n_steps, n_episodes, name = metadata.n_steps, metadata.n_episodes, key.name
+    if key.ragged:
+        return [layout_of_table(f"ragged/{name}/offsets", (n_steps + 1,), "int64", ("step_edge",))]
+    layouts = [
+        layout_of_values(f"steps/{name}", (n_steps, *key.shape), key.dtype, ("step", *key.step_dims), metadata.profile),
+        layout_of_table(
+            f"episodes/stats/{name}",
+            (n_episodes, len(EPISODE_STATISTICS), *key.channel_shape),
+            "float64",
+            ("episode", "episode_statistic", *key.channel_dims),
+        ),
+        layout_of_table(
+            f"stats/{name}",
+            (len(STORE_STATISTICS), *key.channel_shape),
+            "float64",
+            ("statistic", *key.channel_dims),
+            whole=True,
+        ),
+    ]
+    if key.frame:
+        shape, dims = (*key.channel_shape, key.histogram_bins), (*key.channel_dims, f"{name}_bin")
+        layouts.append(layout_of_table(f"histograms/{name}", shape, "int64", dims, whole=True))
+    return layouts
+
+
+def array_layouts(metadata: StoreMetadata, sizes: Mapping[str, int]) -> dict[str, ArrayLayout]:
+    """Every array of a store, by path.
+
+    Parameters
+    ----------
+    metadata : StoreMetadata
+        The store's attributes.
+    sizes : mapping
+        Number of values behind each offsets array, by the path of the group that holds it, such as ``tasks/bddl``.
+
+    Raises
+    ------
+    StoreError
+        If a size is missing.
+    """
+    layouts = fixed_layouts(metadata)
+    variable = [layout.path.removesuffix("/offsets") for layout in layouts if layout.path.endswith("/offsets")]
+    if missing := [path for path in variable if path not in sizes]:
+        raise StoreError(f"sizes of {', '.join(missing)} are not known")
+    for path in variable:
+        n, name = sizes[path], path.replace("/", "_")
+        if path.startswith("ragged/"):
+            key = metadata.key(path.removeprefix("ragged/"))
+            layouts.append(layout_of_values(f"{path}/values", (n,), key.dtype, (f"{name}_value",), metadata.profile))
+        elif path == "episodes/init_state":
+            layouts.append(layout_of_table(f"{path}/values", (n,), "float64", (f"{name}_value",)))
+        else:
+            layouts.append(layout_of_table(f"{path}/bytes", (n,), "uint8", (f"{name}_byte",)))
+    return {layout.path: layout for layout in sorted(layouts, key=lambda layout: layout.path)}
