@@ -241,7 +241,7 @@ def fixed_layouts(metadata: StoreMetadata) -> list[ArrayLayout]:
         layout_of_table("index/flags", (n_steps,), "uint8", ("step",)),
         layout_of_table("tasks/control_freq", (n_tasks,), "float64", ("task",)),
         layout_of_table("episodes/alignment_error", (n_episodes, 2), "float64", ("episode", "alignment")),
-        layout_of_table("episodes/init_state/offsets", (n_episodes + 1,), "int64", ("episode_edge",)),
+        layout_of_table("episodes/init_state/offsets", (n_episodes + 1,), "int64", ("episodes_edge",)),
     ]
     columns = {
         "start": "int64",

@@ -1,0 +1,41 @@
+# make demo | make test | make check | make bench-convert. All set up what they need in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STORE ?= $(VENV)/demo.zarr
+
+.PHONY: demo test check install bench-convert clean
+.DELETE_ON_ERROR:
+
+demo: install  ## set up, then convert, verify and show the embedded sample
+	$(BIN)/robozarr convert sample --store $(STORE) --overwrite
+	$(BIN)/robozarr verify $(STORE) --source sample
+	$(BIN)/robozarr info $(STORE)
+
+test: check  ## set up, then style, types, all tests with doctests, and the wheel
+	$(BIN)/pytest -q --durations=10 tests benchmarks
+	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
+
+check: install  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p robozarr
+	$(BIN)/mypy tests benchmarks sample
+
+# torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along
+$(VENV)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --upgrade pip
+	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install -q -c constraints.txt '.[dev]'
+	touch $@
+
+# installed, not editable: the tests see what a user gets
+install: $(VENV)/dependencies
+	$(BIN)/python -m pip install -q --no-deps --force-reinstall --no-build-isolation .
+
+bench-convert: install  ## MB/s of source: cp, h5py, robozarr by profile and workers, the bare loop
+	$(BIN)/python benchmarks/bench_convert.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
