@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ def check_layout(found: ArrayLayout, expected: ArrayLayout) -> Iterator[Violatio
 def texts_of(tables: Tables, path: str) -> list[bytes]:
     """The texts of a column."""
     offsets, data = tables[f"{path}/offsets"].tolist(), tables[f"{path}/bytes"].tobytes()
-    return [data[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [data[start:stop] for start, stop in pairwise(offsets)]
 
 
 def check_tables(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]:
@@ -84,7 +85,9 @@ def _check_index(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]
         text = f"episodes/length: every episode has a step, {metadata.n_steps} together; got {int(lengths.sum())}"
         yield Violation(rule="M11", text=text)
         return
-    for path, expected in zip(("episodes/start", "index/episode", "index/step"), build_index(lengths), strict=True):
+    start, episode, step = build_index(lengths)
+    computed: Tables = {"episodes/start": start, "index/episode": episode, "index/step": step}
+    for path, expected in computed.items():
         if not np.array_equal(tables[path], expected):
             row = int(np.flatnonzero(tables[path] != expected)[0])
             yield Violation(rule="M11", text=f"{path}: row {row} must be {expected[row]}, got {tables[path][row]}")
@@ -124,8 +127,8 @@ def _check_texts(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]
     demos = [text.decode() for text in texts_of(tables, "episodes/demo")]
     order = [(int(source), demo_number(demo), demo) for source, demo in zip(tables["episodes/source"], demos, strict=True)]
     if order != sorted(set(order)):
-        text = "episodes stand by source, then by the number of their demo, each once; they do not"
-        yield Violation(rule="M13", text=text)
+        rule = "episodes stand by source, then by the number of their demo, each once; they do not"
+        yield Violation(rule="M13", text=f"episodes/demo: {rule}")
 
 
 def check_flags(
@@ -141,7 +144,9 @@ def check_flags(
         expected = detect_flags(actions[rows], None if joints is None else joints[rows], metadata.flag_rules)
         if not np.array_equal(flags[rows], expected):
             step = int(np.flatnonzero(flags[rows] != expected)[0])
-            text = f"index/flags: episode {number}, step {step}: {expected[step]:#05b} by the rules, got {flags[rows][step]:#05b}"
+            text = (
+                f"index/flags: episode {number}, step {step}: {expected[step]:#05b} by the rules, got {flags[rows][step]:#05b}"
+            )
             yield Violation(rule="M12", text=text)
             return
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robozarr.convert.checks import Tables, Violation
 from robozarr.convert.plan import Plan
-from robozarr.convert.types import FileScan, Partition
+from robozarr.convert.types import Partition
 from robozarr.convert.write import read_partition
 from robozarr.schemas.errors import SourceError
 from robozarr.schemas.store import StoreMetadata
@@ -74,7 +74,7 @@ def bytes_of(values: NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def compare_rows(stored: NDArray[Any], partition: Partition, files: Sequence[FileScan] = ()) -> Iterator[Violation]:
+def compare_rows(stored: NDArray[Any], partition: Partition) -> Iterator[Violation]:
     """The rows of one shard against the sources' bytes; names the first step that differs in each demo."""
     expected = read_partition(partition)
     for segment in partition.segments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -72,22 +73,25 @@ def local_executor(n_workers: int) -> Iterator[Executor]:
 
     The processes listen on the loopback address only and end with the context, however it is left.
     """
+    if n_workers < 0:
+        raise ValueError(f"workers is a number of processes, or 0 to work in this one; got {n_workers}")
     if n_workers == 0:
         yield _Inline()
         return
     from distributed import Client, LocalCluster
 
-    cluster = LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
-        processes=True,
-        host="127.0.0.1",
-        dashboard_address=None,
-        silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
-        memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
-    )
-    try:
-        with cluster, Client(cluster) as client:
-            yield _Dask(client, n_workers)
-    finally:
-        cluster.close()
+    with contextlib.ExitStack() as stack:
+        # not under the working folder, and gone with the cluster
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True))
+        cluster = LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=None,
+            local_directory=scratch,
+            silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
+            memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
+        )
+        stack.enter_context(cluster)
+        yield _Dask(stack.enter_context(Client(cluster)), n_workers)

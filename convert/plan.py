@@ -64,12 +64,23 @@ class Plan:
                 file = self.files[source]
                 segments.append(
                     Segment(
-                        path=file.path, size=file.size, mtime_ns=file.mtime_ns, demo=demo,
-                        start=low - begin, stop=high - begin, at=low - start, episode=episode,
-                    )  # fmt: skip
+                        path=file.path,
+                        size=file.size,
+                        mtime_ns=file.mtime_ns,
+                        demo=demo,
+                        start=low - begin,
+                        stop=high - begin,
+                        at=low - start,
+                        episode=episode,
+                    )
                 )
         return Partition(
-            layout=column.layout, shard=shard, kind=column.kind, source=column.source, segments=tuple(segments), key=column.key
+            layout=column.layout,
+            shard=shard,
+            kind=column.kind,
+            source=column.source,
+            segments=tuple(segments),
+            key=column.key,
         )
 
     @property
@@ -105,9 +116,9 @@ def make_plan(
         raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
     if selected is not None:
         there = {path for file in files for path, n, _ in file.not_stored if n} | {key.source for key in keys} | set(repeats)
-        names = {key_name(path) for path in there}
-        if missing := [name for name in selected if name not in there | names]:
-            raise PlanError(f"--keys: no source holds {', '.join(missing)}; they hold {', '.join(sorted(names))}")
+        known = {key_name(path) for path in there}
+        if missing := [name for name in selected if name not in there | known]:
+            raise PlanError(f"--keys: no source holds {', '.join(missing)}; they hold {', '.join(sorted(known))}")
     demos = [(number, demo) for number, file in enumerate(files) for demo in file.demos]
     tasks = list(dict.fromkeys(_task(file) for file in files))
     names = source_names([PurePath(file.path) for file in files])
@@ -132,9 +143,7 @@ def make_plan(
     )
     widths = {key.name: _widths([demo for _, demo in demos], key) for key in keys if key.ragged}
     tables = _tables(metadata, files, demos, tasks) | _ragged_offsets(widths, demos)
-    sizes = {
-        path.removesuffix("/offsets"): int(offsets[-1]) for path, offsets in tables.items() if path.endswith("/offsets")
-    }
+    sizes = {path.removesuffix("/offsets"): int(offsets[-1]) for path, offsets in tables.items() if path.endswith("/offsets")}
     layouts = array_layouts(metadata, sizes)
     return Plan(
         metadata=metadata,
@@ -180,17 +189,25 @@ def _unlike(file: FileScan, demo: DemoScan, usual: dict[str, tuple[str, tuple[in
     for path, (dtype, shape) in usual.items():
         if path not in infos:
             yield Problem(
-                file=file.path, demo=demo.name, key=path, rule="every demo holds the keys that the others hold",
-                value="nothing", remedy="leave the demo out of its file, or the key out with --keys",
-            )  # fmt: skip
+                file=file.path,
+                demo=demo.name,
+                key=path,
+                rule="every demo holds the keys that the others hold",
+                value="nothing",
+                remedy="leave the demo out of its file, or the key out with --keys",
+            )
             continue
         info = infos[path]
         got = (info.dtype, () if path in RAGGED_KEYS else info.shape[1:])
         if got != (dtype, shape):
             yield Problem(
-                file=file.path, demo=demo.name, key=path, rule=f"a step is {dtype} {shape}, as in most demos",
-                value=f"{got[0]} {got[1]}", remedy="convert unlike files into stores of their own",
-            )  # fmt: skip
+                file=file.path,
+                demo=demo.name,
+                key=path,
+                rule=f"a step is {dtype} {shape}, as in most demos",
+                value=f"{got[0]} {got[1]}",
+                remedy="convert unlike files into stores of their own",
+            )
 
 
 def _task(file: FileScan) -> tuple[str, str, str, str, str, str]:
@@ -219,7 +236,10 @@ def _not_stored(files: Sequence[FileScan], names: list[str], repeats: tuple[str,
 
 
 def _tables(
-    metadata: StoreMetadata, files: Sequence[FileScan], demos: list[tuple[int, DemoScan]], tasks: list[tuple[str, ...]]
+    metadata: StoreMetadata,
+    files: Sequence[FileScan],
+    demos: list[tuple[int, DemoScan]],
+    tasks: Sequence[tuple[str, ...]],
 ) -> dict[str, NDArray[Any]]:
     scans = [demo for _, demo in demos]
     lengths = np.array([demo.length for demo in scans], np.int64)
@@ -269,15 +289,16 @@ def _widths(demos: list[DemoScan], key: Key) -> NDArray[np.int64]:
     return np.array([next(info.shape[1] for info in demo.datasets if info.path == key.source) for demo in demos], np.int64)
 
 
-def _ragged_offsets(
-    widths: dict[str, NDArray[np.int64]], demos: list[tuple[int, DemoScan]]
-) -> dict[str, NDArray[Any]]:
+def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int, DemoScan]]) -> dict[str, NDArray[Any]]:
     lengths = [demo.length for _, demo in demos]
     return {f"ragged/{name}/offsets": _offsets(np.repeat(width, lengths).tolist()) for name, width in widths.items()}
 
 
 def _columns(
-    metadata: StoreMetadata, layouts: dict[str, ArrayLayout], demos: list[DemoScan], widths: dict[str, NDArray[np.int64]]
+    metadata: StoreMetadata,
+    layouts: dict[str, ArrayLayout],
+    demos: list[DemoScan],
+    widths: dict[str, NDArray[np.int64]],
 ) -> Iterator[Column]:
     lengths = np.array([demo.length for demo in demos], np.int64)
     for key in metadata.keys:

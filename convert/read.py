@@ -37,7 +37,9 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError as exc:
-        raise StoreError(f"{file}: missing; is this the path of a store? Make one with: robozarr convert SOURCE --store STORE") from exc
+        raise StoreError(
+            f"{file}: missing; is this the path of a store? Make one with: robozarr convert SOURCE --store STORE"
+        ) from exc
     except OSError as exc:
         raise StoreError(f"{file}: cannot be read: {exc.strerror or exc}; check the path and the rights") from exc
     except ValueError as exc:

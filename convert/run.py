@@ -225,9 +225,7 @@ def _write_statistics(
         progress.advance()
 
 
-def _write_key_statistics(
-    store: Path, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64]
-) -> None:
+def _write_key_statistics(store: Path, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64]) -> None:
     write_array(store, plan.layouts[f"episodes/stats/{key.name}"], table)
     write_array(store, plan.layouts[f"stats/{key.name}"], whole)
 

@@ -41,7 +41,9 @@ def scan_file(path: str, rules: FlagRules, selected: tuple[str, ...] | None = No
     try:
         stat = Path(path).stat()
     except OSError as exc:
-        problem = Problem(file=path, rule="the file can be read", value=exc.strerror or str(exc), remedy="check path and rights")
+        problem = Problem(
+            file=path, rule="the file can be read", value=exc.strerror or str(exc), remedy="check path and rights"
+        )
         return FileScan(path=path, size=0, mtime_ns=0, problems=(problem,))
     try:
         with SourceFile(path) as source:
@@ -113,14 +115,24 @@ class _Scan:
         actions = infos["actions"]
         if len(actions.shape) != 2 or 0 in actions.shape or actions.dtype is None:
             value = f"{actions.stored_as} {actions.shape}"
-            self._problem(name, "actions", "actions are numbers [steps, n], n ≥ 1, of 1 step or more", value, "leave the demo out of the file")
+            self._problem(
+                name,
+                "actions",
+                "actions are numbers [steps, n], n ≥ 1, of 1 step or more",
+                value,
+                "leave the demo out of the file",
+            )
             return None
         datasets = self._step_datasets(name, infos, actions.shape[0])
         values = source.read(name, "actions")
         if bad := np.argwhere(~np.isfinite(values)).tolist():
             step, column = bad[0]
             self._problem(
-                name, "actions", "actions are finite", f"{values[step, column]} at step {step}, column {column}", "leave the demo out of the file"
+                name,
+                "actions",
+                "actions are finite",
+                f"{values[step, column]} at step {step}, column {column}",
+                "leave the demo out of the file",
             )
         if len(self.problems) > n_problems:
             return None
@@ -170,9 +182,12 @@ class _Scan:
                     self.not_stored[path, f"its first axis is not the demo's steps: {info.shape}"] += 1
                 else:
                     self._problem(
-                        demo, path, "every dataset of a demo has as many steps as its actions", f"{info.shape[0]} and {length} steps",
+                        demo,
+                        path,
+                        "every dataset of a demo has as many steps as its actions",
+                        f"{info.shape[0]} and {length} steps",
                         "leave the demo out of the file, or the key with --keys",
-                    )  # fmt: skip
+                    )
             elif path in RAGGED_KEYS and len(info.shape) != 2:
                 self._problem(demo, path, "a step is a vector", f"shape {info.shape}", "leave the key out with --keys")
             else:

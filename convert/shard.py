@@ -43,7 +43,7 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
         raise ValueError(f"{layout.path}: {rows.dtype} {rows.shape} is no shard of {layout.dtype} {layout.shape}")
     rows = np.ascontiguousarray(rows, np.dtype(layout.dtype).newbyteorder("<"))
     index = np.full((layout.chunks_per_shard, 2), ABSENT, "<u8")
-    parts: list[bytes | NDArray[np.uint8]] = []
+    parts: list[Any] = []  # bytes, or an array of them that need not be copied
     at = 0
     for number, start in enumerate(range(0, n, chunk_rows)):
         chunk = rows[start : start + chunk_rows]
@@ -90,7 +90,9 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> N
     for chunk in range(n_chunks):
         offset, length = int(index[chunk, 0]), int(index[chunk, 1])
         if offset != at or length <= CRC_BYTES or offset + length > len(data) - index.nbytes - CRC_BYTES:
-            raise _corrupt("M8", layout, shard, chunk, "the index's ranges follow each other from byte 0", f"{offset} + {length}")
+            raise _corrupt(
+                "M8", layout, shard, chunk, "the index's ranges follow each other from byte 0", f"{offset} + {length}"
+            )
         encoded = buffer[offset : offset + length - CRC_BYTES]
         stored = struct.unpack_from("<I", data, offset + length - CRC_BYTES)[0]
         if stored != google_crc32c.value(encoded):
@@ -102,7 +104,9 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> N
             raise _corrupt("M10", layout, shard, chunk, f"the chunk decodes to {rows.nbytes} bytes", str(exc)) from exc
         at = offset + length
     if at + index.nbytes + CRC_BYTES != len(data):
-        raise _corrupt("M8", layout, shard, n_chunks - 1, "nothing lies between the last chunk and the index", f"{len(data)} bytes")
+        raise _corrupt(
+            "M8", layout, shard, n_chunks - 1, "nothing lies between the last chunk and the index", f"{len(data)} bytes"
+        )
     if out[stop - start :].any():
         raise _corrupt("M10", layout, shard, n_chunks - 1, "rows behind the last are zero", "other values")
     return out[: stop - start]
@@ -111,7 +115,9 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> N
 def _read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int, n_chunks: int) -> NDArray[np.uint64]:
     n_bytes = layout.chunks_per_shard * 16
     if len(data) < n_bytes + CRC_BYTES:
-        raise _corrupt("M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes")
+        raise _corrupt(
+            "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes"
+        )
     tail = data[-n_bytes - CRC_BYTES : -CRC_BYTES]
     if struct.unpack("<I", data[-CRC_BYTES:])[0] != google_crc32c.value(np.frombuffer(tail, np.uint8)):
         raise _corrupt("M9", layout, shard, None, "the index agrees with its crc32c", "other bytes than were written")
@@ -130,7 +136,7 @@ def _decompress(encoded: NDArray[np.uint8], rows: NDArray[Any], layout: ArrayLay
     if layout.codec == "zstd":
         decoded = numcodecs.zstd.decompress(encoded)
     else:
-        if len(encoded) < 16 or struct.unpack_from("<I", encoded, 12)[0] != len(encoded):
+        if len(encoded) < 16 or struct.unpack("<I", encoded[12:16].tobytes())[0] != len(encoded):
             raise ValueError("a Blosc header that states another length")
         decoded = numcodecs.blosc.decompress(encoded)
     if len(decoded) != rows.nbytes:

@@ -23,6 +23,7 @@ from robozarr.schemas.source import INIT_STATE, MODEL_FILE, SOURCE_SUFFIXES, dem
 
 __all__ = ["SourceFile", "find_sources"]
 
+
 def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     """HDF5 files behind files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
 
@@ -130,9 +131,7 @@ class SourceFile:
         item = self._demo(demo)[dataset]
         return self.read_rows(demo, dataset, 0, len(item))
 
-    def read_rows(
-        self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None
-    ) -> NDArray[Any]:
+    def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows ``[start, stop)`` of a dataset, into `out` [stop - start, …] if given, in native byte order."""
         try:
             item = self._demo(demo)[dataset]
@@ -251,7 +250,11 @@ def _attribute_value(item: Any, name: str) -> dict[str, Any]:
         texts = [text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text) for text in array.flat]
         return {"dtype": "text", "shape": list(array.shape), "value": texts}
     if array.dtype.kind in "biuf":
-        return {"dtype": array.dtype.str, "shape": list(array.shape), "value": [_json_number(x) for x in array.ravel().tolist()]}
+        return {
+            "dtype": array.dtype.str,
+            "shape": list(array.shape),
+            "value": [_json_number(x) for x in array.ravel().tolist()],
+        }
     return {"dtype": str(array.dtype), "value": None}
 
 

@@ -146,7 +146,7 @@ def _of_integers(units: NDArray[np.int64], n: int) -> Floats:
     result = np.empty((5, *units.shape[2:]))
     for channel in np.ndindex(*units.shape[2:]):
         total, squares = (sum(int(x) for x in units[(slice(None), row, *channel)]) for row in (0, 1))
-        result[(slice(None), *channel)] = _mean_std_rms(total, squares, n) + (float(low[channel]), float(high[channel]))
+        result[(slice(None), *channel)] = (*_mean_std_rms(total, squares, n), float(low[channel]), float(high[channel]))
     return result
 
 
@@ -161,7 +161,13 @@ def _of_floats(units: Floats, n_each: int) -> Floats:
         deviation = units[:, 1].sum(axis=0) + n_each * np.square(units[:, 0] - mean).sum(axis=0)
         variance = deviation / (n_each * len(units))
         return np.stack(
-            [mean, np.sqrt(variance), np.sqrt(variance + np.square(mean)), units[:, 2].min(axis=0), units[:, 3].max(axis=0)]
+            [
+                mean,
+                np.sqrt(variance),
+                np.sqrt(variance + np.square(mean)),
+                units[:, 2].min(axis=0),
+                units[:, 3].max(axis=0),
+            ]
         )
 
 
@@ -181,7 +187,12 @@ def episode_statistics(values: NDArray[Any], lengths: NDArray[np.int64]) -> Floa
 
 
 def store_statistics(
-    key: Key, table: Floats, lengths: NDArray[np.int64], *, histogram: NDArray[np.int64] | None, quantiles: Floats | None
+    key: Key,
+    table: Floats,
+    lengths: NDArray[np.int64],
+    *,
+    histogram: NDArray[np.int64] | None,
+    quantiles: Floats | None,
 ) -> Floats:
     """``STORE_STATISTICS`` of a key [7, …channel], from its per-episode table.
 

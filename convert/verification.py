@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -213,11 +213,10 @@ def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) 
         yield Violation(rule=rule, text=str(exc))
         return
     found[layout.path] = layout
-    yield from (
-        Violation(rule="M15", text=f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}")
-        for _ in range(1)
-        if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape
-    )
+    if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape:
+        text = f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}"
+        yield Violation(rule="M15", text=text)
+        return
     yield from check_layout(layout, expected)
     shards = {layout.shard_path(shard) for shard in range(layout.n_shards)}
     there = {str(path.relative_to(root)) for path in (root / layout.path).rglob("*") if path.is_file()}
@@ -267,14 +266,8 @@ def _shard_tasks(
             source = None
             if plan is not None:
                 # the shard as it lies on disk, which another writer may have cut otherwise than the plan does
-                source = plan.partition(_with_layout(columns[path], layout), shard)
+                source = plan.partition(replace(columns[path], layout=layout), shard)
             yield _ShardTask(layout=layout, shard=shard, key=keys.get(path), runs=runs, source=source)
-
-
-def _with_layout(column: Any, layout: ArrayLayout) -> Any:
-    from dataclasses import replace
-
-    return replace(column, layout=layout)
 
 
 def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -301,9 +294,7 @@ def _check_shard(root: str, task: _ShardTask) -> _ShardResult:
             moments = frame_moments(rows, task.runs, task.key)
         if task.source is not None:
             violations += compare_rows(rows, task.source)
-    return _ShardResult(
-        path=task.layout.path, shard=task.shard, n_bytes=n_bytes, violations=tuple(violations), moments=moments
-    )
+    return _ShardResult(path=task.layout.path, shard=task.shard, n_bytes=n_bytes, violations=tuple(violations), moments=moments)
 
 
 def _check_values(

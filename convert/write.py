@@ -57,7 +57,9 @@ def write_atomic(path: Path, data: bytes) -> None:
         temporary.replace(path)
     except OSError as exc:
         temporary.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written: {exc.strerror or exc}; make room or change the rights, then convert again") from exc
+        raise StoreError(
+            f"{path}: cannot be written: {exc.strerror or exc}; make room or change the rights, then convert again"
+        ) from exc
 
 
 def make_folder(path: Path) -> None:
@@ -65,7 +67,9 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise StoreError(f"{path}: the folder cannot be made: {exc.strerror or exc}; choose another --store or change the rights") from exc
+        raise StoreError(
+            f"{path}: the folder cannot be made: {exc.strerror or exc}; choose another --store or change the rights"
+        ) from exc
 
 
 def init_store(store: Path, plan: Plan) -> None:

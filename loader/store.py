@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,7 @@ class Store:
     @cached_property
     def index(self) -> StepIndex:
         """The step index, in RAM: 9 bytes a step."""
-        return StepIndex(
-            episode=self._read("index/episode"), step=self._read("index/step"), flags=self._read("index/flags")
-        )
+        return StepIndex(episode=self._read("index/episode"), step=self._read("index/step"), flags=self._read("index/flags"))
 
     @cached_property
     def episodes(self) -> Episodes:
@@ -221,7 +220,7 @@ class Store:
 
     def _texts(self, path: str) -> tuple[str, ...]:
         offsets, data = self._read(f"{path}/offsets").tolist(), self._read(f"{path}/bytes").tobytes()
-        return tuple(data[a:b].decode("utf-8", "replace") for a, b in zip(offsets[:-1], offsets[1:], strict=True))
+        return tuple(data[a:b].decode("utf-8", "replace") for a, b in pairwise(offsets))
 
     def _text(self, path: str, row: int) -> str:
         return bytes(self._between(path, "bytes", row)).decode("utf-8", "replace")

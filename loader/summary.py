@@ -87,9 +87,14 @@ def summarise(store: Store) -> StoreSummary:
         array = store.ragged(key.name).values if key.ragged else store.array(key.name)
         keys.append(
             KeySummary(
-                name=key.name, role=key.role, unit=key.unit, dtype=key.dtype, shape=None if key.ragged else key.shape,
-                decoded_bytes=int(array.nbytes), stored_bytes=int(array.nbytes_stored()),
-            )  # fmt: skip
+                name=key.name,
+                role=key.role,
+                unit=key.unit,
+                dtype=key.dtype,
+                shape=None if key.ragged else key.shape,
+                decoded_bytes=int(array.nbytes),
+                stored_bytes=int(array.nbytes_stored()),
+            )
         )
     steps_of_task = np.bincount(episodes.task, weights=episodes.length, minlength=store.n_tasks).astype(int)
     episodes_of_task = np.bincount(episodes.task, minlength=store.n_tasks)

@@ -12,7 +12,10 @@ def main() -> None:
     except ModuleNotFoundError as exc:
         if exc.name and exc.name.split(".")[0] == "robozarr":
             raise
-        print(f"robozarr: the command line needs {exc.name}; install it with: pip install 'robozarr[convert]'", file=sys.stderr)
+        print(
+            f"robozarr: the command line needs {exc.name}; install it with: pip install 'robozarr[convert]'",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from exc
     run()
 

@@ -53,14 +53,21 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
 ) -> None:
     pass
 
 
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", "-w", min=0, help="Worker processes; 0 works in this process, for debugging. [default: the cores of this machine]"),
+    typer.Option(
+        "--workers",
+        "-w",
+        min=0,
+        help="Worker processes; 0 works in this process, for debugging. [default: the cores of this machine]",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON to standard output.")]
 
@@ -71,17 +78,29 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON to 
     "**robozarr convert** data --store libero.zarr --dry-run"
 )
 def convert(
-    source: Annotated[list[str], typer.Argument(help="HDF5 files, folders (searched for *.hdf5 and *.h5) or patterns; several suites at once are fine.")],
+    source: Annotated[
+        list[str],
+        typer.Argument(help="HDF5 files, folders (searched for *.hdf5 and *.h5) or patterns; several suites at once are fine."),
+    ],
     store: Annotated[Path, typer.Option("--store", "-s", help="Folder that becomes the store.")],
     profile: Annotated[
-        ProfileName, typer.Option(help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; compact: Blosc-zstd, smallest.")
+        ProfileName,
+        typer.Option(help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; compact: Blosc-zstd, smallest."),
     ] = ProfileName.fast,
     workers: Workers = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that is there already; replaces nothing else.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that is there already; replaces nothing else.")
+    ] = False,
     keys: Annotated[
-        str | None, typer.Option("--keys", help="Keys to keep, comma-separated, by name or by path in a demo; actions always is. [default: all]")
+        str | None,
+        typer.Option(
+            "--keys",
+            help="Keys to keep, comma-separated, by name or by path in a demo; actions always is. [default: all]",
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Scan and plan, say what would be written, write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Scan and plan, say what would be written, write nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Convert HDF5 demonstrations into a Zarr store, bit for bit."""
@@ -91,12 +110,21 @@ def convert(
     wanted = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
     with progress_for() as progress:
         report = convert_sources(
-            source, store, profile=profile.value, workers=workers, overwrite=overwrite, keys=wanted, dry_run=dry_run, progress=progress
+            source,
+            store,
+            profile=profile.value,
+            workers=workers,
+            overwrite=overwrite,
+            keys=wanted,
+            dry_run=dry_run,
+            progress=progress,
         )
     if as_json:
         return _print_json(report.to_json())
     verb = "would convert" if dry_run else "converted"
-    size = f"{_size(report.source_bytes)} of source" if dry_run else f"{_size(report.source_bytes)} → {_size(report.stored_bytes)}"
+    size = (
+        f"{_size(report.source_bytes)} of source" if dry_run else f"{_size(report.source_bytes)} → {_size(report.stored_bytes)}"
+    )
     print(
         f"{verb} {report.n_episodes} episodes of {report.n_tasks} tasks, {report.n_steps} steps, {len(report.keys)} keys "
         f"from {report.n_sources} files: {size}, {report.n_partitions} partitions, {report.seconds:.1f} s"
@@ -116,7 +144,11 @@ def convert(
 def verify(
     store: Annotated[Path, typer.Argument(help="A store.")],
     source: Annotated[
-        list[str] | None, typer.Option("--source", help="The HDF5 files, folders or patterns it was made from: compare bit for bit. May be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--source",
+            help="The HDF5 files, folders or patterns it was made from: compare bit for bit. May be repeated.",
+        ),
     ] = None,
     workers: Workers = None,
     as_json: Json = False,
@@ -139,7 +171,10 @@ def verify(
                 f"{report.n_shards} shards, {_size(report.n_bytes)} read back in {report.seconds:.1f} s"
             )
         else:
-            print(f"{store}: {len(report.violations)} violation(s); FORMAT.md explains the rules by their number", file=sys.stderr)
+            print(
+                f"{store}: {len(report.violations)} violation(s); FORMAT.md explains the rules by their number",
+                file=sys.stderr,
+            )
     if not report.ok:
         raise typer.Exit(EXIT_VERIFY)
 
@@ -174,11 +209,15 @@ def info(store: Annotated[Path, typer.Argument(help="A store.")], as_json: Json 
         ("splits", summary.splits),
     ):
         if counts:
-            console.print(f"{title}: " + ", ".join(f"{escape(name)} {n}" for name, n in counts.items() if n or title == "flagged steps"))
+            console.print(
+                f"{title}: " + ", ".join(f"{escape(name)} {n}" for name, n in counts.items() if n or title == "flagged steps")
+            )
     table = Table("key", "role", "dtype", "shape", "unit", "size", "ratio", box=None, header_style="bold", pad_edge=False)
     for key in summary.keys:
         shape = "ragged" if key.shape is None else "×".join(map(str, key.shape)) or "scalar"
-        table.add_row(escape(key.name), key.role, key.dtype, shape, escape(key.unit), _size(key.stored_bytes), f"{key.ratio:.2f}")
+        table.add_row(
+            escape(key.name), key.role, key.dtype, shape, escape(key.unit), _size(key.stored_bytes), f"{key.ratio:.2f}"
+        )
     console.print(table)
     table = Table("suite", "instruction", "episodes", "steps", box=None, header_style="bold", pad_edge=False)
     for task in summary.tasks:
@@ -221,7 +260,10 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"robozarr: {error}", file=sys.stderr)
         sys.exit(_exit_code(error))
     except KeyboardInterrupt:
-        print("robozarr: interrupted; what was begun is not complete: run the same command again, with --overwrite", file=sys.stderr)
+        print(
+            "robozarr: interrupted; what was begun is not complete: run the same command again, with --overwrite",
+            file=sys.stderr,
+        )
         sys.exit(EXIT_INTERRUPTED)
     except typer.Abort:
         sys.exit(EXIT_INTERRUPTED)

@@ -115,9 +115,7 @@ def _power_of_two_at_most(n: float, lowest: int, highest: int) -> int:
     return min(highest, max(lowest, 1 << max(0, int(n).bit_length() - 1)))
 
 
-def layout_of_values(
-    path: str, shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], profile: Profile
-) -> ArrayLayout:
+def layout_of_values(path: str, shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], profile: Profile) -> ArrayLayout:
     """Layout of data that comes from the sources: ``steps/<key>`` and the values of ``ragged/<key>``.
 
     Frames get one-row chunks (random access), a power of two of them in a shard of at most 32 MiB; everything else gets
@@ -133,7 +131,14 @@ def layout_of_values(
         shard_rows = CHUNKS_PER_SHARD * chunk_rows
     codec, level = PROFILES[profile]
     return ArrayLayout(
-        path=path, shape=shape, dtype=dtype, dims=dims, chunk_rows=chunk_rows, shard_rows=shard_rows, codec=codec, level=level
+        path=path,
+        shape=shape,
+        dtype=dtype,
+        dims=dims,
+        chunk_rows=chunk_rows,
+        shard_rows=shard_rows,
+        codec=codec,
+        level=level,
     )
 
 
@@ -150,5 +155,12 @@ def layout_of_table(
         chunk_rows = _power_of_two_at_most(TEXT_CHUNK_BYTES / row_bytes, 1, most)
         shard_rows = CHUNKS_PER_SHARD * chunk_rows
     return ArrayLayout(
-        path=path, shape=shape, dtype=dtype, dims=dims, chunk_rows=chunk_rows, shard_rows=shard_rows, codec=codec, level=level
+        path=path,
+        shape=shape,
+        dtype=dtype,
+        dims=dims,
+        chunk_rows=chunk_rows,
+        shard_rows=shard_rows,
+        codec=codec,
+        level=level,
     )

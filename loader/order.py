@@ -1,0 +1,394 @@
+"""Owns the order of an epoch: position → window, shares of ranks, mixtures, resume; imports neither torch nor zarr.
+
+Everything is a pure function of (seed, epoch), evaluated for arrays of positions; the permutation is ``loader.permutation``'s.
+The rule for the tail of an epoch is stated at `Share`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import gcd
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from robozarr.loader.permutation import N_MAX, hash_key, key_at, permute
+from robozarr.schemas.errors import WindowError
+
+__all__ = ["Mixture", "Order", "OrderState", "Share"]
+
+U64: TypeAlias = npt.NDArray[np.uint64]
+I64: TypeAlias = npt.NDArray[np.int64]
+
+_WINDOWS, _BLOCKS, _SHORT, _GROUPS, _CYCLES = range(5)  # last word of a key: what it is used for
+
+
+def _checked(name: str, value: int, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise WindowError(f"order · {name}: an integer in [{low}, {high}]; got {value!r} → pass one in this range")
+
+
+def _as_positions(positions: npt.ArrayLike, n: int) -> U64:
+    array = np.atleast_1d(np.asarray(positions))
+    if array.size == 0:
+        return np.empty(0, np.uint64)
+    if array.dtype.kind not in "iu" or array.ndim != 1 or array.min() < 0 or array.max() >= n:
+        raise WindowError(
+            f"order · positions: integers in [0, {n}), one axis; got {array.dtype} {list(array.shape)} "
+            f"from {array.min()} to {array.max()} → take them from Share.positions of this order's n_positions"
+        )
+    return array.astype(np.uint64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """The order in which an epoch visits the selected windows of one store.
+
+    >>> order = Order(n_windows=6, seed=3)
+    >>> sorted(order.windows(range(6), epoch=0).tolist())
+    [0, 1, 2, 3, 4, 5]
+    >>> Order(n_windows=3, shuffle=False, weights=[1, 2, 1]).windows(range(4), epoch=0).tolist()
+    [0, 1, 1, 2]
+    """
+
+    n_windows: int
+    """Windows the filters selected; a window here is its index in that selection, in [0, n_windows)."""
+    seed: int = 0
+    """In [0, 2⁶⁴). The same on every rank."""
+    stream: int = 0
+    """Tells apart orders that share a seed, as those of a mixture must."""
+    shuffle: bool = True
+    """False: windows in ascending order, every epoch."""
+    block: int | None = None
+    """Locality mode, for slow storage: windows that stay together. None: shuffled throughout, which mixes best."""
+    group: int | None = None
+    """With `block`: blocks whose windows are shuffled among each other. block · group windows are in use at a time."""
+    weights: npt.ArrayLike | None = field(default=None, repr=False, compare=False)
+    """int [n_windows], at least 1: how often an epoch repeats each window. None: once each, and no array is held."""
+    weights_crc: int | None = field(default=None, init=False)
+    """Stands for `weights` where orders are compared and in a state."""
+    _ends: I64 | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        _checked("n_windows", self.n_windows, 0, N_MAX)
+        _checked("seed", self.seed, 0, (1 << 64) - 1)
+        _checked("stream", self.stream, 0, N_MAX)
+        if (self.block is None) != (self.group is None) or (self.block is not None and not self.shuffle):
+            raise WindowError(
+                f"order · locality: block and group go together, with shuffle; got block={self.block}, "
+                f"group={self.group}, shuffle={self.shuffle} → pass both, say block=256, group=64, or neither"
+            )
+        if self.block is not None and self.group is not None:
+            _checked("block", self.block, 1, 1 << 30)
+            _checked("group", self.group, 1, 1 << 30)
+        if self.weights is not None:
+            weights = np.array(self.weights)
+            bad = weights.size > 0 and (weights.dtype.kind not in "iu" or weights.min() < 1)
+            if bad or weights.shape != (self.n_windows,) or weights.sum(dtype=np.float64) > N_MAX:
+                raise WindowError(
+                    f"order · weights: an integer of at least 1 for each of {self.n_windows} windows, their sum at "
+                    f"most {N_MAX}; got {weights.dtype} {list(weights.shape)}, least "
+                    f"{weights.min() if weights.size else None} → leave windows out by a filter, never by weight"
+                )
+            ends = np.cumsum(weights, dtype=np.int64)
+            weights.flags.writeable = ends.flags.writeable = False
+            object.__setattr__(self, "weights", weights)
+            object.__setattr__(self, "_ends", ends)
+            object.__setattr__(self, "weights_crc", zlib.crc32(ends.astype("<i8").tobytes()))
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of an epoch: n_windows, or the sum of the weights."""
+        return self.n_windows if self._ends is None else int(self._ends[-1]) if self._ends.size else 0
+
+    def windows(self, positions: npt.ArrayLike, epoch: int | npt.NDArray[Any] = 0) -> I64:
+        """Map positions of an epoch to windows; over all positions, each occurs exactly once (or `weights` times).
+
+        Parameters
+        ----------
+        positions : int [m], in [0, n_positions)
+            In any order and number; blocks of 4,096 and more are fast.
+        epoch : int, or int [m] for one epoch a position
+
+        Returns
+        -------
+        int64 [m], in [0, n_windows)
+
+        Raises
+        ------
+        WindowError
+            A position is outside the epoch.
+
+        >>> Order(n_windows=10, seed=1).windows([0, 1]).shape
+        (2,)
+        """
+        virtual = _as_positions(positions, self.n_positions)
+        if self.block is not None and virtual.size:
+            virtual = self._shuffled_in_groups(virtual, epoch)
+        elif self.shuffle and virtual.size:
+            virtual = permute(virtual, self.n_positions, hash_key(hash_key(self.seed, self.stream, epoch), _WINDOWS))
+        windows = virtual.astype(np.int64)
+        return windows if self._ends is None else np.searchsorted(self._ends, windows, side="right").astype(np.int64)
+
+    def _shuffled_in_groups(self, positions: U64, epoch: int | npt.NDArray[Any]) -> U64:
+        """Shuffle blocks, then what lies in a group of blocks that came to lie side by side.
+
+        The last block may be short. It goes to a random place among the shuffled full blocks; its group has less.
+        """
+        size, group = int(self.block or 1), int(self.group or 1)
+        length = size * group
+        n_full, n_blocks = self.n_positions // size, -(-self.n_positions // size)
+        gap = n_blocks * size - self.n_positions  # what the short block lacks
+        key = hash_key(self.seed, self.stream, epoch)
+        # place and group of the short block; past the end where none is short
+        short: U64 = hash_key(key, _SHORT) % n_blocks if gap else np.array([n_blocks], np.uint64)
+        g_short = short // group
+        # number positions as if every block were full: skip the gap after the short block's group …
+        full = positions.copy()
+        full[positions >= (g_short + 1) * length - gap] += gap
+        g = full // length
+        n_inside = np.minimum(length, n_blocks * size - g * length)
+        n_inside[g == g_short] -= gap
+        inside = full - g * length
+        keys = hash_key(key, _GROUPS, g)
+        for n in np.unique(n_inside):  # at most three: the usual group, the last one, the one with the short block
+            where = np.flatnonzero(n_inside == n)
+            inside[where] = permute(inside[where], int(n), keys[where])
+        # … and, inside that group, after the short block
+        inside[(g == g_short) & (inside >= (short + 1) * size - gap - g * length)] += gap
+        place = g * group + inside // size
+        block: U64 = np.full_like(place, n_full)
+        where = np.flatnonzero(place != short)
+        rank = place[where]
+        rank[rank > key_at(short, where)] -= 1
+        block[where] = permute(rank, n_full, key_at(hash_key(key, _BLOCKS), where))
+        windows: U64 = block * size + inside % size
+        return windows
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Tell what decides the order, as JSON values: two orders with equal fingerprints are the same function."""
+        names = ("n_windows", "seed", "stream", "shuffle", "block", "group", "weights_crc")
+        values = {name: getattr(self, name) for name in names}
+        return {name: int(value) if isinstance(value, np.integer) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which positions of an epoch one rank of a training run takes, and in which batches.
+
+    Counted from `start`, global batch g is the positions [g·W·B, (g+1)·W·B), W = world_size, B = batch_size; rank r
+    takes those congruent to r modulo W. The rule for the tail:
+
+    - ``drop_last=True``: the last (n - start) mod (W·B) positions are left out of this epoch (other windows each epoch,
+      as the shuffle differs). All ranks have equally many batches, all full. Distributed training (DDP) wants this.
+    - ``drop_last=False``: every position is taken exactly once; nothing is padded or taken twice. The last global batch
+      may be short: ranks then get parts of it that differ by at most one window, and a rank whose part is empty has
+      one batch fewer. Rank 0 never has fewer batches than another, so states are saved there.
+
+    >>> [Share(rank=r, world_size=2, batch_size=2).positions(7).tolist() for r in (0, 1)]
+    [[0, 2, 4, 6], [1, 3, 5]]
+    """
+
+    batch_size: int
+    """Windows in a batch of one rank."""
+    rank: int = 0
+    """In [0, world_size)."""
+    world_size: int = 1
+    drop_last: bool = False
+    """False: a plain run misses nothing. Ranks that must take equally many steps pass True."""
+
+    def __post_init__(self) -> None:
+        _checked("batch_size", self.batch_size, 1, 1 << 30)
+        _checked("world_size", self.world_size, 1, 1 << 30)
+        _checked("rank", self.rank, 0, self.world_size - 1)
+
+    def _n_taken(self, n_positions: int, start: int) -> int:
+        """Positions from start on that this rank takes."""
+        n = max(0, n_positions - start)
+        if self.drop_last:
+            return n // (self.world_size * self.batch_size) * self.batch_size
+        return max(0, -(-(n - self.rank) // self.world_size))
+
+    def n_batches(self, n_positions: int, start: int = 0) -> int:
+        """Count this rank's batches from position `start` to the end of the epoch.
+
+        >>> [Share(rank=r, world_size=2, batch_size=2).n_batches(5) for r in (0, 1)]
+        [2, 1]
+        """
+        return -(-self._n_taken(n_positions, start) // self.batch_size)
+
+    def positions(self, n_positions: int, *, start: int = 0, batch: int = 0, n_batches: int | None = None) -> I64:
+        """List this rank's positions of `n_batches` batches from `batch` on, end to end; all but the last are full.
+
+        Parameters
+        ----------
+        n_positions : positions of the epoch
+        start : positions consumed before the batches are counted: 0, or `OrderState.consumed` after a resume
+        batch : the first batch, counted from start
+        n_batches : None for all that remain; an array of 8 bytes a position is returned
+
+        Returns
+        -------
+        int64 [m], ascending; empty past the end.
+
+        >>> Share(batch_size=3).positions(8, batch=2, n_batches=1).tolist()
+        [6, 7]
+        """
+        n = self._n_taken(n_positions, start)
+        first = min(batch * self.batch_size, n)
+        stop = n if n_batches is None else min((batch + n_batches) * self.batch_size, n)
+        return np.arange(first, stop, dtype=np.int64) * self.world_size + (start + self.rank)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture:
+    """One order over several stores, that draws from them by integer weights.
+
+    Positions come in cycles of sum(weights). A cycle holds weights[i] draws of store i, shuffled (a fixed pattern would
+    give a store to always the same ranks). The draws of a store run through its own order; a store that ends begins
+    anew, in the order of its next epoch. The mixture's epoch ends with the first whole cycle by which every store has
+    been covered; each epoch begins every store anew. Weights that are the stores' sizes give each window exactly once.
+
+    >>> mixture = Mixture(orders=(Order(n_windows=4), Order(n_windows=1, stream=1)), weights=(2, 1))
+    >>> store, window = mixture.windows(range(mixture.n_positions))
+    >>> sorted(zip(store.tolist(), window.tolist()))
+    [(0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 0)]
+    """
+
+    orders: tuple[Order, ...]
+    """One for each store, none empty; no two share seed and stream."""
+    weights: tuple[int, ...]
+    """Draws of each store in a cycle, at least 1 each; common factors are taken out."""
+    seed: int = 0
+    """Shuffles the cycles."""
+
+    def __post_init__(self) -> None:
+        _checked("seed", self.seed, 0, (1 << 64) - 1)
+        apart = len({(order.seed, order.stream) for order in self.orders}) == len(self.orders) == len(self.weights) > 0
+        if not apart or not all(order.n_positions for order in self.orders):
+            raise WindowError(
+                "order · mixture: one weight an order, no order empty, and no two with the same seed and stream; got "
+                f"weights {self.weights} for {self.orders} → leave empty stores out, and give the orders stream=0, 1, …"
+            )
+        for weight in self.weights:
+            _checked("mixture weight", weight, 1, 1 << 40)
+        object.__setattr__(self, "weights", tuple(int(weight) // gcd(*self.weights) for weight in self.weights))
+        _checked("mixture positions", self.n_positions, 1, N_MAX)
+
+    @property
+    def _n_cycles(self) -> int:
+        return max(-(-order.n_positions // weight) for order, weight in zip(self.orders, self.weights, strict=True))
+
+    @property
+    def n_positions(self) -> int:
+        """Positions of an epoch."""
+        return self._n_cycles * sum(self.weights)
+
+    def draws(self, positions: npt.ArrayLike, epoch: int = 0) -> tuple[I64, I64]:
+        """Map positions of an epoch to stores and to positions in the stream of each; arguments as in `windows`.
+
+        A store's stream is its order's epochs end to end, as far as the mixture's epoch needs them.
+
+        >>> Mixture(orders=(Order(n_windows=4),), weights=(1,)).draws([0, 3])[1].tolist()
+        [0, 3]
+        """
+        at = _as_positions(positions, self.n_positions)
+        cycle, slot = np.divmod(at, np.uint64(sum(self.weights)))
+        slot = permute(slot, sum(self.weights), hash_key(self.seed, epoch, _CYCLES, cycle)).astype(np.int64)
+        ends = np.cumsum(self.weights)
+        store = np.searchsorted(ends, slot, side="right").astype(np.int64)
+        weight = np.asarray(self.weights)[store]
+        return store, cycle.astype(np.int64) * weight + slot - (ends[store] - weight)
+
+    def windows(self, positions: npt.ArrayLike, epoch: int = 0) -> tuple[I64, I64]:
+        """Map positions of an epoch to stores and windows.
+
+        Parameters
+        ----------
+        positions : int [m], in [0, n_positions)
+        epoch : int
+
+        Returns
+        -------
+        store : int64 [m], which of `orders`
+        window : int64 [m], of that store
+
+        Raises
+        ------
+        WindowError
+            A position is outside the epoch.
+
+        >>> Mixture(orders=(Order(n_windows=4, shuffle=False),), weights=(1,)).windows([0, 3])[1].tolist()
+        [0, 3]
+        """
+        store, draw = self.draws(positions, epoch)
+        window = np.empty_like(draw)
+        for i, order in enumerate(self.orders):
+            where = np.flatnonzero(store == i)
+            passed, position = np.divmod(draw[where], order.n_positions)
+            n_passes = -(-self._n_cycles * self.weights[i] // order.n_positions)
+            window[where] = order.windows(position, epoch * n_passes + passed)
+        return store, window
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Tell what decides the order, as JSON values: two mixtures with equal fingerprints are the same function."""
+        own = {"seed": int(self.seed), "weights": list(self.weights)}
+        return own | {f"store {i}": order.fingerprint() for i, order in enumerate(self.orders)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderState:
+    """Where a run stands in its order: two integers, that hold for any world size and batch size.
+
+    >>> order = Order(n_windows=100, seed=5)
+    >>> state = OrderState(epoch=2).after(order, Share(world_size=4, batch_size=8), n_batches=3)
+    >>> state.consumed, OrderState.load_state_dict(state.state_dict(order), order) == state
+    (96, True)
+    """
+
+    epoch: int = 0
+    consumed: int = 0
+    """Positions 0 to here, exclusive, are what all ranks together have consumed: handed out, not prefetched."""
+
+    def __post_init__(self) -> None:
+        _checked("epoch", self.epoch, 0, 1 << 40)
+        _checked("consumed", self.consumed, 0, N_MAX)
+
+    def after(self, order: Order | Mixture, share: Share, n_batches: int) -> Self:
+        """Advance by the batches that each rank has consumed since this state, under one `Share`; the epoch stays."""
+        step = n_batches * share.world_size * share.batch_size
+        return replace(self, consumed=min(self.consumed + step, order.n_positions))
+
+    def state_dict(self, order: Order | Mixture) -> dict[str, Any]:
+        """Return the state as JSON values, with what `load_state_dict` needs to refuse another order."""
+        return {"version": 1, "epoch": int(self.epoch), "consumed": int(self.consumed), "order": order.fingerprint()}
+
+    @classmethod
+    def load_state_dict(cls, state: Mapping[str, Any], order: Order | Mixture) -> Self:
+        """Restore what `state_dict` returned.
+
+        Raises
+        ------
+        WindowError
+            The state is of another version, lacks a key, or belongs to another order: the text says what differs.
+        """
+        known = set(state) == {"version", "epoch", "consumed", "order"} and isinstance(state["order"], Mapping)
+        if not known or state["version"] != 1:
+            raise WindowError(
+                f"order · state: version 1 with epoch, consumed and order; got {dict(state)} "
+                "→ resume with the robozarr that saved it"
+            )
+        here = order.fingerprint()
+        missing = dict.fromkeys([*here, *state["order"]], "nothing")
+        saved, now = missing | state["order"], missing | here
+        differs = [f"{name}: saved {saved[name]}, now {now[name]}" for name in missing if saved[name] != now[name]]
+        if differs:
+            raise WindowError(
+                f"order · state: belongs to this order; differs in {'; '.join(differs)} "
+                "→ resume with the same store, filters, weights, seed and shuffle, or start a new run"
+            )
+        _checked("consumed", state["consumed"], 0, order.n_positions)
+        return cls(epoch=state["epoch"], consumed=state["consumed"])

@@ -1,0 +1,38 @@
+"""Fixtures that more than one test module needs, and the one Hypothesis profile: seeded, no deadline, no database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from robozarr.convert import convert
+
+settings.register_profile(
+    "robozarr", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("robozarr")
+
+
+@pytest.fixture(scope="session")
+def sample() -> Path:
+    """The sample inside the repository: 2 files of 2 demos."""
+    return Path(__file__).parents[1] / "sample"
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Whole LIBERO-format files, which are too large for the repository."""
+    path = Path(__file__).parents[2] / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real files: {path} is not there")
+    return path
+
+
+@pytest.fixture(scope="session")
+def sample_store(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample, converted. Read it; to change it, copy it."""
+    path = tmp_path_factory.mktemp("sample") / "sample.zarr"
+    convert(sample, path, workers=0)
+    return path

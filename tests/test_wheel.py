@@ -1,0 +1,71 @@
+"""What the wheel holds, that every module is type-checked, and that the converter installs alone in a clean environment."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("robozarr", "convert", "loader", "schemas")
+
+
+def expected_modules() -> set[str]:
+    """Every source file by the name under which it installs."""
+    found = set()
+    for folder in FOLDERS:
+        for path in (ROOT / folder).glob("*"):
+            if (path.is_file() and path.suffix in (".py", ".md", ".typed")) or path.name == "py.typed":
+                found.add(path.name if folder == "robozarr" else f"{folder}/{path.name}")
+    return {f"robozarr/{name}" for name in found}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(ROOT)]  # the sdist, and the wheel from it
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert names == expected_modules()
+    assert {"robozarr/cli.py", "robozarr/convert/run.py", "robozarr/loader/store.py", "robozarr/schemas/FORMAT.md"} <= names
+
+
+def test_the_sdist_holds_sources_but_no_data(built: Path) -> None:
+    (sdist,) = built.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    assert any(name.endswith("convert/run.py") for name in names)
+    assert not any(name.endswith((".hdf5", ".zarr")) for name in names)
+    assert sdist.stat().st_size < 1_000_000
+
+
+def test_mypy_checks_every_module() -> None:
+    command = [sys.executable, "-m", "mypy", "-p", "robozarr"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    match = re.search(r"Success: no issues found in (\d+) source files", done.stdout)
+    assert match, done.stdout
+    assert int(match.group(1)) == sum(name.endswith(".py") for name in expected_modules())
+
+
+def test_the_converter_installs_alone_and_works(built: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, f"{wheel}[convert]"], check=True)
+    robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
+    subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=tmp_path)
+    subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=tmp_path)
+    probe = "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib') if u.find_spec(n)])"
+    assert subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "[]"
