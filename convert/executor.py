@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
+from multiprocessing import resource_tracker
 from typing import Protocol, TypeVar
 
 from robozarr.schemas.errors import RoboZarrError
@@ -83,15 +85,28 @@ def local_executor(n_workers: int) -> Iterator[Executor]:
     with contextlib.ExitStack() as stack:
         # not under the working folder, and gone with the cluster
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True))
-        cluster = LocalCluster(
-            n_workers=n_workers,
-            threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
-            processes=True,
-            host="127.0.0.1",
-            dashboard_address=None,
-            local_directory=scratch,
-            silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
-            memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
-        )
-        stack.enter_context(cluster)
-        yield _Dask(stack.enter_context(Client(cluster)), n_workers)
+        with _interrupts_held_back():
+            cluster = LocalCluster(
+                n_workers=n_workers,
+                threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",  # any free port: several conversions may run at once
+                local_directory=scratch,
+                silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
+                memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
+            )
+            stack.enter_context(cluster)
+            client = stack.enter_context(Client(cluster))
+        yield _Dask(client, n_workers)
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C: a terminal sends it to all of them, and this process will end them."""
+    resource_tracker.ensure_running()  # started later, it would unblock the signal in the thread that starts workers
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

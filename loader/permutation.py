@@ -47,6 +47,7 @@ _MULTIPLY = hash_key(np.arange(N_ROUNDS), 2) | np.uint64(1)
 
 
 def key_at(key: U64, where: Any) -> U64:
+    """Pick the keys of some positions, where there is one key a position."""
     return key if key.size == 1 else key[where]
 
 

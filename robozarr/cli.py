@@ -259,18 +259,17 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     except RoboZarrError as error:
         print(f"robozarr: {error}", file=sys.stderr)
         sys.exit(_exit_code(error))
-    except KeyboardInterrupt:
-        print(
-            "robozarr: interrupted; what was begun is not complete: run the same command again, with --overwrite",
-            file=sys.stderr,
-        )
-        sys.exit(EXIT_INTERRUPTED)
-    except typer.Abort:
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:  # before Typer took over
+        code = EXIT_INTERRUPTED
     except Exception as error:
         show = getattr(error, "show", None)  # a usage error of the parser
         if show is None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", EXIT_USAGE))
+    if code == EXIT_INTERRUPTED:  # Typer turns a KeyboardInterrupt into this
+        print(
+            "robozarr: interrupted; a store that was begun is not complete: run the same command with --overwrite",
+            file=sys.stderr,
+        )
     sys.exit(code if isinstance(code, int) else 0)
