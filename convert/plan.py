@@ -280,7 +280,7 @@ def _control_freq_of_task(files: Sequence[FileScan], task: tuple[str, ...]) -> f
     return float("nan") if frequency is None else frequency
 
 
-def _offsets(sizes: Sequence[int]) -> NDArray[np.int64]:
+def _offsets(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))]).astype(np.int64)
 
 
@@ -291,7 +291,7 @@ def _widths(demos: list[DemoScan], key: Key) -> NDArray[np.int64]:
 
 def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int, DemoScan]]) -> dict[str, NDArray[Any]]:
     lengths = [demo.length for _, demo in demos]
-    return {f"ragged/{name}/offsets": _offsets(np.repeat(width, lengths).tolist()) for name, width in widths.items()}
+    return {f"ragged/{name}/offsets": _offsets(np.repeat(width, lengths)) for name, width in widths.items()}
 
 
 def _columns(
@@ -303,10 +303,10 @@ def _columns(
     lengths = np.array([demo.length for demo in demos], np.int64)
     for key in metadata.keys:
         if key.ragged:
-            layout, starts = layouts[f"ragged/{key.name}/values"], _offsets((lengths * widths[key.name]).tolist())
+            layout, starts = layouts[f"ragged/{key.name}/values"], _offsets(lengths * widths[key.name])
             yield Column(layout=layout, kind="flat", source=key.source, starts=starts, key=key)
         else:
-            starts = _offsets(lengths.tolist())
+            starts = _offsets(lengths)
             yield Column(layout=layouts[f"steps/{key.name}"], kind="rows", source=key.source, starts=starts, key=key)
     text = _offsets([demo.model_file_bytes for demo in demos])
     yield Column(layout=layouts["episodes/model_file/bytes"], kind="text", source=MODEL_FILE, starts=text, key=None)

@@ -22,7 +22,7 @@ from robozarr.convert.progress import Progress, SilentProgress
 from robozarr.convert.read import column_blocks, read_array, read_document, read_layout
 from robozarr.convert.scan import scan_file
 from robozarr.convert.source import find_sources
-from robozarr.convert.stats import QUANTILES, FrameMoments, combine_moments, episode_statistics, store_statistics
+from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
 from robozarr.convert.types import FileScan
 from robozarr.convert.write import init_store, remove_temporaries, write_array, write_metadata, write_partition
 from robozarr.schemas.errors import StoreError
@@ -154,8 +154,13 @@ def convert(
 
 def _check_target(store: Path, overwrite: bool) -> None:
     """Refuse a path that holds anything but nothing, or a store that may be replaced."""
-    if not store.exists() or (store.is_dir() and not any(store.iterdir())):
-        return
+    try:
+        if not store.exists() or (store.is_dir() and not any(store.iterdir())):
+            return
+    except OSError as exc:
+        raise StoreError(
+            f"{store}: cannot be read: {exc.strerror or exc}; choose another --store or change the rights"
+        ) from exc
     attributes: Any = None
     if (store / "zarr.json").is_file():
         attributes = read_document(store).get("attributes")
@@ -194,11 +199,11 @@ def _write_store(executor: Executor, store: Path, plan: Plan, progress: Progress
     init_store(store, plan)
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     stored_bytes = 0
-    moments: dict[str, dict[int, FrameMoments]] = {}
+    moments = {f"steps/{key.name}": MomentsOfKey(key) for key in plan.metadata.keys if key.frame}
     for result in executor.run(partial(write_partition, str(store)), plan.partitions()):
         stored_bytes += result.stored_bytes
         if result.moments is not None:
-            moments.setdefault(result.path, {})[result.shard] = result.moments
+            moments[result.path].add(result.shard, result.moments)
         progress.advance(1, result.n_bytes)
     _write_statistics(executor, store, plan, moments, progress)
     write_metadata(store, plan.metadata.completed())
@@ -206,14 +211,13 @@ def _write_store(executor: Executor, store: Path, plan: Plan, progress: Progress
 
 
 def _write_statistics(
-    executor: Executor, store: Path, plan: Plan, moments: dict[str, dict[int, FrameMoments]], progress: Progress
+    executor: Executor, store: Path, plan: Plan, moments: dict[str, MomentsOfKey], progress: Progress
 ) -> None:
     lengths: NDArray[np.int64] = plan.tables["episodes/length"]
     keys = [key for key in plan.metadata.keys if not key.ragged]
     progress.start("compute statistics", len(keys))
     for key in (key for key in keys if key.frame):
-        parts = moments[f"steps/{key.name}"]
-        table, histogram = combine_moments([parts[shard] for shard in sorted(parts)], lengths, key)
+        table, histogram = moments[f"steps/{key.name}"].combine(lengths)
         whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
         layout = plan.layouts[f"histograms/{key.name}"]
         write_array(store, layout, histogram.reshape(layout.shape))

@@ -79,6 +79,8 @@ class _Scan:
         for split, members in sorted(splits.items()):
             if unknown := sorted(set(members) - set(names)):
                 not_stored.append((f"mask/{split}", 0, f"names demos that the file does not hold: {', '.join(unknown)}"))
+        attributes, lost = source.file_attributes(without=["bddl_file_content"] if self._has_bddl() else [])
+        not_stored += [(path, 0, "an attribute of a type that text cannot hold") for path in lost]
         frequency = self.env_args.get("env_kwargs", {}).get("control_freq")
         return FileScan(
             path=source.path,
@@ -88,7 +90,7 @@ class _Scan:
             demos=tuple(demos),
             not_stored=tuple(not_stored),
             splits=tuple(sorted(splits)),
-            attributes=source.file_attributes(without=["bddl_file_content"] if self._has_bddl() else []),
+            attributes=attributes,
             suite=path.parent.name,
             task=task_name(path.stem),
             instruction=str(parse_json(source.data_attribute("problem_info")).get("language_instruction", "")),
@@ -148,6 +150,8 @@ class _Scan:
         alignment, error = detect_alignment(joints, states)
         convention = source.data_attribute("macros_image_convention")
         image_convention, evidence = detect_image_convention(convention, self.env_args, datasets)
+        attributes, lost = source.demo_attributes(name)
+        self.not_stored.update((path, "an attribute of a type that text cannot hold") for path in lost)
         rewards = source.read(name, "rewards") if "rewards" in datasets else None
         model_file = source.text_attribute(name, MODEL_FILE) if source.is_bulk_attribute(name, MODEL_FILE) else b""
         init_state = source.float_attribute(name, INIT_STATE) if source.is_bulk_attribute(name, INIT_STATE) else np.empty(0)
@@ -165,7 +169,7 @@ class _Scan:
             success=detect_success(evidence is ImageEvidence.ROBOMIMIC or "obs/robot0_eef_pos" in datasets, rewards),
             model_file_bytes=len(model_file),
             init_state_size=len(init_state),
-            attributes=source.demo_attributes(name),
+            attributes=attributes,
             splits=splits,
         )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,12 +33,12 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     SourceError
         If an argument leads to no file.
     """
-    found: set[Path] = set()
+    found: dict[str, Path] = {}
     problems = []
     for source in sources:
         path = Path(source)
         if path.is_dir():
-            files = [file for file in path.rglob("*") if file.suffix in SOURCE_SUFFIXES and file.is_file()]
+            files = _files_below(path)
             rule, remedy = "a folder holds *.hdf5 or *.h5 files", "name a folder that does"
         elif path.exists():
             files, rule, remedy = [path], "", ""
@@ -46,10 +47,32 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
             rule, remedy = "a source is a file, a folder, or a pattern that matches files", "check the path"
         if not files:
             problems.append(Problem(file=str(source), rule=rule, value="none", remedy=remedy))
-        found.update(file.resolve() for file in files)
+        for file in files:
+            # the name as it stands: download caches link names to files called by their hash
+            found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))  # noqa: PTH100 - resolve() follows links
     if problems:
         raise SourceError("sources not found:", problems)
-    return sorted(found)
+    return sorted(found.values())
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """HDF5 files below a folder, through links; a folder that cannot be read is an error, not a gap."""
+
+    def refuse(error: OSError) -> None:
+        problem = Problem(
+            file=str(error.filename),
+            rule="every folder below a source can be read",
+            value=error.strerror or str(error),
+            remedy="change the rights, or name the files",
+        )
+        raise SourceError("sources not found:", [problem])
+
+    files, seen = [], set()
+    for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        seen.add(os.path.realpath(name))
+        folders[:] = sorted(inner for inner in folders if os.path.realpath(f"{name}/{inner}") not in seen)
+        files += [Path(name, file) for file in names if Path(file).suffix in SOURCE_SUFFIXES]
+    return files
 
 
 class SourceFile:
@@ -115,15 +138,14 @@ class SourceFile:
 
     def datasets(self, demo: str) -> list[DatasetInfo]:
         """Every dataset inside a demo, by path."""
-        found: list[DatasetInfo] = []
-
-        def visit(path: str, item: object) -> None:
+        found = []
+        for path, item in _tree(self._demo(demo)):
             if isinstance(item, h5py.Dataset):
                 dtype = item.dtype if item.dtype.kind in "biuf" and item.dtype.itemsize <= 8 else None
                 name = None if dtype is None else dtype.newbyteorder("=").name
                 found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=name, stored_as=str(item.dtype)))
-
-        self._demo(demo).visititems(visit)
+            elif item is None:
+                found.append(DatasetInfo(path=path, shape=(), dtype=None, stored_as="a link that leads nowhere"))
         return found
 
     def read(self, demo: str, dataset: str) -> NDArray[Any]:
@@ -167,8 +189,8 @@ class SourceFile:
         value = self._file["data"].attrs.get(name)
         return value if isinstance(value, str) else None
 
-    def demo_attributes(self, demo: str) -> str:
-        """Every attribute inside a demo but its model file and initial state, as JSON by path (``attributes_json``)."""
+    def demo_attributes(self, demo: str) -> tuple[str, list[str]]:
+        """Every attribute inside a demo but its model file and initial state (``attributes_json``)."""
         group = self._demo(demo)
         kept = {name for name in (MODEL_FILE, INIT_STATE) if self.is_bulk_attribute(demo, name)}
         return attributes_json([("", group, kept), *((path, item, set()) for path, item in _tree(group))])
@@ -180,10 +202,9 @@ class SourceFile:
             return isinstance(value, str)
         return name == INIT_STATE and isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
 
-    def file_attributes(self, without: Sequence[str] = ()) -> str:
+    def file_attributes(self, without: Sequence[str] = ()) -> tuple[str, list[str]]:
         """Every attribute of the root, of ``/data`` (but those in `without`) and of what lies beside the demos."""
         items: list[tuple[str, Any, set[str]]] = [("", self._file, set()), ("data", self._file["data"], set(without))]
-        items += [(name, self._file[name], set()) for name in self._file if name != "data" and self._file.get(name)]
         items += [(path, item, set()) for path, item in self._beside_demos()]
         return attributes_json(items)
 
@@ -199,22 +220,23 @@ class SourceFile:
         }
 
     def strays(self) -> list[str]:
-        """Paths of datasets that belong to no demo and no filter key."""
+        """Paths of datasets (and of links that lead nowhere) that belong to no demo and no filter key."""
         splits = self.splits()
         return [
             path
             for path, item in self._beside_demos()
-            if isinstance(item, h5py.Dataset) and not (path.startswith("mask/") and path.removeprefix("mask/") in splits)
+            if not isinstance(item, h5py.Group) and not (path.startswith("mask/") and path.removeprefix("mask/") in splits)
         ]
 
     def _beside_demos(self) -> Iterator[tuple[str, Any]]:
-        for name, item in self._file.items():
+        for name in self._file:
             if name != "data":
+                item = self._file.get(name)
+                yield name, item
                 if isinstance(item, h5py.Group):
                     yield from ((f"{name}/{path}", inner) for path, inner in _tree(item))
-                else:
-                    yield name, item
-        for name, item in self._file["data"].items():
+        for name in self._file["data"]:
+            item = self._file["data"].get(name)
             if not isinstance(item, h5py.Group):
                 yield f"data/{name}", item
 
@@ -222,40 +244,58 @@ class SourceFile:
         return self._file["data"][demo]
 
 
-def _tree(group: Any) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    group.visititems(lambda path, item: found.append((path, item)))
-    return found
+def _tree(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:
+    """Everything below a group by path, links followed, None for a link that leads nowhere.
 
-
-def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> str:
-    """Attributes of (path, HDF5 object, names left out) as one JSON object: path → name → {dtype, shape, value}.
-
-    Floats are written so that they read back to the same bits; NaN and infinities as text.
+    h5py's own visitor leaves out soft and external links, and names a dataset that has two names once.
     """
-    result = {}
+    above |= {h5py.h5o.get_info(group.id).addr}
+    for name in group:
+        item = group.get(name)
+        yield f"{prefix}{name}", item
+        if isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in above:
+            yield from _tree(item, f"{prefix}{name}/", above)
+
+
+def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, list[str]]:
+    """Attributes of (path, HDF5 object, names left out): as JSON, and ``path@name`` of those that JSON cannot hold.
+
+    The JSON is one object: path → name → {dtype, shape, value}. Floats are written so that they read back to the same
+    bits; NaN and infinities as text; types without a JSON form as the hex digits of their bytes.
+    """
+    result: dict[str, dict[str, Any]] = {}
+    lost = []
     for path, item, without in items:
-        values = {name: _attribute_value(item, name) for name in sorted(item.attrs) if name not in without}
-        if values:
-            result[path] = values
-    return json.dumps(result, sort_keys=True, allow_nan=False)  # ASCII: bytes that are no UTF-8 stay apart, as \\udcXX
+        for name in () if item is None else sorted(item.attrs):
+            if name in without:
+                continue
+            value = _attribute_value(item, name)
+            if value is None:
+                lost.append(f"{path}@{name}")
+            else:
+                result.setdefault(path, {})[name] = value
+    return json.dumps(result, sort_keys=True, allow_nan=False), lost  # ASCII, so that bytes that are no UTF-8 stay apart
 
 
-def _attribute_value(item: Any, name: str) -> dict[str, Any]:
-    value = item.attrs[name]
+def _attribute_value(item: Any, name: str) -> dict[str, Any] | None:
+    try:
+        value = item.attrs[name]
+    except (OSError, TypeError, ValueError):  # a type that h5py cannot read: references to what is gone, say
+        return None
     if isinstance(value, str):
         return {"dtype": "text", "value": value}
+    if isinstance(value, h5py.Empty):
+        return {"dtype": "empty", "value": str(value.dtype)}
     array = np.asarray(value)
-    if array.dtype.kind in "SOU" and array.dtype.names is None:
+    shape = list(array.shape)
+    if array.dtype.kind in "SU" or (array.dtype.kind == "O" and all(isinstance(text, str | bytes) for text in array.flat)):
         texts = [text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else str(text) for text in array.flat]
-        return {"dtype": "text", "shape": list(array.shape), "value": texts}
+        return {"dtype": "text", "shape": shape, "value": texts}
+    if array.dtype.hasobject:
+        return None
     if array.dtype.kind in "biuf":
-        return {
-            "dtype": array.dtype.str,
-            "shape": list(array.shape),
-            "value": [_json_number(x) for x in array.ravel().tolist()],
-        }
-    return {"dtype": str(array.dtype), "value": None}
+        return {"dtype": array.dtype.str, "shape": shape, "value": [_json_number(x) for x in array.ravel().tolist()]}
+    return {"dtype": str(array.dtype), "shape": shape, "hex": array.tobytes().hex()}
 
 
 def _json_number(value: float) -> float | str:

@@ -7,7 +7,7 @@ So the results depend neither on how the work was cut into partitions nor on how
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from robozarr.schemas.store import Key
 
 __all__ = [
     "FrameMoments",
-    "combine_moments",
+    "MomentsOfKey",
     "episode_statistics",
     "frame_moments",
     "quantiles_of_histogram",
@@ -37,8 +37,6 @@ class FrameMoments:
 
     episode: NDArray[np.int64]
     """Episode of each unit [unit]; a unit is a run of frames of one episode (uint8), or one frame (floats)."""
-    n_frames: NDArray[np.int64]
-    """Frames in each unit [unit]."""
     moments: NDArray[Any]
     """Per unit and channel [unit, 4, …channel]: int64 sum, sum of squares, min, max (uint8), or float64 mean, sum of squared
     deviations, min, max (floats)."""
@@ -51,7 +49,6 @@ def frame_moments(frames: NDArray[Any], runs: Sequence[tuple[int, int, int]], ke
     n_channels = math.prod(key.channel_shape)
     units: list[NDArray[Any]] = []
     episodes: list[int] = []
-    sizes: list[int] = []
     histogram = np.zeros((n_channels, key.histogram_bins), np.int64)
     for episode, start, stop in runs:
         if frames.dtype == np.uint8:
@@ -59,18 +56,14 @@ def frame_moments(frames: NDArray[Any], runs: Sequence[tuple[int, int, int]], ke
             histogram += counts
             units.append(_moments_of_counts(counts))
             episodes.append(episode)
-            sizes.append(stop - start)
             continue
         for frame in frames[start:stop]:
             values = frame.reshape(-1, n_channels)
             histogram += _count_floats(values)
             units.append(_moments_of_floats(values.astype(np.float64)))
             episodes.append(episode)
-            sizes.append(1)
     moments = np.stack(units).reshape(len(units), 4, *key.channel_shape)
-    return FrameMoments(
-        episode=np.array(episodes, np.int64), n_frames=np.array(sizes, np.int64), moments=moments, histogram=histogram
-    )
+    return FrameMoments(episode=np.array(episodes, np.int64), moments=moments, histogram=histogram)
 
 
 def _count_uint8(frames: NDArray[np.uint8], n_channels: int) -> NDArray[np.int64]:
@@ -117,27 +110,48 @@ def _value_of_bin(number: NDArray[np.int64]) -> Floats:
     return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
-def combine_moments(parts: Iterable[FrameMoments], lengths: NDArray[np.int64], key: Key) -> tuple[Floats, NDArray[np.int64]]:
-    """Per-episode statistics and the histogram of a frame key, from its partitions in row order.
+class MomentsOfKey:
+    """Collects the partitions of a frame key, in any order, into its statistics.
 
-    Returns
-    -------
-    table : float64 [episode, 5, …channel]
-        ``EPISODE_STATISTICS``.
-    histogram : int64 [channel, bin]
-        Counts over the whole store.
+    Histograms are added up as they come; what is kept of a partition is some numbers an episode.
     """
-    parts = list(parts)
-    episode = np.concatenate([part.episode for part in parts])
-    moments = np.concatenate([part.moments for part in parts])
-    bounds = np.searchsorted(episode, np.arange(len(lengths) + 1))
-    pixels = math.prod(key.shape[:2])
-    exact = key.dtype == "uint8"
-    table = np.empty((len(lengths), 5, *key.channel_shape))
-    for number, length in enumerate(lengths.tolist()):
-        units = moments[bounds[number] : bounds[number + 1]]
-        table[number] = _of_integers(units, length * pixels) if exact else _of_floats(units, pixels)
-    return table, np.sum([part.histogram for part in parts], axis=0)
+
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._units: dict[int, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+        self._histogram = np.zeros((math.prod(key.channel_shape), key.histogram_bins), np.int64)
+
+    def add(self, shard: int, part: FrameMoments) -> None:
+        """Take the moments of one shard."""
+        self._units[shard] = part.episode, part.moments
+        self._histogram += part.histogram
+
+    def combine(self, lengths: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
+        """Statistics of each episode, and the histogram, once every shard was taken.
+
+        Parameters
+        ----------
+        lengths : int64 [episode]
+            Steps of each episode.
+
+        Returns
+        -------
+        table : float64 [episode, 5, …channel]
+            ``EPISODE_STATISTICS``.
+        histogram : int64 [channel, bin]
+            Counts over the whole store.
+        """
+        units = [self._units[shard] for shard in sorted(self._units)]
+        episode = np.concatenate([number for number, _ in units])
+        moments = np.concatenate([values for _, values in units])
+        bounds = np.searchsorted(episode, np.arange(len(lengths) + 1))
+        pixels = math.prod(self._key.shape[:2])
+        exact = self._key.dtype == "uint8"
+        table = np.empty((len(lengths), 5, *self._key.channel_shape))
+        for number, length in enumerate(lengths.tolist()):
+            part = moments[bounds[number] : bounds[number + 1]]
+            table[number] = _of_integers(part, length * pixels) if exact else _of_floats(part, pixels)
+        return table, self._histogram
 
 
 def _of_integers(units: NDArray[np.int64], n: int) -> Floats:

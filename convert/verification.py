@@ -23,7 +23,7 @@ from robozarr.convert.progress import Progress, SilentProgress
 from robozarr.convert.read import read_array, read_document, read_layout, read_metadata, read_shard
 from robozarr.convert.run import key_statistics, scan_sources
 from robozarr.convert.source import find_sources
-from robozarr.convert.stats import FrameMoments, combine_moments, frame_moments, store_statistics
+from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, store_statistics
 from robozarr.convert.types import Partition
 from robozarr.convert.write import TEMPORARY
 from robozarr.schemas.errors import CorruptChunkError, StoreError
@@ -152,11 +152,11 @@ def verify(
         tasks = list(_shard_tasks(metadata, layouts, tables, plan))
         n_bytes = sum(layout.shape[0] * layout.row_bytes for layout in layouts.values())
         progress.start("read back shards", len(tasks), n_bytes)
-        moments: dict[str, dict[int, FrameMoments]] = {}
+        moments = {f"steps/{key.name}": MomentsOfKey(key) for key in metadata.keys if key.frame}
         for result in executor.run(partial(_check_shard, str(root)), tasks):
             violations += result.violations
             if result.moments is not None:
-                moments.setdefault(result.path, {})[result.shard] = result.moments
+                moments[result.path].add(result.shard, result.moments)
             progress.advance(1, result.n_bytes)
         if not violations:
             violations += _check_values(executor, root, metadata, tables, moments, progress)
@@ -302,7 +302,7 @@ def _check_values(
     root: Path,
     metadata: StoreMetadata,
     tables: dict[str, NDArray[Any]],
-    moments: dict[str, dict[int, FrameMoments]],
+    moments: dict[str, MomentsOfKey],
     progress: Progress,
 ) -> Iterator[Violation]:
     """M12, M18 and M19: what the converter derived from the data, derived again."""
@@ -316,8 +316,7 @@ def _check_values(
     keys = [key for key in metadata.keys if not key.ragged]
     progress.start("check statistics", len(keys))
     for key in (key for key in keys if key.frame):
-        parts = moments.get(f"steps/{key.name}", {})
-        table, histogram = combine_moments([parts[shard] for shard in sorted(parts)], lengths, key)
+        table, histogram = moments[f"steps/{key.name}"].combine(lengths)
         stored = tables[f"histograms/{key.name}"]
         if not np.array_equal(stored, histogram.reshape(stored.shape)):
             yield Violation(rule="M19", text=f"histograms/{key.name}: not the counts of the data")
