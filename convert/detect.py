@@ -107,7 +107,9 @@ def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: Flag
     flags = np.zeros(n, np.uint8)
     flags[_noops(np.linalg.norm(arm, axis=1) < rules.noop_threshold, gripper)] |= np.uint8(StepFlag.NOOP)
     if joints is not None:
-        moved = np.flatnonzero((np.abs(joints - joints[:1]) > rules.still_threshold).reshape(n, -1).any(axis=1))
+        with np.errstate(invalid="ignore"):  # infinite joints are never nearer than the threshold
+            distance = np.abs(joints - joints[:1])
+        moved = np.flatnonzero((distance > rules.still_threshold).reshape(n, -1).any(axis=1))
         flags[: max(0, int(moved[0]) - 1) if len(moved) else n] |= np.uint8(StepFlag.STILL)
     for change in np.flatnonzero(np.diff(np.sign(gripper))) + 1:
         k = rules.key_moment_steps
@@ -143,6 +145,6 @@ def parse_json(text: object) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # also numbers and nesting beyond all measure
         return {}
     return value if isinstance(value, dict) else {}

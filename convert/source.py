@@ -85,6 +85,8 @@ class SourceFile:
         self.path = str(path)
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
+        except PermissionError as exc:
+            raise self.error("the file can be read", os.strerror(exc.errno or 13), "change its rights") from exc
         except OSError as exc:
             raise self.error("the file is whole, readable HDF5", _first_line(exc), "copy or download it again") from exc
 
@@ -293,7 +295,7 @@ def _attribute_value(item: Any, name: str) -> dict[str, Any] | None:
         return {"dtype": "text", "shape": shape, "value": texts}
     if array.dtype.hasobject:
         return None
-    if array.dtype.kind in "biuf":
+    if array.dtype.kind in "biuf" and array.dtype.itemsize <= 8:
         return {"dtype": array.dtype.str, "shape": shape, "value": [_json_number(x) for x in array.ravel().tolist()]}
     return {"dtype": str(array.dtype), "shape": shape, "hex": array.tobytes().hex()}
 

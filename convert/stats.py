@@ -92,8 +92,10 @@ def _moments_of_counts(counts: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _moments_of_floats(values: Floats) -> Floats:
-    mean = values.mean(axis=0)
-    return np.stack([mean, np.square(values - mean).sum(axis=0), values.min(axis=0), values.max(axis=0)])
+    with np.errstate(invalid="ignore", over="ignore"):  # as in _of_floats
+        mean = values.mean(axis=0)
+        deviation = np.square(values - mean).sum(axis=0)
+    return np.stack([mean, deviation, values.min(axis=0), values.max(axis=0)])
 
 
 def _count_floats(values: NDArray[Any]) -> NDArray[np.int64]:
