@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence, StepFlag
 
-__all__ = ["detect_alignment", "detect_flags", "detect_image_convention", "detect_success", "parse_json"]
+__all__ = ["control_frequency", "detect_alignment", "detect_flags", "detect_image_convention", "detect_success", "parse_json"]
 
 ALIGNMENT_TOLERANCE_RAD: Final = 1e-3
 """Joint positions nearer to a simulator state than this (rms) are that state's: LIBERO's agree exactly, replayed ones to
@@ -64,7 +64,8 @@ def detect_alignment(joints: Floats | None, states: Floats | None) -> tuple[Alig
 
 
 def _rms(difference: Floats) -> float:
-    return float(np.sqrt(np.mean(np.square(difference))))
+    with np.errstate(over="ignore"):  # joints beyond all measure fit nowhere
+        return float(np.sqrt(np.mean(np.square(difference))))
 
 
 def detect_image_convention(
@@ -108,7 +109,7 @@ def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: Flag
     flags[_noops(np.linalg.norm(arm, axis=1) < rules.noop_threshold, gripper)] |= np.uint8(StepFlag.NOOP)
     if joints is not None:
         with np.errstate(invalid="ignore"):  # infinite joints are never nearer than the threshold
-            distance = np.abs(joints - joints[:1])
+            distance = np.abs(np.asarray(joints, np.float64) - joints[:1])
         moved = np.flatnonzero((distance > rules.still_threshold).reshape(n, -1).any(axis=1))
         flags[: max(0, int(moved[0]) - 1) if len(moved) else n] |= np.uint8(StepFlag.STILL)
     for change in np.flatnonzero(np.diff(np.sign(gripper))) + 1:
@@ -137,6 +138,19 @@ def detect_success(robomimic: bool, rewards: NDArray[Any] | None) -> int:
     if not robomimic or rewards is None or not np.isin(rewards, (0, 1)).all():
         return -1
     return int((rewards == 1).any())
+
+
+def control_frequency(env_args: Mapping[str, Any]) -> float | None:
+    """Steps a second that ``env_args`` states; None where it states none that could be one.
+
+    >>> control_frequency({"env_kwargs": {"control_freq": 20}}), control_frequency({"env_kwargs": None})
+    (20.0, None)
+    """
+    arguments = env_args.get("env_kwargs")
+    value = arguments.get("control_freq") if isinstance(arguments, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        return None
+    return float(value)
 
 
 def parse_json(text: object) -> dict[str, Any]:

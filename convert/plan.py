@@ -20,7 +20,7 @@ from robozarr.convert.types import Column, DemoScan, FileScan, Partition, Segmen
 from robozarr.schemas.errors import PlanError, Problem, SourceError
 from robozarr.schemas.index import FlagRules, build_index
 from robozarr.schemas.layout import ArrayLayout, Profile, is_frame
-from robozarr.schemas.source import INIT_STATE, MODEL_FILE, RAGGED_KEYS, key_name, role_and_unit, source_names
+from robozarr.schemas.source import INIT_STATE, MODEL_FILE, RAGGED_KEYS, is_array_name, key_name, role_and_unit, source_names
 from robozarr.schemas.store import TASK_TEXTS, Key, NotStored, SourceEntry, StoreMetadata, array_layouts
 
 __all__ = ["Plan", "make_plan"]
@@ -176,12 +176,27 @@ def _find_keys(files: Sequence[FileScan]) -> tuple[tuple[Key, ...], tuple[str, .
             value = f"{name} for {' and '.join(sorted(paths))}"
             remedy = "leave one out: name the others' paths with --keys"
             problems.append(Problem(file=files[0].path, rule="two datasets do not get one key", value=value, remedy=remedy))
+    problems += _unusable_names(files, list(usual))
+    if problems:
+        return (), repeats, problems
     keys = []
     for path, (dtype, shape) in usual.items():
         ragged = path in RAGGED_KEYS
         role, unit = role_and_unit(key_name(path), dtype, not ragged and is_frame(shape))
         keys.append(Key(name=key_name(path), source=path, dtype=dtype, shape=shape, role=role, unit=unit, ragged=ragged))
     return tuple(sorted(keys, key=lambda key: key.name)), repeats, problems
+
+
+def _unusable_names(files: Sequence[FileScan], paths: list[str]) -> Iterator[Problem]:
+    """Names that HDF5 allows and a store cannot: one that leads out of its folder, or is that of a file in it."""
+    for path in paths:
+        if not is_array_name(key_name(path)):
+            rule, remedy = "a key's name can name an array", "rename the dataset, or leave it out with --keys"
+            yield Problem(file=files[0].path, key=path, rule=rule, value=repr(key_name(path)), remedy=remedy)
+    for file in files:
+        for split in (split for split in file.splits if not is_array_name(split)):
+            rule = "a split's name can name an array"
+            yield Problem(file=file.path, key=f"mask/{split}", rule=rule, value=repr(split), remedy="rename it in the file")
 
 
 def _unlike(file: FileScan, demo: DemoScan, usual: dict[str, tuple[str, tuple[int, ...]]]) -> Iterator[Problem]:

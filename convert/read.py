@@ -37,12 +37,10 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
     except FileNotFoundError as exc:
-        raise StoreError(
-            f"{file}: missing; is this the path of a store? Make one with: robozarr convert SOURCE --store STORE"
-        ) from exc
+        raise StoreError(f"{file}: missing; restore it from a copy, or convert again") from exc
     except OSError as exc:
         raise StoreError(f"{file}: cannot be read: {exc.strerror or exc}; check the path and the rights") from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise StoreError(f"{file}: no JSON: {exc}; restore it from a copy, or convert again") from exc
     if not isinstance(document, dict):
         raise StoreError(f"{file}: a JSON object is expected, got {type(document).__name__}")
@@ -51,6 +49,8 @@ def read_document(path: Path) -> dict[str, Any]:
 
 def read_metadata(store: Path, *, allow_incomplete: bool = False) -> StoreMetadata:
     """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
+    if not (store / "zarr.json").exists():
+        raise StoreError(f"{store}/zarr.json: missing; is this the path of a store? Make one with: robozarr convert SOURCE --store {store}")
     document = read_document(store)
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise StoreError(f"{store}/zarr.json: not the root of a Zarr v3 group")

@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.convert.detect import detect_alignment, detect_flags, detect_image_convention, detect_success, parse_json
+from robozarr.convert.detect import (
+    control_frequency,
+    detect_alignment,
+    detect_flags,
+    detect_image_convention,
+    detect_success,
+    parse_json,
+)
 from robozarr.convert.source import SourceFile
 from robozarr.convert.types import DatasetInfo, DemoScan, FileScan
 from robozarr.schemas.errors import Problem, SourceError
@@ -63,7 +70,7 @@ class _Scan:
     def run(self, size: int, mtime_ns: int) -> FileScan:
         source, path = self.source, Path(self.source.path)
         names = source.demo_names()
-        splits = source.splits()
+        splits, bddl = source.splits(), self._bddl()
         self.env_args = parse_json(source.data_attribute("env_args"))
         demos = []
         for name in names:
@@ -79,9 +86,8 @@ class _Scan:
         for split, members in sorted(splits.items()):
             if unknown := sorted(set(members) - set(names)):
                 not_stored.append((f"mask/{split}", 0, f"names demos that the file does not hold: {', '.join(unknown)}"))
-        attributes, lost = source.file_attributes(without=["bddl_file_content"] if self._has_bddl() else [])
+        attributes, lost = source.file_attributes(without=["bddl_file_content"] if bddl else [])
         not_stored += [(path, 0, "an attribute of a type that text cannot hold") for path in lost]
-        frequency = self.env_args.get("env_kwargs", {}).get("control_freq")
         return FileScan(
             path=source.path,
             size=size,
@@ -96,12 +102,14 @@ class _Scan:
             instruction=str(parse_json(source.data_attribute("problem_info")).get("language_instruction", "")),
             instruction_from_name=instruction_from_name(path.stem),
             env_name=str(source.data_attribute("env_name") or self.env_args.get("env_name", "")),
-            bddl=source.data_attribute("bddl_file_content") or "",
-            control_freq=float(frequency) if isinstance(frequency, int | float) else None,
+            bddl=bddl,
+            control_freq=control_frequency(self.env_args),
         )
 
-    def _has_bddl(self) -> bool:
-        return self.source.data_attribute("bddl_file_content") is not None
+    def _bddl(self) -> str:
+        """The BDDL text, if a table of UTF-8 texts can hold it; else it stays with the file's other attributes."""
+        text = self.source.data_attribute("bddl_file_content") or ""
+        return text if is_text(text) else ""
 
     def _problem(self, demo: str, key: str, rule: str, value: str, remedy: str) -> None:
         self.problems.append(Problem(file=self.source.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy))
@@ -138,21 +146,30 @@ class _Scan:
             )
         if len(self.problems) > n_problems:
             return None
-        return self._describe(name, datasets, values, splits)
+        return self._describe(name, infos, datasets, values, splits)
 
     def _describe(
-        self, name: str, datasets: dict[str, DatasetInfo], actions: NDArray[np.float64], splits: tuple[str, ...]
+        self,
+        name: str,
+        infos: dict[str, DatasetInfo],
+        datasets: dict[str, DatasetInfo],
+        actions: NDArray[np.float64],
+        splits: tuple[str, ...],
     ) -> DemoScan:
         source = self.source
-        joint_key = next((key for key in JOINT_KEYS if f"obs/{key}" in datasets), None)
+        # evidence is taken from what the file holds, whether or not --keys keeps it
+        vectors = [
+            path for path, info in infos.items() if info.dtype and len(info.shape) == 2 and info.shape[0] == len(actions)
+        ]
+        joint_key = next((key for key in JOINT_KEYS if f"obs/{key}" in vectors), None)
         joints = None if joint_key is None else source.read(name, f"obs/{joint_key}")
-        states = source.read(name, "states") if "states" in datasets else None
+        states = source.read(name, "states") if "states" in vectors else None
         alignment, error = detect_alignment(joints, states)
         convention = source.data_attribute("macros_image_convention")
-        image_convention, evidence = detect_image_convention(convention, self.env_args, datasets)
+        image_convention, evidence = detect_image_convention(convention, self.env_args, infos)
         attributes, lost = source.demo_attributes(name)
         self.not_stored.update((path, "an attribute of a type that text cannot hold") for path in lost)
-        rewards = source.read(name, "rewards") if "rewards" in datasets else None
+        rewards = source.read(name, "rewards") if infos.get("rewards") and infos["rewards"].dtype else None
         model_file = source.text_attribute(name, MODEL_FILE) if source.is_bulk_attribute(name, MODEL_FILE) else b""
         init_state = source.float_attribute(name, INIT_STATE) if source.is_bulk_attribute(name, INIT_STATE) else np.empty(0)
         return DemoScan(
@@ -166,7 +183,7 @@ class _Scan:
             alignment_error=error,
             image_convention=image_convention,
             image_evidence=evidence,
-            success=detect_success(evidence is ImageEvidence.ROBOMIMIC or "obs/robot0_eef_pos" in datasets, rewards),
+            success=detect_success(evidence is ImageEvidence.ROBOMIMIC or "obs/robot0_eef_pos" in infos, rewards),
             model_file_bytes=len(model_file),
             init_state_size=len(init_state),
             attributes=attributes,
@@ -215,3 +232,8 @@ class _Scan:
             if after.tobytes() != self.source.read_rows(demo, obs.path, start + 1, stop + 1).tobytes():
                 return False
         return True
+
+
+def is_text(text: str) -> bool:
+    """Whether a text from HDF5 is UTF-8 (h5py puts lone surrogates for bytes that are none)."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -100,7 +100,7 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> N
         rows = out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
         try:
             _decompress(encoded, rows, layout)
-        except (RuntimeError, ValueError) as exc:
+        except (RuntimeError, ValueError, MemoryError) as exc:  # MemoryError: a frame that states any size it likes
             raise _corrupt("M10", layout, shard, chunk, f"the chunk decodes to {rows.nbytes} bytes", str(exc)) from exc
         at = offset + length
     if at + index.nbytes + CRC_BYTES != len(data):

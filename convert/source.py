@@ -5,14 +5,15 @@ h5py holds one global lock, so files are read in parallel by processes, never by
 
 from __future__ import annotations
 
+import functools
 import glob
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, cast
 
 import h5py
 import numpy as np
@@ -75,6 +76,27 @@ def _files_below(folder: Path) -> list[Path]:
     return files
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError)
+"""What h5py raises when it meets damaged metadata, seen by changing random bytes of good files."""
+
+
+def _names_damage(method: F) -> F:
+    """Turn whatever h5py raises inside a method of SourceFile into a SourceError that names file, demo and key."""
+
+    @functools.wraps(method)
+    def wrapped(self: SourceFile, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except DAMAGE as exc:
+            where = [str(arg) for arg in args[:2] if isinstance(arg, str)]
+            demo, key = [*where, "", ""][:2]
+            value = f"{_first_line(exc)} in {method.__name__}"
+            raise self.error("the file's structure can be read", value, "copy or download it again", demo, key) from exc
+
+    return cast(F, wrapped)
+
+
 class SourceFile:
     """One HDF5 file, open for reading; a context manager.
 
@@ -118,6 +140,7 @@ class SourceFile:
         problem = Problem(file=self.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy)
         return SourceError("a source cannot be used:", [problem])
 
+    @_names_damage
     def demo_names(self) -> list[str]:
         """Names of the demos, by number; they may have gaps.
 
@@ -138,6 +161,7 @@ class SourceFile:
         except ValueError as exc:
             raise self.error("the names of demos end in their number", str(exc), "rename the group") from exc
 
+    @_names_damage
     def datasets(self, demo: str) -> list[DatasetInfo]:
         """Every dataset inside a demo, by path."""
         found = []
@@ -150,11 +174,13 @@ class SourceFile:
                 found.append(DatasetInfo(path=path, shape=(), dtype=None, stored_as="a link that leads nowhere"))
         return found
 
+    @_names_damage
     def read(self, demo: str, dataset: str) -> NDArray[Any]:
         """A whole dataset of a demo: for low-dim data."""
         item = self._demo(demo)[dataset]
         return self.read_rows(demo, dataset, 0, len(item))
 
+    @_names_damage
     def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows ``[start, stop)`` of a dataset, into `out` [stop - start, …] if given, in native byte order."""
         try:
@@ -173,30 +199,36 @@ class SourceFile:
             ) from exc
         return out
 
+    @_names_damage
     def width(self, demo: str, dataset: str) -> int:
         """Values in one step of a dataset [step, n]."""
         return int(self._demo(demo)[dataset].shape[1])
 
+    @_names_damage
     def text_attribute(self, demo: str, name: str) -> bytes:
         """A text attribute of a demo, as UTF-8; empty if there is none."""
         value = self._demo(demo).attrs.get(name, "")
         return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
 
+    @_names_damage
     def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
         """A float64 vector attribute of a demo; empty if there is none."""
         return np.asarray(self._demo(demo).attrs.get(name, np.empty(0)), np.float64).reshape(-1)
 
+    @_names_damage
     def data_attribute(self, name: str) -> str | None:
         """A text attribute of ``/data``; None if there is none, or it is no text."""
         value = self._file["data"].attrs.get(name)
         return value if isinstance(value, str) else None
 
+    @_names_damage
     def demo_attributes(self, demo: str) -> tuple[str, list[str]]:
         """Every attribute inside a demo but its model file and initial state (``attributes_json``)."""
         group = self._demo(demo)
         kept = {name for name in (MODEL_FILE, INIT_STATE) if self.is_bulk_attribute(demo, name)}
         return attributes_json([("", group, kept), *((path, item, set()) for path, item in _tree(group))])
 
+    @_names_damage
     def is_bulk_attribute(self, demo: str, name: str) -> bool:
         """Whether an attribute is stored in a column of its own: a text model file, a float64 initial state."""
         value = self._demo(demo).attrs.get(name)
@@ -204,23 +236,29 @@ class SourceFile:
             return isinstance(value, str)
         return name == INIT_STATE and isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
 
+    @_names_damage
     def file_attributes(self, without: Sequence[str] = ()) -> tuple[str, list[str]]:
         """Every attribute of the root, of ``/data`` (but those in `without`) and of what lies beside the demos."""
         items: list[tuple[str, Any, set[str]]] = [("", self._file, set()), ("data", self._file["data"], set(without))]
         items += [(path, item, set()) for path, item in self._beside_demos()]
         return attributes_json(items)
 
+    @_names_damage
     def splits(self) -> dict[str, list[str]]:
         """Names of the demos in each of robomimic's filter keys, ``/mask/<name>``."""
         mask = self._file.get("mask")
         if not isinstance(mask, h5py.Group):
             return {}
         return {
-            name: [text.decode() if isinstance(text, bytes) else str(text) for text in np.atleast_1d(item[()])]
+            name: [
+                text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)
+                for text in np.atleast_1d(item[()])
+            ]
             for name, item in mask.items()
             if isinstance(item, h5py.Dataset) and item.dtype.kind in "SOU"
         }
 
+    @_names_damage
     def strays(self) -> list[str]:
         """Paths of datasets (and of links that lead nowhere) that belong to no demo and no filter key."""
         splits = self.splits()
@@ -253,10 +291,12 @@ def _tree(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> 
     """
     above |= {h5py.h5o.get_info(group.id).addr}
     for name in group:
-        item = group.get(name)
-        yield f"{prefix}{name}", item
+        # a hard link that cannot be followed is damage, which [] raises; any other may lead nowhere
+        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else group.get(name)
+        path = prefix + (name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name)
+        yield path, item
         if isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in above:
-            yield from _tree(item, f"{prefix}{name}/", above)
+            yield from _tree(item, f"{path}/", above)
 
 
 def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, list[str]]:

@@ -5,6 +5,7 @@ Trusts neither the converter that wrote the store nor the loader that reads it.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -177,16 +178,20 @@ def _read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayL
     sizes: dict[str, int] = {}
     for expected in fixed_layouts(metadata):
         violations += _read_one(root, expected, found)
-        if expected.path.endswith("/offsets") and expected.path in found and not violations:
-            sizes[expected.path.removesuffix("/offsets")] = _last_offset(root, found[expected.path])
+        if expected.path.endswith("/offsets") and not violations:
+            try:
+                sizes[expected.path.removesuffix("/offsets")] = int(read_array(root, found[expected.path])[-1])
+            except CorruptChunkError as exc:
+                violations.append(Violation(rule=exc.rule, text=str(exc)))
     if not violations:
         for path, expected in array_layouts(metadata, sizes).items():
             if path not in found:
                 violations += _read_one(root, expected, found)
     for group in sorted({parent for path in found for parent in _parent_groups(path)}):
         try:
-            if read_document(root / group).get("node_type") != "group":
-                violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group is expected"))
+            document = read_document(root / group)
+            if (document.get("zarr_format"), document.get("node_type")) != (3, "group"):
+                violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group of Zarr v3 is expected"))
         except StoreError as exc:
             violations.append(Violation(rule="M1", text=str(exc)))
     return found, violations
@@ -197,32 +202,41 @@ def _parent_groups(path: str) -> list[str]:
     return ["/".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _last_offset(root: Path, layout: ArrayLayout) -> int:
-    try:
-        offsets = read_array(root, layout)
-    except CorruptChunkError:
-        return -1  # reported when the tables are read
-    return int(offsets[-1]) if len(offsets) else -1
-
-
 def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
     try:
         layout = read_layout(root, expected.path)
     except StoreError as exc:
-        rule = "M3" if "missing" in str(exc) else "M4"
-        yield Violation(rule=rule, text=str(exc))
+        absent = isinstance(exc.__cause__, FileNotFoundError) or "dimension_names" in str(exc)
+        yield Violation(rule="M3" if absent else "M4", text=str(exc))
         return
-    found[layout.path] = layout
     if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape:
         text = f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}"
         yield Violation(rule="M15", text=text)
         return
-    yield from check_layout(layout, expected)
-    shards = {layout.shard_path(shard) for shard in range(layout.n_shards)}
-    there = {str(path.relative_to(root)) for path in (root / layout.path).rglob("*") if path.is_file()}
-    for stray in sorted(there - shards - {f"{layout.path}/zarr.json"}):
-        if not stray.endswith(TEMPORARY):
-            yield Violation(rule="M7", text=f"{stray}: no shard of the array has this name")
+    broken = list(check_layout(layout, expected)) or list(_check_shards(root, layout))
+    yield from broken
+    if not broken:
+        found[layout.path] = layout
+
+
+def _check_shards(root: Path, layout: ArrayLayout) -> Iterator[Violation]:
+    """M7: the files below an array are its shards, all of them. Never as many steps as a document may claim shards."""
+    name = re.compile(rf"c/(0|[1-9][0-9]*){'/0' * (len(layout.shape) - 1)}")
+    there = set()
+    for path in sorted((root / layout.path).rglob("*")):
+        inner = path.relative_to(root / layout.path).as_posix()
+        if path.is_dir() or inner == "zarr.json" or inner.endswith(TEMPORARY):
+            continue
+        match = name.fullmatch(inner)
+        if match is None or int(match.group(1)) >= layout.n_shards:
+            yield Violation(rule="M7", text=f"{layout.path}/{inner}: no shard of the array has this name")
+        else:
+            there.add(int(match.group(1)))
+    if len(there) < layout.n_shards:
+        first = next(shard for shard in range(layout.n_shards) if shard not in there)
+        where = f"{layout.path} · shard {first} ({layout.shard_path(first)})"
+        text = f"{where}: every expected shard exists; found {len(there)} of {layout.n_shards}"
+        yield Violation(rule="M7", text=f"{text} → restore it from a copy, or convert again")
 
 
 def _is_table(path: str) -> bool:

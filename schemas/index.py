@@ -89,8 +89,7 @@ class FlagRules:
             "still": {
                 "bit": 1,
                 "threshold": values["still_threshold"],
-                "unit": "rad",
-                "rule": "t < first - 1, where first is the first step with any |joint[t] - joint[0]| > threshold; all "
+                "rule": "t < first - 1, where first is the first step with any |joint[t] - joint[0]| > threshold rad; all "
                 "steps if there is none (RDT, hdf5_vla_dataset.py: first_idx)",
             },
             "key_moment": {
@@ -102,7 +101,10 @@ class FlagRules:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FlagRules:
-        """The rules that a store's attributes state."""
+        """The rules that a store's attributes state; ValueError for fields or bits that the format does not know."""
+        for name, known in cls().to_json().items():
+            if set(value[name]) != set(known) or value[name]["bit"] != known["bit"]:
+                raise ValueError(f"flags.{name} must hold {sorted(known)} with bit {known['bit']}, got {value[name]!r}")
         return cls(
             noop_threshold=float(value["noop"]["threshold"]),
             still_threshold=float(value["still"]["threshold"]),

@@ -70,7 +70,7 @@ class ArrayLayout:
             raise PlanError(f"{self.path}: {len(self.shape)} axes but dimension names {self.dims}")
         if np.dtype(self.dtype).kind not in "biuf":
             raise PlanError(f"{self.path}: arrays hold bool, integers and floats only, got {self.dtype}")
-        if self.chunk_rows < 1 or self.shard_rows % self.chunk_rows:
+        if self.chunk_rows < 1 or self.shard_rows < 1 or self.shard_rows % self.chunk_rows:
             raise PlanError(f"{self.path}: a shard of {self.shard_rows} rows is no multiple of {self.chunk_rows} rows")
 
     @property

@@ -20,6 +20,7 @@ __all__ = [
     "Role",
     "demo_number",
     "instruction_from_name",
+    "is_array_name",
     "key_name",
     "role_and_unit",
     "source_names",
@@ -81,6 +82,16 @@ def key_name(dataset: str) -> str:
     return dataset.removeprefix("obs/").replace("/", ".")
 
 
+def is_array_name(name: str) -> bool:
+    """Whether a key or split can be called so: what Zarr allows as a node's name, and no name that a store needs itself.
+
+    >>> is_array_name("agentview_rgb"), is_array_name(".."), is_array_name("zarr.json")
+    (True, False, False)
+    """
+    reserved = name.startswith("__") or name == "zarr.json" or not name.strip(".") or "/" in name
+    return name.isprintable() and len(name.encode()) <= 200 and not reserved
+
+
 def demo_number(name: str) -> int:
     """Number of a demo, by which demos are sorted; h5py lists demo_10 before demo_2.
 
@@ -89,7 +100,7 @@ def demo_number(name: str) -> int:
     >>> sorted(["demo_10", "demo_2"], key=demo_number)
     ['demo_2', 'demo_10']
     """
-    match = re.search(r"(\d+)$", name)
+    match = re.search(r"(\d+)\Z", name)
     if match is None:
         raise ValueError(f"{name!r} does not end in a number")
     return int(match.group(1))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, StoreError
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile, is_frame, layout_of_table, layout_of_values
-from robozarr.schemas.source import Role
+from robozarr.schemas.source import JOINT_KEYS, Role, is_array_name
 
 __all__ = [
     "EPISODE_STATISTICS",
@@ -35,6 +35,14 @@ EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
 STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
 EPISODE_TEXTS: Final = ("demo", "model_file", "attributes")
 TASK_TEXTS: Final = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
+DTYPES: Final = (
+    "bool",
+    *(f"{kind}{8 * size}" for kind in ("int", "uint") for size in (1, 2, 4, 8)),
+    "float16",
+    "float32",
+    "float64",
+)
+"""Types of keys: those of Zarr's core that hold numbers."""
 DEPTH_BINS: Final = 1 << 16
 
 
@@ -56,6 +64,16 @@ class Key:
     """Unit, or "" where it is not known."""
     ragged: bool = False
     """Whether the width of a step differs between episodes (by declaration, schemas/source.py)."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not is_array_name(self.name):
+            raise ValueError(f"a key cannot be called {self.name!r}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype of {self.name} must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if not all(isinstance(n, int) and n > 0 for n in self.shape):
+            raise ValueError(f"shape of {self.name} must be of positive integers, got {self.shape!r}")
+        if self.role not in get_args(Role):
+            raise ValueError(f"role of {self.name} must be one of {', '.join(get_args(Role))}, got {self.role!r}")
 
     @property
     def frame(self) -> bool:
@@ -189,7 +207,7 @@ class StoreMetadata:
                 "make one with: robozarr convert SOURCE --store STORE"
             )
         version = value.get("format_version")
-        if version != FORMAT_VERSION or isinstance(version, bool):
+        if version != FORMAT_VERSION or type(version) is not int:
             raise FormatVersionError(
                 f"{where}: format version {version!r}, but this robozarr reads version {FORMAT_VERSION}; "
                 "convert the sources again, or install the robozarr that wrote it "
@@ -208,19 +226,38 @@ class StoreMetadata:
     @classmethod
     def _parse(cls, value: dict[str, Any]) -> StoreMetadata:
         flags = dict(value.pop("flags"))
+        if unknown := set(flags) ^ {"noop", "still", "key_moment", "joint_key"}:
+            raise ValueError(f"flags: missing or unknown fields {sorted(unknown)}")
         expected = {field.name for field in fields(cls)} - {"flag_rules", "joint_key"}
         if unknown := set(value) - expected:
             raise ValueError(f"unknown fields {sorted(unknown)}")
         value["keys"] = tuple(Key(**{**key, "shape": tuple(key["shape"])}) for key in value["keys"])
         value["sources"] = tuple(SourceEntry(**source) for source in value["sources"])
         value["not_stored"] = tuple(NotStored(**entry) for entry in value["not_stored"])
-        value["splits"] = tuple(value["splits"])
+        value["splits"] = tuple(value["splits"] if isinstance(value["splits"], list) else [value["splits"]])
         if value["selected_keys"] is not None:
             value["selected_keys"] = tuple(value["selected_keys"])
         for name in ("n_steps", "n_episodes", "n_tasks"):
-            if not isinstance(value[name], int) or value[name] < 0:
+            if type(value[name]) is not int or value[name] < 0:
                 raise ValueError(f"{name} must be a count, got {value[name]!r}")
+        frequency = value["control_freq"]
+        if frequency is not None and (isinstance(frequency, bool) or not isinstance(frequency, int | float)):
+            raise ValueError(f"control_freq must be a number or null, got {frequency!r}")
+        if bad := [name for name in value["splits"] if type(name) is not str or not is_array_name(name)]:
+            raise ValueError(f"splits cannot be called {bad}")
+        _check_keys(value["keys"], flags["joint_key"])
         return cls(**value, flag_rules=FlagRules.from_json(flags), joint_key=flags["joint_key"])
+
+
+def _check_keys(keys: tuple[Key, ...], joint_key: object) -> None:
+    by_name = {key.name: key for key in keys}
+    if len(by_name) != len(keys):
+        raise ValueError(f"keys name one twice: {sorted(key.name for key in keys)}")
+    actions = by_name.get("actions")
+    if actions is None or actions.ragged or len(actions.shape) != 1:
+        raise ValueError(f"keys must hold a vector called actions, got {actions}")
+    if joint_key is not None and joint_key not in JOINT_KEYS and (joint_key not in by_name or by_name[str(joint_key)].ragged):
+        raise ValueError(f"flags.joint_key must be a key or null, got {joint_key!r}")
 
 
 def text_paths(metadata: StoreMetadata) -> dict[str, int]:

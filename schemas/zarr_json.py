@@ -19,8 +19,8 @@ _BLOSC: dict[str, CodecName] = {"lz4": "blosc-lz4", "zstd": "blosc-zstd"}
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """A document as it lies on disk. NaN and infinities are not JSON and raise ValueError."""
-    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    """A document as it lies on disk, in ASCII. NaN and infinities are not JSON and raise ValueError."""
+    return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
 
 
 def group_document(attributes: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -94,6 +94,14 @@ def parse_array_document(path: str, document: Mapping[str, Any]) -> ArrayLayout:
         raise StoreError(f"{path}/zarr.json is not as FORMAT.md says: {exc}") from exc
 
 
+_FIELDS = {
+    *array_document(
+        ArrayLayout(path="", shape=(1,), dtype="int8", dims=("x",), chunk_rows=1, shard_rows=1, codec="none", level=0)
+    ),
+    "storage_transformers",
+}
+
+
 def _expect(name: str, got: Any, expected: Any) -> None:
     if got != expected:
         raise ValueError(f"{name} must be {expected!r}, got {got!r}")
@@ -103,11 +111,16 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     _expect("zarr_format", document["zarr_format"], 3)
     _expect("node_type", document["node_type"], "array")
     _expect("storage_transformers", list(document.get("storage_transformers", [])), [])
-    _expect("fill_value", bool(document["fill_value"]), False)
+    if not isinstance(document["fill_value"], int | float) or document["fill_value"] != 0:
+        raise ValueError(f"fill_value must be 0, got {document['fill_value']!r}")
+    if unknown := set(document) - _FIELDS:
+        raise ValueError(f"unknown fields {sorted(unknown)}")
     _expect("chunk_grid", document["chunk_grid"]["name"], "regular")
     _expect("chunk_key_encoding", document["chunk_key_encoding"]["name"], "default")
     separator = document["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
     _expect("separator", separator, "/")
+    if not isinstance(document["dimension_names"], list):
+        raise ValueError(f"dimension_names must be a list, got {document['dimension_names']!r}")
     shape, dtype = tuple(int(n) for n in document["shape"]), str(document["data_type"])
     outer = [int(n) for n in document["chunk_grid"]["configuration"]["chunk_shape"]]
     (sharding,) = document["codecs"]
@@ -118,6 +131,7 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     _expect("chunk shape behind the first axis", tuple(inner[1:]), shape[1:])
     _expect("index_location", configuration.get("index_location", "end"), "end")
     _expect("index codecs", [codec["name"] for codec in configuration["index_codecs"]], ["bytes", "crc32c"])
+    _expect("endian of the index", configuration["index_codecs"][0]["configuration"]["endian"], "little")
     codec, level = _parse_chunk_codecs(configuration["codecs"], _itemsize(dtype))
     layout = ArrayLayout(
         path=path,
@@ -130,7 +144,9 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
         level=level,
     )
     if codec.startswith("blosc"):
-        _expect("shuffle", configuration["codecs"][1]["configuration"]["shuffle"], layout.shuffle)
+        blosc = configuration["codecs"][1]["configuration"]
+        _expect("shuffle", blosc["shuffle"], layout.shuffle)
+        _expect("typesize", blosc["typesize"], _itemsize(dtype))
     return layout
 
 

@@ -23,9 +23,7 @@ from robozarr.schemas.errors import (
     WindowError,
 )
 
-problems = st.builds(
-    Problem, file=st.text(), rule=st.text(), value=st.text(), remedy=st.text(), demo=st.text(), key=st.text()
-)
+problems = st.builds(Problem, file=st.text(), rule=st.text(), value=st.text(), remedy=st.text(), demo=st.text(), key=st.text())
 
 
 def descendants(kind: type[RoboZarrError]) -> Iterator[type[RoboZarrError]]:

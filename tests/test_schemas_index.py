@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from robozarr.schemas.index import FLAG_MASK, FlagRules, StepFlag, build_index
 
 thresholds = st.floats(0, allow_nan=False, allow_infinity=False)
-flag_rules = st.builds(
-    FlagRules, noop_threshold=thresholds, still_threshold=thresholds, key_moment_steps=st.integers(0, 1000)
-)
+flag_rules = st.builds(FlagRules, noop_threshold=thresholds, still_threshold=thresholds, key_moment_steps=st.integers(0, 1000))
 
 
 @given(lengths=st.lists(st.integers(1, 40), max_size=20))
 def test_the_index_equals_a_loop(lengths: list[int]) -> None:
     start, episode, step = build_index(np.array(lengths, np.int64))
     rows = [(number, t) for number, length in enumerate(lengths) for t in range(length)]
-    assert (start.dtype, episode.dtype, step.dtype) == (np.int64, np.int32, np.int32)
+    assert [str(x.dtype) for x in (start, episode, step)] == ["int64", "int32", "int32"]
     assert list(zip(episode.tolist(), step.tolist(), strict=True)) == rows
     assert start.tolist() == [rows.index((number, 0)) for number in range(len(lengths))]
 

@@ -44,7 +44,9 @@ def table(n: int, inner: tuple[int, ...], dtype: str, whole: bool = False) -> Ar
 @given(n=rows, inner=shapes, dtype=dtypes, profile=profiles, whole=st.booleans())
 def test_shards_tile_the_rows(n: int, inner: tuple[int, ...], dtype: str, profile: Profile, whole: bool) -> None:
     for layout in (values(n, inner, dtype, profile), table(n, inner, dtype, whole)):
-        numbers = range(layout.n_shards) if layout.n_shards < 1000 else [*range(9), *range(layout.n_shards - 9, layout.n_shards)]
+        numbers = (
+            range(layout.n_shards) if layout.n_shards < 1000 else [*range(9), *range(layout.n_shards - 9, layout.n_shards)]
+        )
         ranges = [layout.rows_of_shard(shard) for shard in numbers]
         assert all(start < stop <= start + layout.shard_rows for start, stop in ranges)
         assert [ranges[0][0], ranges[-1][1]] == [0, n] if n else not ranges
@@ -79,7 +81,10 @@ def test_tables_lie_in_bounds(n: int, inner: tuple[int, ...], dtype: str) -> Non
 
 @given(n=rows, m=rows, inner=shapes, dtype=dtypes, profile=profiles)
 def test_a_store_can_grow(n: int, m: int, inner: tuple[int, ...], dtype: str, profile: Profile) -> None:
-    for one, other in ((values(n, inner, dtype, profile), values(m, inner, dtype, profile)), (table(n, inner, dtype), table(m, inner, dtype))):
+    for one, other in (
+        (values(n, inner, dtype, profile), values(m, inner, dtype, profile)),
+        (table(n, inner, dtype), table(m, inner, dtype)),
+    ):
         assert (one.chunk_rows, one.shard_rows) == (other.chunk_rows, other.shard_rows)
 
 
@@ -115,7 +120,9 @@ def test_what_a_picture_is(shape: tuple[int, ...], frame: bool) -> None:
     assert is_frame(shape) is frame
 
 
-@pytest.mark.parametrize(("dtype", "shuffle"), [("uint8", "noshuffle"), ("bool", "noshuffle"), ("uint16", "shuffle"), ("float64", "shuffle")])
+@pytest.mark.parametrize(
+    ("dtype", "shuffle"), [("uint8", "noshuffle"), ("bool", "noshuffle"), ("uint16", "shuffle"), ("float64", "shuffle")]
+)
 def test_shuffle_is_for_wide_types(dtype: str, shuffle: str) -> None:
     assert values(1, (), dtype).shuffle == shuffle
 
@@ -141,7 +148,8 @@ def test_a_shard_has_the_name_that_zarr_gives_it() -> None:
 )
 def test_a_layout_refuses(changes: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {
-        "path": "a/b", "shape": (9, 3), "dtype": "int32", "dims": ("x", "y"), "chunk_rows": 4, "shard_rows": 8, "codec": "zstd", "level": 3,
+        "path": "a/b", "shape": (9, 3), "dtype": "int32", "dims": ("x", "y"), "chunk_rows": 4, "shard_rows": 8,
+        "codec": "zstd", "level": 3,
     }  # fmt: skip
     ArrayLayout(**good)
     with pytest.raises(PlanError, match=message):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, StoreError
 from robozarr.schemas.index import FlagRules
-from robozarr.schemas.source import RAGGED_KEYS
+from robozarr.schemas.source import RAGGED_KEYS, is_array_name
 from robozarr.schemas.store import (
     ATTRIBUTE,
     Key,
@@ -28,8 +28,9 @@ from robozarr.schemas.store import (
     text_paths,
 )
 
+VECTOR = Key(name="actions", source="actions", dtype="float64", shape=(7,), role="action", unit="")
 counts = st.integers(0, 10**9)
-names = st.text("abc_", min_size=1, max_size=6)
+names = st.text("abc.", min_size=1, max_size=6).filter(is_array_name)
 keys = st.builds(
     Key,
     name=names,
@@ -41,7 +42,14 @@ keys = st.builds(
     ragged=st.just(False),
 )
 ragged = st.builds(
-    Key, name=names, source=st.text(), dtype=st.just("float64"), shape=st.just(()), role=st.just("state"), unit=st.text(), ragged=st.just(True)
+    Key,
+    name=names,
+    source=st.text(),
+    dtype=st.just("float64"),
+    shape=st.just(()),
+    role=st.just("state"),
+    unit=st.text(),
+    ragged=st.just(True),
 )
 metadata = st.builds(
     StoreMetadata,
@@ -52,13 +60,19 @@ metadata = st.builds(
     n_episodes=counts,
     n_tasks=counts,
     control_freq=st.none() | st.floats(0, 1000),
-    keys=st.lists(keys | ragged, max_size=5, unique_by=lambda key: key.name).map(tuple),
+    keys=st.lists(keys | ragged, max_size=5, unique_by=lambda key: key.name).map(lambda found: (VECTOR, *found)),
     selected_keys=st.none() | st.lists(names, max_size=3).map(tuple),
-    sources=st.lists(st.builds(SourceEntry, name=st.text(), size=counts, mtime_ns=st.integers(), n_demos=counts), max_size=3).map(tuple),
+    sources=st.lists(
+        st.builds(SourceEntry, name=st.text(), size=counts, mtime_ns=st.integers(), n_demos=counts), max_size=3
+    ).map(tuple),
     splits=st.lists(names, max_size=3, unique=True).map(tuple),
-    flag_rules=st.builds(FlagRules, noop_threshold=st.floats(0, 1), still_threshold=st.floats(0, 1), key_moment_steps=st.integers(0, 9)),
-    joint_key=st.none() | names,
-    not_stored=st.lists(st.builds(NotStored, source=st.text(), path=st.text(), n_demos=counts, reason=st.text()), max_size=3).map(tuple),
+    flag_rules=st.builds(
+        FlagRules, noop_threshold=st.floats(0, 1), still_threshold=st.floats(0, 1), key_moment_steps=st.integers(0, 9)
+    ),
+    joint_key=st.sampled_from([None, "actions", "joint_states"]),
+    not_stored=st.lists(
+        st.builds(NotStored, source=st.text(), path=st.text(), n_demos=counts, reason=st.text()), max_size=3
+    ).map(tuple),
 )
 
 
@@ -75,7 +89,9 @@ def test_attributes_come_back(store: StoreMetadata) -> None:
 @given(store=metadata)
 def test_only_a_complete_store_is_read(store: StoreMetadata) -> None:
     unfinished = replace(store, complete=False)
-    with pytest.raises(IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not ended; run the same `robozarr convert`"):
+    with pytest.raises(
+        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not ended; run the same `robozarr convert`"
+    ):
         StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr")
     assert StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr", allow_incomplete=True) == unfinished
     assert unfinished.completed() == store
@@ -83,14 +99,14 @@ def test_only_a_complete_store_is_read(store: StoreMetadata) -> None:
 
 FRAME = Key(name="rgb", source="obs/rgb", dtype="uint8", shape=(8, 9, 3), role="image", unit="")
 DEPTH = Key(name="depth", source="obs/depth", dtype="float32", shape=(8, 9), role="depth", unit="")
-VECTOR = Key(name="actions", source="actions", dtype="float64", shape=(7,), role="action", unit="")
 SCALAR = Key(name="dones", source="dones", dtype="uint8", shape=(), role="outcome", unit="1")
 MATRIX = Key(name="pose", source="obs/pose", dtype="float64", shape=(4, 4), role="state", unit="")
 RAGGED = Key(name="states", source="states", dtype="float64", shape=(), role="state", unit="", ragged=True)
 STORE = StoreMetadata(
     software="robozarr 0", profile="fast", complete=True, n_steps=5, n_episodes=2, n_tasks=1, control_freq=20.0,
     keys=(VECTOR, SCALAR, RAGGED, FRAME), selected_keys=None, splits=("train",), flag_rules=FlagRules(), joint_key=None,
-    sources=(SourceEntry(name="a", size=1, mtime_ns=2, n_demos=2),), not_stored=(NotStored(source="a", path="b", n_demos=1, reason="c"),),
+    sources=(SourceEntry(name="a", size=1, mtime_ns=2, n_demos=2),),
+    not_stored=(NotStored(source="a", path="b", n_demos=1, reason="c"),),
 )  # fmt: skip
 
 
@@ -98,7 +114,9 @@ STORE = StoreMetadata(
 def test_another_version_is_refused(version: Any) -> None:
     attributes = attributes_of(STORE)
     attributes[ATTRIBUTE]["format_version"] = version
-    with pytest.raises(FormatVersionError, match=r"x\.zarr: format version .*, but this robozarr reads version 1; .* \(robozarr 0\)"):
+    with pytest.raises(
+        FormatVersionError, match=r"x\.zarr: format version .*, but this robozarr reads version 1; .* \(robozarr 0\)"
+    ):
         StoreMetadata.from_attributes(attributes, "x.zarr", allow_incomplete=True)
 
 
@@ -112,12 +130,15 @@ def test_complete_is_true_and_nothing_else(complete: Any) -> None:
 
 @pytest.mark.parametrize("attributes", [{}, {"robozarr": None}, {"robozarr": "1"}, {"zarr": {"format_version": 1}}])
 def test_another_group_is_refused(attributes: dict[str, Any]) -> None:
-    with pytest.raises(StoreError, match=r"x\.zarr: this Zarr group is not a robozarr store .* make one with: robozarr convert"):
+    with pytest.raises(
+        StoreError, match=r"x\.zarr: this Zarr group is not a robozarr store .* make one with: robozarr convert"
+    ):
         StoreMetadata.from_attributes(attributes, "x.zarr")
 
 
 PLACES: list[tuple[str | int, ...]] = [
-    (), ("keys", 0), ("sources", 0), ("not_stored", 0), ("flags",), ("flags", "noop"), ("flags", "still"), ("flags", "key_moment"),
+    (), ("keys", 0), ("sources", 0), ("not_stored", 0), ("flags",), ("flags", "noop"), ("flags", "still"),
+    ("flags", "key_moment"),
 ]  # fmt: skip
 
 
@@ -134,7 +155,9 @@ def test_a_missing_field_is_refused(place: tuple[str | int, ...]) -> None:
     for name in set(at(complete[ATTRIBUTE], place)) - {"ragged", "rule", "bit", "unit" if place[:1] == ("flags",) else ""}:
         attributes = copy.deepcopy(complete)
         del at(attributes[ATTRIBUTE], place)[name]
-        message = {"format_version": "format version None", "complete": "has not ended"}.get(name, "does not follow FORMAT.md: .*" + name)
+        message = {"format_version": "format version None", "complete": "has not ended"}.get(
+            name, "does not follow FORMAT.md: .*" + name
+        )
         with pytest.raises(StoreError, match=rf"^x\.zarr: .*{message}"):
             StoreMetadata.from_attributes(attributes, "x.zarr")
 
@@ -189,7 +212,9 @@ def test_a_key_that_is_not_there_is_an_error() -> None:
         (replace(FRAME, ragged=True), False, (8, 9, 3), ("rgb_0", "rgb_1", "rgb_2"), ("rgb_0", "rgb_1", "rgb_2")),
     ],
 )
-def test_axes(key: Key, frame: bool, channel_shape: tuple[int, ...], step_dims: tuple[str, ...], channel_dims: tuple[str, ...]) -> None:
+def test_axes(
+    key: Key, frame: bool, channel_shape: tuple[int, ...], step_dims: tuple[str, ...], channel_dims: tuple[str, ...]
+) -> None:
     assert (key.frame, key.channel_shape, key.step_dims, key.channel_dims) == (frame, channel_shape, step_dims, channel_dims)
 
 
@@ -206,7 +231,9 @@ def test_every_array_has_one_layout(store: StoreMetadata) -> None:
     layouts = array_layouts(store, dict.fromkeys(offsets, 3))
     assert len(layouts) == len(fixed_layouts(store)) + len(offsets)
     assert list(layouts) == sorted(layouts)
-    assert all(layout.path == path and layout.n_shards * layout.shard_rows >= layout.shape[0] for path, layout in layouts.items())
+    assert all(
+        layout.path == path and layout.n_shards * layout.shard_rows >= layout.shape[0] for path, layout in layouts.items()
+    )
     for key in store.keys:
         assert (f"steps/{key.name}" in layouts) is not key.ragged
         assert (f"ragged/{key.name}/values" in layouts) is key.ragged
@@ -214,7 +241,7 @@ def test_every_array_has_one_layout(store: StoreMetadata) -> None:
 
 
 def test_a_size_that_is_not_known_is_an_error() -> None:
-    with pytest.raises(StoreError, match="sizes of episodes/init_state, episodes/demo, .*ragged/states are not known"):
+    with pytest.raises(StoreError, match=r"sizes of episodes/init_state, episodes/demo, .*ragged/states are not known"):
         array_layouts(STORE, {})
 
 

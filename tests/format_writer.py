@@ -1,0 +1,299 @@
+"""A second writer of the store, made from the words of schemas/FORMAT.md alone.
+
+It must not import robozarr: it is the proof that the document is enough. `arrays` makes up what a store holds,
+`write_with_zarr` puts it on disk through zarr-python, `write_by_hand` byte by byte.
+"""
+
+import json
+import struct
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import google_crc32c
+import numcodecs
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
+
+Array = NDArray[Any]
+Names = tuple[str, ...]
+FLAGS: dict[str, Any] = {
+    "noop": {"bit": 0, "threshold": 1e-3, "rule": "the arm is told to stay and the gripper to do what it did"},
+    "still": {"bit": 1, "threshold": 0.05, "rule": "the joints have not left where they began"},
+    "key_moment": {"bit": 2, "k": 2, "rule": "the gripper turns"},
+    "joint_key": "joint_states",
+}
+LENGTHS, TASK, SOURCE, DEMOS = (6, 9, 4), (0, 0, 1), (0, 0, 1), ("demo_2", "demo_10", "demo_0")
+
+
+class Key(NamedTuple):
+    name: str
+    source: str
+    role: str
+    unit: str
+    steps: Array
+
+    @property
+    def frame(self) -> bool:
+        return self.steps.ndim in (3, 4) and min(self.steps.shape[1:3]) >= 8
+
+    @property
+    def channel_names(self) -> Names:
+        return self.step_names[2:] if self.frame else self.step_names
+
+    @property
+    def step_names(self) -> Names:
+        n = self.steps.ndim - 1
+        if self.frame:
+            return tuple(f"{self.name}_{axis}" for axis in "yxc"[:n])
+        return (f"{self.name}_i",) if n == 1 else tuple(f"{self.name}_{i}" for i in range(n))
+
+
+def keys() -> list[Key]:
+    """Every key but the ragged one, filled from a seed."""
+    rng = np.random.default_rng(7)
+    n = sum(LENGTHS)
+    actions = rng.normal(size=(n, 4)).round(2)
+    actions[rng.random(n) < 0.4, :3] = 0.0
+    actions[:, 3] = np.where(np.arange(n) // 4 % 2, 1.0, -1.0)
+    joints = np.cumsum(rng.normal(scale=0.03, size=(n, 3)), axis=0)
+    depth = rng.normal(size=(n, 10, 8)).astype(np.float32)
+    image = rng.integers(0, 256, (n, 8, 9, 3), np.uint8)
+    image[5] = 0  # is stored like any other
+    return [
+        Key("actions", "actions", "action", "", actions),
+        Key("agentview_rgb", "obs/agentview_rgb", "image", "", image),
+        Key("agentview_depth", "obs/agentview_depth", "depth", "m", depth),
+        Key("joint_states", "obs/joint_states", "state", "rad", joints),
+        Key("ee_matrix", "obs/ee_matrix", "state", "", rng.normal(size=(n, 3, 2))),
+        Key("dones", "dones", "outcome", "", np.zeros(n, np.uint8)),
+    ]
+
+
+def episodes() -> Iterator[slice]:
+    return (slice(start, stop) for start, stop in pairwise([0, *np.cumsum(LENGTHS).tolist()]))
+
+
+def episode_flags(actions: Array, joints: Array) -> Array:
+    """The rules of M12, one loop each."""
+    n, bits = len(actions), np.zeros(len(actions), np.uint8)
+    gripper = None
+    for t in range(n):
+        idle = np.linalg.norm(actions[t, :-1]) < FLAGS["noop"]["threshold"]
+        if idle and (gripper is None or actions[t, -1] == gripper):
+            bits[t] |= 1
+        else:
+            gripper = actions[t, -1]
+    moved = [t for t in range(n) if np.any(np.abs(joints[t] - joints[0]) > FLAGS["still"]["threshold"])]
+    bits[: max(moved[0] - 1, 0) if moved else n] |= 2
+    turns = [c for c in range(1, n) if np.sign(actions[c, -1]) != np.sign(actions[c - 1, -1])]
+    bits[[t for t in range(n) if any(abs(t - c) <= FLAGS["key_moment"]["k"] for c in turns)]] |= 4
+    return bits
+
+
+def histogram(frames: Array) -> tuple[Array, Array]:
+    """Counts [channel…, bin] and the lower edge of every bin."""
+    pixels = np.moveaxis(frames, (0, 1, 2), (-3, -2, -1)).reshape(*frames.shape[3:], -1)
+    if frames.dtype == np.uint8:
+        code, edges = pixels, np.arange(256.0)
+    else:
+        bits = pixels.astype(np.float32).view(np.uint32)
+        code = np.where(bits >> 31, ~bits, bits | 0x80000000) >> 16
+        low = np.arange(65536, dtype=np.uint32) << 16
+        edges = np.where(low >> 31, low ^ 0x80000000, ~low).astype(np.uint32).view(np.float32)
+    return np.apply_along_axis(np.bincount, -1, code.astype(np.int64), minlength=len(edges)), edges
+
+
+def statistics(key: Key) -> Iterator[tuple[str, Array, Names]]:
+    """M18 and M19 of a key."""
+    axes, x = (0, 1, 2) if key.frame else (0,), key.steps.astype(np.float64)
+
+    def five(x: Array) -> Array:
+        return np.stack([x.mean(axes), x.std(axes), np.sqrt((x**2).mean(axes)), x.min(axes), x.max(axes)])
+
+    names = key.channel_names
+    per_episode = np.stack([five(x[rows]) for rows in episodes()])
+    yield f"episodes/stats/{key.name}", per_episode, ("episode", "episode_statistic", *names)
+    if key.frame:
+        counts, edges = histogram(key.steps)
+        reached = [np.argmax(np.cumsum(counts, -1) >= q * np.sum(counts, -1, keepdims=True), axis=-1) for q in (0.01, 0.99)]
+        low, high = edges[reached[0]], edges[reached[1]]
+        yield f"histograms/{key.name}", counts, (*names, f"{key.name}_bin")
+    else:
+        low, high = np.quantile(x, [0.01, 0.99], axis=0)
+    n = np.full(np.shape(low), np.prod([x.shape[axis] for axis in axes]))
+    whole = np.stack([n, x.mean(axes), x.std(axes), x.min(axes), x.max(axes), low, high])
+    yield f"stats/{key.name}", whole, ("statistic", *names)
+
+
+def text(path: str, entries: list[bytes]) -> Iterator[tuple[str, Array, Names]]:
+    edges = np.concatenate([[0], np.cumsum([len(e) for e in entries])]).astype(np.int64)
+    yield f"{path}/offsets", edges, (path.split("/")[0] + "_edge",)
+    yield f"{path}/bytes", np.frombuffer(b"".join(entries), np.uint8), (path.replace("/", "_") + "_byte",)
+
+
+def arrays() -> Iterator[tuple[str, Array, Names]]:
+    """Every array of M3 as path, values, dimension names."""
+    by_name = {key.name: key for key in keys()}
+    for key in by_name.values():
+        yield f"steps/{key.name}", key.steps, ("step", *key.step_names)
+        yield from statistics(key)
+    rng = np.random.default_rng(8)
+    widths = np.repeat((12, 12, 15), LENGTHS)
+    yield "ragged/states/offsets", np.concatenate([[0], np.cumsum(widths)]).astype(np.int64), ("step_edge",)
+    yield "ragged/states/values", rng.normal(size=widths.sum()), ("ragged_states_value",)
+    flags = [episode_flags(by_name["actions"].steps[e], by_name["joint_states"].steps[e]) for e in episodes()]
+    yield "index/episode", np.repeat(np.arange(3, dtype=np.int32), LENGTHS), ("step",)
+    yield "index/step", np.concatenate([np.arange(n, dtype=np.int32) for n in LENGTHS]), ("step",)
+    yield "index/flags", np.concatenate(flags), ("step",)
+    columns: dict[str, Array] = {
+        "start": np.array([e.start for e in episodes()], np.int64),
+        "length": np.array(LENGTHS, np.int64),
+        "task": np.array(TASK, np.int32),
+        "source": np.array(SOURCE, np.int32),
+        "success": np.array([1, 0, -1], np.int8),
+        "alignment": np.array([1, 0, -1], np.int8),
+        "image_convention": np.array([0, 1, -1], np.int8),
+        "image_evidence": np.array([3, 1, 0], np.int8),
+        "splits/train": np.array([True, False, True]),
+    }
+    for name, column in columns.items():
+        yield f"episodes/{name}", column, ("episode",)
+    yield "episodes/alignment_error", np.full((3, 2), np.nan), ("episode", "alignment")
+    yield "episodes/init_state/offsets", np.array([0, 12, 12, 27], np.int64), ("episodes_edge",)
+    yield "episodes/init_state/values", rng.normal(size=27), ("episodes_init_state_value",)
+    yield "tasks/control_freq", np.full(2, 20.0), ("task",)
+    about = json.dumps({"obs": {"note": {"dtype": "text", "shape": [], "value": ["zwölf"]}}})
+    texts: dict[str, list[bytes]] = {
+        "episodes/demo": [d.encode() for d in DEMOS],
+        "episodes/model_file": [b"<mujoco/>", b"", b"\xff\xfe not UTF-8"],
+        "episodes/attributes": [b"{}", about.encode(), b"{}"],
+        "tasks/name": [b"pick_up_the_cup", b"open_the_drawer"],
+        "tasks/instruction": ["pick up the cup – gently".encode(), b"open the drawer"],
+        "tasks/instruction_from_name": [b"pick up the cup", b"open the drawer"],
+        "tasks/suite": [b"suite_a", b"suite_b"],
+        "tasks/env_name": [b"Env", b""],
+        "tasks/bddl": [b"", b""],
+        "sources/attributes": [b"{}", b"{}"],
+    }
+    for path, entries in texts.items():
+        yield from text(path, entries)
+
+
+def root(profile: str) -> dict[str, Any]:
+    described: list[dict[str, Any]] = [
+        {"name": k.name, "source": k.source, "dtype": k.steps.dtype.name, "shape": list(k.steps.shape[1:]),
+         "role": k.role, "unit": k.unit, "ragged": False}
+        for k in keys()
+    ]  # fmt: skip
+    described.append(described[0] | {"name": "states", "source": "states", "shape": [], "role": "state", "ragged": True})
+    sources = ("suite_a/pick_up_the_cup_demo.hdf5", 2), ("suite_b/open_the_drawer_demo.hdf5", 1)
+    return {
+        "format_version": 1, "software": "format_writer 1", "profile": profile, "complete": True,
+        "n_steps": sum(LENGTHS), "n_episodes": 3, "n_tasks": 2, "control_freq": 20, "keys": described,
+        "selected_keys": None,
+        "sources": [{"name": s, "size": 1000, "mtime_ns": 10**18, "n_demos": n} for s, n in sources],
+        "splits": ["train"], "flags": FLAGS,
+        "not_stored": [{"source": sources[0][0], "path": "obs/odd", "n_demos": 1, "reason": "an example"}],
+    }  # fmt: skip
+
+
+def profile_codec(path: str, profile: str) -> str | None:
+    """Name of the compressor (M5); arrays that may use any take zstd."""
+    if path.startswith("steps/") or (path.startswith("ragged/") and path.endswith("/values")):
+        return {"raw": None, "fast": "lz4", "compact": "zstd"}[profile]
+    return "plain zstd"
+
+
+def sizes(path: str, n_rows: int) -> tuple[int, int]:
+    """Rows of a chunk and of a shard: not those of robozarr."""
+    if path.startswith("steps/agentview"):
+        return 1, 4
+    return (5, 15) if n_rows < 1000 else (4096, 12288)
+
+
+def write_with_zarr(folder: Path, profile: str) -> None:
+    group = zarr.create_group(folder, zarr_format=3)
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        for path, values, names in arrays():
+            chunk, shard = sizes(path, len(values))
+            shuffle: Literal["noshuffle", "shuffle"] = "noshuffle" if values.itemsize == 1 else "shuffle"
+            packers: dict[str | None, list[BytesBytesCodec]] = {
+                None: [],
+                "lz4": [BloscCodec(cname="lz4", clevel=3, shuffle=shuffle, typesize=values.itemsize)],
+                "zstd": [BloscCodec(cname="zstd", clevel=1, shuffle=shuffle, typesize=values.itemsize)],
+                "plain zstd": [ZstdCodec(level=1)],
+            }
+            array = group.create_array(
+                path, shape=values.shape, dtype=values.dtype, chunks=(chunk, *values.shape[1:]),
+                shards=(shard, *values.shape[1:]), serializer=BytesCodec(endian="little"), filters=(),
+                compressors=[*packers[profile_codec(path, profile)], Crc32cCodec()], fill_value=0, dimension_names=names,
+            )  # fmt: skip
+            array[...] = values
+    group.attrs["robozarr"] = root(profile)
+
+
+def with_crc(data: bytes) -> bytes:
+    return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def compress(chunk: Array, codec: str | None) -> bytes:
+    if codec is None:
+        return chunk.tobytes()
+    shuffle = numcodecs.Blosc.NOSHUFFLE if chunk.itemsize == 1 else numcodecs.Blosc.SHUFFLE
+    packer = numcodecs.Zstd(level=1) if codec == "plain zstd" else numcodecs.Blosc(codec, 5, shuffle)
+    return bytes(packer.encode(chunk))
+
+
+def pack_shard(rows: Array, chunk: int, shard: int, codec: str | None) -> bytes:
+    """The bytes of one shard that holds `rows`, the last chunk filled up with zeros."""
+    body, index = b"", np.full((shard // chunk, 2), 2**64 - 1, "<u8")
+    for i in range(-(-len(rows) // chunk)):
+        part = np.zeros((chunk, *rows.shape[1:]), rows.dtype)
+        part[: len(rows) - i * chunk] = rows[i * chunk : (i + 1) * chunk]
+        coded = with_crc(compress(part, codec))
+        index[i] = len(body), len(coded)
+        body += coded
+    return body + with_crc(index.tobytes())
+
+
+def document(values: Array, names: Names, chunk: int, shard: int, codec: str | None) -> dict[str, Any]:
+    """The zarr.json of an array."""
+    little, shuffle = {"name": "bytes", "configuration": {"endian": "little"}}, ("shuffle", "noshuffle")[values.itemsize == 1]
+    blosc = {"cname": codec, "clevel": 5, "blocksize": 0, "typesize": values.itemsize, "shuffle": shuffle}
+    zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+    packer = [] if codec is None else [zstd] if codec == "plain zstd" else [{"name": "blosc", "configuration": blosc}]
+    sharding = {
+        "chunk_shape": [chunk, *values.shape[1:]], "codecs": [little, *packer, {"name": "crc32c"}],
+        "index_codecs": [little, {"name": "crc32c"}], "index_location": "end",
+    }  # fmt: skip
+    return {
+        "zarr_format": 3, "node_type": "array", "shape": list(values.shape), "data_type": values.dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [shard, *values.shape[1:]]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "codecs": [{"name": "sharding_indexed", "configuration": sharding}],
+        "fill_value": False if values.dtype == bool else 0, "attributes": {}, "dimension_names": list(names),
+    }  # fmt: skip
+
+
+def write_array(folder: Path, path: str, values: Array, names: Names, sizes: tuple[int, int], codec: str | None) -> None:
+    chunk, shard = sizes
+    (folder / path).mkdir(parents=True)
+    (folder / path / "zarr.json").write_text(json.dumps(document(values, names, chunk, shard, codec)))
+    for i in range(-(-len(values) // shard)):
+        file = folder.joinpath(path, "c", str(i), *["0"] * (values.ndim - 1))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pack_shard(values[i * shard : (i + 1) * shard], chunk, shard, codec))
+
+
+def write_by_hand(folder: Path, profile: str) -> None:
+    group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+    for path, values, names in arrays():
+        write_array(folder, path, values, names, sizes(path, len(values)), profile_codec(path, profile))
+        for above in Path(path).parents[:-1]:
+            (folder / above / "zarr.json").write_text(json.dumps(group))
+    (folder / "zarr.json").write_text(json.dumps(group | {"attributes": {"robozarr": root(profile)}}))
