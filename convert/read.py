@@ -50,7 +50,8 @@ def read_document(path: Path) -> dict[str, Any]:
 def read_metadata(store: Path, *, allow_incomplete: bool = False) -> StoreMetadata:
     """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
     if not (store / "zarr.json").exists():
-        raise StoreError(f"{store}/zarr.json: missing; is this the path of a store? Make one with: robozarr convert SOURCE --store {store}")
+        advice = f"is this the path of a store? Make one with: robozarr convert SOURCE --store {store}"
+        raise StoreError(f"{store}/zarr.json: missing; {advice}")
     document = read_document(store)
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise StoreError(f"{store}/zarr.json: not the root of a Zarr v3 group")

@@ -292,7 +292,8 @@ def _tree(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> 
     above |= {h5py.h5o.get_info(group.id).addr}
     for name in group:
         # a hard link that cannot be followed is damage, which [] raises; any other may lead nowhere
-        item = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else group.get(name)
+        link = group.id.links.get_info(name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape"))
+        item = group[name] if link.type == h5py.h5l.TYPE_HARD else group.get(name)
         path = prefix + (name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name)
         yield path, item
         if isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in above:

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 import robozarr
+import synthetic
 from robozarr.convert import convert, verify
 from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, SourceError, StoreError
-
-import synthetic
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample"

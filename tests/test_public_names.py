@@ -63,7 +63,11 @@ def test_extras_hold_what_they_promise() -> None:
     lines = requires("robozarr") or []
 
     def names(extra: str) -> set[str]:
-        return {line.split(">")[0].split(";")[0].strip() for line in lines if f'extra == "{extra}"' in line or f"extra == '{extra}'" in line}
+        return {
+            line.split(">")[0].split(";")[0].strip()
+            for line in lines
+            if f'extra == "{extra}"' in line or f"extra == '{extra}'" in line
+        }
 
     assert {"dask", "distributed", "h5py", "typer", "rich"} <= names("convert")
     assert not {"torch", "numba", "matplotlib"} & names("convert")
