@@ -1,0 +1,279 @@
+"""Owns which rows are anchors: the filters, the causal rule, and what they leave out. Pure numpy; imports no zarr, no torch.
+
+Every step of every selected episode is an anchor. What a filter or ``causal`` leaves out is counted under exactly one
+reason and can be listed, so windows and what is left out always add up to the store's steps.
+
+Rows are held as *runs*, int64 [n_runs, 2]: half-open ranges of rows, ascending, neither empty nor touching. A whole store is
+one run; memory grows with the gaps between anchors, never with the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import FLAG_MASK, StepFlag
+from robozarr.schemas.window import ACTION_FLAGS
+
+__all__ = [
+    "EpisodeColumns",
+    "LeftOut",
+    "Selection",
+    "choose_anchors",
+    "choose_episodes",
+    "flags_at_anchors",
+    "rows_of",
+    "runs_of_episodes",
+]
+
+I64: TypeAlias = NDArray[np.int64]
+U8: TypeAlias = NDArray[np.uint8]
+Bool: TypeAlias = NDArray[np.bool_]
+
+NO_FLAGS: Final = StepFlag(0)
+
+
+class EpisodeColumns(Protocol):
+    """What is read of the episode table; ``loader.store.Episodes`` is one. Every column is [n_episodes]."""
+
+    @property
+    def length(self) -> I64: ...  # noqa: D102
+    @property
+    def start(self) -> I64: ...  # noqa: D102
+    @property
+    def task(self) -> NDArray[np.int32]: ...  # noqa: D102
+    @property
+    def success(self) -> NDArray[np.int8]: ...  # noqa: D102
+    @property
+    def alignment(self) -> NDArray[np.int8]: ...  # noqa: D102
+    @property
+    def splits(self) -> Mapping[str, Bool]: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Which windows are served: an anchor must pass every filter that is given. The default is all of them.
+
+    >>> Selection(tasks=[0, 3], exclude_flags=StepFlag.NOOP | StepFlag.STILL).needs_flags
+    True
+    """
+
+    tasks: Sequence[int] | None = None
+    """Rows of the task table. Names and instructions are resolved by the caller."""
+    episodes: Sequence[int] | None = None
+    """Rows of the episode table."""
+    split: str | None = None
+    """Name of a split: its members."""
+    success: bool | None = None
+    """Episodes recorded as a success (True) or as a failure (False)."""
+    unknown_success: bool = False
+    """With `success`: keep episodes of unknown success as well, which all of LIBERO's are."""
+    exclude_flags: StepFlag = NO_FLAGS
+    """Anchors with any of these are left out."""
+    only_flags: StepFlag = NO_FLAGS
+    """Anchors without any of these are left out; 0 for no such filter."""
+
+    def __post_init__(self) -> None:
+        for name in ("tasks", "episodes"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            rows = tuple(value) if isinstance(value, Iterable) else (None,)
+            if not all(isinstance(row, int | np.integer) and not isinstance(row, bool) for row in rows):
+                raise WindowError(
+                    f"filter · {name}: a list of rows of the {name[:-1]} table; got {value!r} → look them up there"
+                )
+            object.__setattr__(self, name, tuple(int(row) for row in rows))
+        for name in ("exclude_flags", "only_flags"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= FLAG_MASK:
+                raise WindowError(
+                    f"filter · {name}: flags of StepFlag; got {value!r} → pass StepFlag.NOOP | StepFlag.STILL, say"
+                )
+            object.__setattr__(self, name, StepFlag(int(value)))
+
+    @property
+    def needs_flags(self) -> bool:
+        """Whether ``index/flags`` has to be read."""
+        return bool(self.exclude_flags | self.only_flags)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeftOut:
+    """Anchors left out for one reason: the first that applies, in the order in which `reason` lists them."""
+
+    reason: str
+    """``tasks``, ``episodes``, ``split``, ``success``, ``causal``, ``exclude_flags NOOP`` (or another), ``only_flags``."""
+    runs: I64
+    """int64 [n_runs, 2], half-open ranges of rows of the store."""
+
+    @property
+    def n_anchors(self) -> int:
+        """How many there are."""
+        return int((self.runs[:, 1] - self.runs[:, 0]).sum())
+
+    def rows(self) -> I64:
+        """List them: int64 [n_anchors], rows of the store, ascending; ``WindowTable.locate`` gives episode and step."""
+        return rows_of(self.runs)
+
+    def __str__(self) -> str:
+        return f"{self.n_anchors:,} by {self.reason}"
+
+
+def choose_episodes(episodes: EpisodeColumns, selection: Selection) -> tuple[Bool, dict[str, Bool]]:
+    """Which episodes pass the filters about episodes.
+
+    Returns
+    -------
+    chosen : bool [episode]
+    left_out : bool [episode] by reason
+        Each episode that is not chosen is left out for one reason, the first that applies.
+
+    Raises
+    ------
+    WindowError
+        If a filter names a task, an episode or a split that is not there.
+    """
+    n = len(episodes.length)
+    passes: dict[str, Bool] = {}
+    if selection.tasks is not None:
+        _exist("tasks", selection.tasks, int(episodes.task.max(initial=-1)) + 1)
+        passes["tasks"] = np.isin(episodes.task, selection.tasks)
+    if selection.episodes is not None:
+        _exist("episodes", selection.episodes, n)
+        passes["episodes"] = np.isin(np.arange(n), selection.episodes)
+    if selection.split is not None:
+        if selection.split not in episodes.splits:
+            there = ", ".join(episodes.splits) or "none (LIBERO's files have no splits)"
+            raise WindowError(
+                f"filter · split: a split of the store; it has {there}; got {selection.split!r} → take one of these"
+            )
+        passes["split"] = np.asarray(episodes.splits[selection.split], bool)
+    if selection.success is not None:
+        wanted = [int(selection.success)] + [-1] * selection.unknown_success
+        passes["success"] = np.isin(episodes.success, wanted)
+    chosen, left_out = np.ones(n, bool), {}
+    for reason, passing in passes.items():
+        left_out[reason] = chosen & ~passing
+        chosen = chosen & passing
+    return chosen, left_out
+
+
+def _exist(name: str, rows: Sequence[int], n: int) -> None:
+    if bad := [row for row in rows if not 0 <= row < n]:
+        raise WindowError(
+            f"filter · {name}: in [0, {n}), rows of the store's {name[:-1]} table; got {bad} → look them up there"
+        )
+
+
+def choose_anchors(
+    start: I64, length: I64, shift: I64, chosen: Bool, deciding: tuple[int, ...], selection: Selection, flags: U8 | None
+) -> tuple[I64, list[LeftOut]]:
+    """Rows of the chosen episodes that are anchors, and those that are not.
+
+    Parameters
+    ----------
+    start, length, shift : int64 [episode]
+    chosen : bool [episode]
+    deciding : tuple of int
+        ``WindowSpec.deciding_offsets``: an anchor has at least one of these, shifted, inside its episode. Empty: no such rule.
+    selection : Selection
+        Its filters about flags.
+    flags : uint8 [step]
+        As ``flags_at_anchors`` returns them; None if the selection needs none.
+
+    Returns
+    -------
+    runs : int64 [n_runs, 2]
+    left_out : list of LeftOut
+        By the causal rule and by flags.
+    """
+    runs, left_out = runs_of_episodes(start, length, chosen), []
+    if deciding:
+        kept = _with_an_action(start[chosen], length[chosen], shift[chosen], np.array(deciding, np.int64))
+        left_out.append(LeftOut("causal", _xor(runs, kept)))
+        runs = kept
+    if flags is not None and selection.needs_flags:
+        mask = np.zeros(len(flags) + 1, np.int8)
+        mask[runs[:, 0]], mask[runs[:, 1]] = 1, -1
+        anchor = np.cumsum(mask[:-1], dtype=np.int8).astype(bool)
+        for flag in selection.exclude_flags:
+            flagged = anchor & ((flags & int(flag)) != 0)
+            left_out.append(LeftOut(f"exclude_flags {flag.name}", _runs_of(flagged)))
+            anchor &= ~flagged
+        if selection.only_flags:
+            lacking = anchor & ((flags & int(selection.only_flags)) == 0)
+            left_out.append(LeftOut("only_flags", _runs_of(lacking)))
+            anchor &= ~lacking
+        runs = _runs_of(anchor)
+    return runs, left_out
+
+
+def _with_an_action(start: I64, length: I64, shift: I64, offsets: I64) -> I64:
+    """Rows t of the episodes for which t + shift + offset lies inside the episode for at least one of ascending offsets.
+
+    Offset o serves the steps [-o - shift, length - o - shift). Offsets no further apart than the shortest episode is long
+    serve one range together; only across wider gaps is there more than one.
+    """
+    if not start.size:
+        return np.empty((0, 2), np.int64)
+    done, runs = np.zeros_like(length), []
+    for near in reversed(np.split(offsets, np.flatnonzero(np.diff(offsets) > length.min()) + 1)):
+        first = np.clip(-near[-1] - shift, done, length)
+        done = np.clip(length - near[0] - shift, first, length)
+        runs.append(np.stack([start + first, start + done], axis=1))
+    return _xor(*runs)
+
+
+def flags_at_anchors(flags: U8 | None, stop: I64, shift: I64) -> U8:
+    """Flags of each row as an anchor: those about actions are its first action's, `shift` rows on, inside the episode.
+
+    Parameters
+    ----------
+    flags : uint8 [step]
+    stop, shift : int64 [episode]
+
+    Raises
+    ------
+    WindowError
+        If the flags are not there, or not those of these episodes.
+    """
+    n_steps = int(stop[-1]) if stop.size else 0
+    if flags is None or flags.shape != (n_steps,) or flags.dtype != np.uint8:
+        got = "nothing" if flags is None else f"{flags.dtype} {list(flags.shape)}"
+        raise WindowError(f"filter · flags: uint8 [{n_steps}], one a step; got {got} → pass flags=store.index.flags")
+    if not shift.any():
+        return flags
+    length = np.diff(stop, prepend=0)
+    at = np.minimum(np.arange(n_steps) + np.repeat(shift, length), np.repeat(stop - 1, length))
+    return (flags & ~np.uint8(ACTION_FLAGS)) | (flags[at] & np.uint8(ACTION_FLAGS))
+
+
+def runs_of_episodes(start: I64, length: I64, chosen: Bool) -> I64:
+    """Rows of the chosen episodes."""
+    return _xor(np.stack([start[chosen], (start + length)[chosen]], axis=1))
+
+
+def _xor(*runs: I64) -> I64:
+    """Rows in an odd number of sets of runs: joins one set's touching runs, or takes a part out of a whole.
+
+    Sorted, the edges of a set of ranges open and close in turn, and an edge that occurs twice does neither.
+    """
+    edges, n = np.unique(np.concatenate(runs).ravel(), return_counts=True)
+    odd: I64 = edges[n % 2 == 1]
+    return odd.reshape(-1, 2)
+
+
+def rows_of(runs: I64) -> I64:
+    """List the rows of runs, ascending."""
+    lengths = runs[:, 1] - runs[:, 0]
+    return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(runs[:, 1] - np.cumsum(lengths), lengths)
+
+
+def _runs_of(mask: Bool) -> I64:
+    return np.flatnonzero(np.diff(mask, prepend=False, append=False)).astype(np.int64).reshape(-1, 2)
