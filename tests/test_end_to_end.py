@@ -103,7 +103,7 @@ def test_openvla_robomimic_and_depth_convert_bit_for_bit(tmp_path: Path) -> None
     ):
         for profile in ("raw", "fast", "compact"):
             path = tmp_path / f"{folder}-{profile}.zarr"
-            convert(tmp_path / folder, path, profile=profile, workers=0)  # type: ignore[arg-type]
+            convert(tmp_path / folder, path, profile=profile, workers=0)
             report = verify(path, sources=tmp_path / folder, workers=0)
             assert report.ok, report.violations
         episodes = robozarr.open_store(path).episodes
@@ -230,8 +230,13 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
         file["data/demo_1/actions"][2, 3] = np.nan
     done = run("convert", folder, "--store", tmp_path / "a.zarr", "-w", "0")
     assert done.returncode == 1
-    for part in ("a_demo.hdf5 · demo_0 · actions", "a_demo.hdf5 · demo_1", "demo_1 · actions: actions are finite; found nan at step 2, column 3",
-                 "a step is uint8", "d.hdf5: the file is whole"):  # fmt: skip
+    for part in (
+        "a_demo.hdf5 · demo_0 · actions",
+        "a_demo.hdf5 · demo_1",
+        "demo_1 · actions: actions are finite; found nan at step 2, column 3",
+        "a step is uint8",
+        "d.hdf5: the file is whole",
+    ):
         assert part in done.stderr, part
     assert not (tmp_path / "a.zarr").exists()
 
