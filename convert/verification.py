@@ -5,7 +5,6 @@ Trusts neither the converter that wrote the store nor the loader that reads it.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,20 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.convert.checks import Violation, check_flags, check_layout, check_statistics, check_tables
+from robozarr.convert.checks import Violation, check_flags, check_statistics, check_tables
 from robozarr.convert.compare import compare_plan, compare_rows, match_sources
 from robozarr.convert.executor import Executor, default_workers, local_executor
+from robozarr.convert.inventory import check_temporaries, is_table, read_layouts, read_tables
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import read_array, read_document, read_layout, read_metadata, read_shard
+from robozarr.convert.read import read_array, read_layout, read_metadata, read_shard
 from robozarr.convert.run import key_statistics, scan_sources
 from robozarr.convert.source import find_sources
 from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, store_statistics
 from robozarr.convert.types import Partition
-from robozarr.convert.write import TEMPORARY
-from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.store import Key, StoreMetadata, array_layouts, fixed_layouts
+from robozarr.schemas.store import Key, StoreMetadata
 
 __all__ = ["VerifyReport", "verify"]
 
@@ -127,8 +126,8 @@ def verify(
     began = time.monotonic()
     root, progress = Path(store), progress or SilentProgress()
     metadata = read_metadata(root)
-    violations = list(_check_files(root))
-    layouts, layout_violations = _read_layouts(root, metadata)
+    violations = list(check_temporaries(root))
+    layouts, layout_violations = read_layouts(root, metadata)
     violations += layout_violations
     report = partial(
         VerifyReport,
@@ -138,7 +137,7 @@ def verify(
         n_episodes=metadata.n_episodes,
         compared_with_source=sources is not None,
     )
-    tables, table_violations = _read_tables(root, metadata, layouts)
+    tables, table_violations = read_tables(root, metadata, layouts)
     violations += table_violations
     if not violations:
         violations += check_tables(metadata, tables)
@@ -165,99 +164,6 @@ def verify(
     return report(n_shards=n_shards, n_bytes=n_bytes, seconds=time.monotonic() - began, violations=tuple(violations))
 
 
-def _check_files(root: Path) -> Iterator[Violation]:
-    """M20: nothing of an interrupted writer lies about."""
-    for path in sorted(root.rglob(f".*{TEMPORARY}")):
-        yield Violation(rule="M20", text=f"{path.relative_to(root)}: left behind by a writer that was interrupted; remove it")
-
-
-def _read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLayout], list[Violation]]:
-    """M3 to M7: every array that the attributes call for, as it is on disk."""
-    found: dict[str, ArrayLayout] = {}
-    violations: list[Violation] = []
-    sizes: dict[str, int] = {}
-    for expected in fixed_layouts(metadata):
-        violations += _read_one(root, expected, found)
-        if expected.path.endswith("/offsets") and not violations:
-            try:
-                sizes[expected.path.removesuffix("/offsets")] = int(read_array(root, found[expected.path])[-1])
-            except CorruptChunkError as exc:
-                violations.append(Violation(rule=exc.rule, text=str(exc)))
-    if not violations:
-        for path, expected in array_layouts(metadata, sizes).items():
-            if path not in found:
-                violations += _read_one(root, expected, found)
-    for group in sorted({parent for path in found for parent in _parent_groups(path)}):
-        try:
-            document = read_document(root / group)
-            if (document.get("zarr_format"), document.get("node_type")) != (3, "group"):
-                violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group of Zarr v3 is expected"))
-        except StoreError as exc:
-            violations.append(Violation(rule="M1", text=str(exc)))
-    return found, violations
-
-
-def _parent_groups(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:i]) for i in range(1, len(parts))]
-
-
-def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
-    try:
-        layout = read_layout(root, expected.path)
-    except StoreError as exc:
-        absent = isinstance(exc.__cause__, FileNotFoundError) or "dimension_names" in str(exc)
-        yield Violation(rule="M3" if absent else "M4", text=str(exc))
-        return
-    if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape:
-        text = f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}"
-        yield Violation(rule="M15", text=text)
-        return
-    broken = list(check_layout(layout, expected)) or list(_check_shards(root, layout))
-    yield from broken
-    if not broken:
-        found[layout.path] = layout
-
-
-def _check_shards(root: Path, layout: ArrayLayout) -> Iterator[Violation]:
-    """M7: the files below an array are its shards, all of them. Never as many steps as a document may claim shards."""
-    name = re.compile(rf"c/(0|[1-9][0-9]*){'/0' * (len(layout.shape) - 1)}")
-    there = set()
-    for path in sorted((root / layout.path).rglob("*")):
-        inner = path.relative_to(root / layout.path).as_posix()
-        if path.is_dir() or inner == "zarr.json" or inner.endswith(TEMPORARY):
-            continue
-        match = name.fullmatch(inner)
-        if match is None or int(match.group(1)) >= layout.n_shards:
-            yield Violation(rule="M7", text=f"{layout.path}/{inner}: no shard of the array has this name")
-        else:
-            there.add(int(match.group(1)))
-    if len(there) < layout.n_shards:
-        first = next(shard for shard in range(layout.n_shards) if shard not in there)
-        where = f"{layout.path} · shard {first} ({layout.shard_path(first)})"
-        text = f"{where}: every expected shard exists; found {len(there)} of {layout.n_shards}"
-        yield Violation(rule="M7", text=f"{text} → restore it from a copy, or convert again")
-
-
-def _is_table(path: str) -> bool:
-    """Whether an array is small enough to be held whole: all but the columns."""
-    bulk = ("episodes/model_file/bytes", "episodes/init_state/values")
-    return not path.startswith("steps/") and path not in bulk and not (path.startswith("ragged/") and path.endswith("/values"))
-
-
-def _read_tables(
-    root: Path, metadata: StoreMetadata, layouts: dict[str, ArrayLayout]
-) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
-    tables, violations = {}, []
-    for path, layout in layouts.items():
-        if _is_table(path):
-            try:
-                tables[path] = read_array(root, layout)
-            except CorruptChunkError as exc:
-                violations.append(Violation(rule=exc.rule, text=str(exc)))
-    return tables, violations
-
-
 def _plan_of_sources(
     executor: Executor, metadata: StoreMetadata, sources: str | Path | Sequence[str | Path], progress: Progress
 ) -> Plan:
@@ -273,7 +179,7 @@ def _shard_tasks(
     keys = {f"steps/{key.name}": key for key in metadata.keys if key.frame}
     columns = {} if plan is None else {column.layout.path: column for column in plan.columns}
     for path, layout in layouts.items():
-        if _is_table(path):
+        if is_table(path):
             continue
         for shard in range(layout.n_shards):
             runs = tuple(_runs(tables, *layout.rows_of_shard(shard))) if path in keys else ()

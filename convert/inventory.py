@@ -1,0 +1,115 @@
+"""Owns the inventory of a store on disk: which documents, arrays and shards there are, against those there must be.
+
+What is inside the shards of columns is read by ``convert.verification``; only offsets and tables are read here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from robozarr.convert.checks import Violation, check_layout
+from robozarr.convert.read import read_array, read_document, read_layout
+from robozarr.convert.write import TEMPORARY
+from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.store import StoreMetadata, array_layouts, fixed_layouts
+
+__all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]
+
+
+def check_temporaries(root: Path) -> Iterator[Violation]:
+    """M20: nothing of an interrupted writer lies about."""
+    for path in sorted(root.rglob(f".*{TEMPORARY}")):
+        yield Violation(rule="M20", text=f"{path.relative_to(root)}: left behind by a writer that was interrupted; remove it")
+
+
+def read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLayout], list[Violation]]:
+    """M1 and M3 to M7: every array that the attributes call for, as it is on disk."""
+    found: dict[str, ArrayLayout] = {}
+    violations: list[Violation] = []
+    sizes: dict[str, int] = {}
+    for expected in fixed_layouts(metadata):
+        violations += _read_one(root, expected, found)
+        if expected.path.endswith("/offsets") and not violations:
+            try:
+                sizes[expected.path.removesuffix("/offsets")] = int(read_array(root, found[expected.path])[-1])
+            except CorruptChunkError as exc:
+                violations.append(Violation(rule=exc.rule, text=str(exc)))
+    if not violations:
+        for path, expected in array_layouts(metadata, sizes).items():
+            if path not in found:
+                violations += _read_one(root, expected, found)
+    for group in sorted({parent for path in found for parent in _parent_groups(path)}):
+        try:
+            document = read_document(root / group)
+            if (document.get("zarr_format"), document.get("node_type")) != (3, "group"):
+                violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group of Zarr v3 is expected"))
+        except StoreError as exc:
+            violations.append(Violation(rule="M1", text=str(exc)))
+    return found, violations
+
+
+def _parent_groups(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:i]) for i in range(1, len(parts))]
+
+
+def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
+    try:
+        layout = read_layout(root, expected.path)
+    except StoreError as exc:
+        absent = isinstance(exc.__cause__, FileNotFoundError) or "dimension_names" in str(exc)
+        yield Violation(rule="M3" if absent else "M4", text=str(exc))
+        return
+    if layout.path.endswith(("/values", "/bytes")) and layout.shape != expected.shape:
+        text = f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}"
+        yield Violation(rule="M15", text=text)
+        return
+    broken = list(check_layout(layout, expected)) or list(_check_shards(root, layout))
+    yield from broken
+    if not broken:
+        found[layout.path] = layout
+
+
+def _check_shards(root: Path, layout: ArrayLayout) -> Iterator[Violation]:
+    """M7: the files below an array are its shards, all of them. Never as many steps as a document may claim shards."""
+    name = re.compile(rf"c/(0|[1-9][0-9]*){'/0' * (len(layout.shape) - 1)}")
+    there = set()
+    for path in sorted((root / layout.path).rglob("*")):
+        inner = path.relative_to(root / layout.path).as_posix()
+        if path.is_dir() or inner == "zarr.json" or inner.endswith(TEMPORARY):
+            continue
+        match = name.fullmatch(inner)
+        if match is None or int(match.group(1)) >= layout.n_shards:
+            yield Violation(rule="M7", text=f"{layout.path}/{inner}: no shard of the array has this name")
+        else:
+            there.add(int(match.group(1)))
+    if len(there) < layout.n_shards:
+        first = next(shard for shard in range(layout.n_shards) if shard not in there)
+        where = f"{layout.path} · shard {first} ({layout.shard_path(first)})"
+        text = f"{where}: every expected shard exists; found {len(there)} of {layout.n_shards}"
+        yield Violation(rule="M7", text=f"{text} → restore it from a copy, or convert again")
+
+
+def is_table(path: str) -> bool:
+    """Whether an array is small enough to be held whole: all but the columns."""
+    bulk = ("episodes/model_file/bytes", "episodes/init_state/values")
+    return not path.startswith("steps/") and path not in bulk and not (path.startswith("ragged/") and path.endswith("/values"))
+
+
+def read_tables(
+    root: Path, metadata: StoreMetadata, layouts: dict[str, ArrayLayout]
+) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
+    tables, violations = {}, []
+    for path, layout in layouts.items():
+        if is_table(path):
+            try:
+                tables[path] = read_array(root, layout)
+            except CorruptChunkError as exc:
+                violations.append(Violation(rule=exc.rule, text=str(exc)))
+    return tables, violations
