@@ -102,9 +102,8 @@ def is_table(path: str) -> bool:
     return not path.startswith("steps/") and path not in bulk and not (path.startswith("ragged/") and path.endswith("/values"))
 
 
-def read_tables(
-    root: Path, metadata: StoreMetadata, layouts: dict[str, ArrayLayout]
-) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
+def read_tables(root: Path, layouts: dict[str, ArrayLayout]) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
+    """Every table by path, and a violation for each that cannot be read."""
     tables, violations = {}, []
     for path, layout in layouts.items():
         if is_table(path):

@@ -137,7 +137,7 @@ def verify(
         n_episodes=metadata.n_episodes,
         compared_with_source=sources is not None,
     )
-    tables, table_violations = read_tables(root, metadata, layouts)
+    tables, table_violations = read_tables(root, layouts)
     violations += table_violations
     if not violations:
         violations += check_tables(metadata, tables)
