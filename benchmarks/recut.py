@@ -1,0 +1,143 @@
+"""Owns making LIBERO files of any size from real ones: demos cut anew from the same steps, no two of them alike.
+
+Uses h5py and numpy only, never robozarr: what is measured must not make its own input. As a command:
+``python benchmarks/recut.py SOURCE OUT --size-mb N``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+__all__ = ["recut"]
+
+BLOCK_STEPS: Final = 64
+"""Steps held in memory at once: 3 MB of one camera's frames."""
+FILE_BYTES: Final = 500 * 10**6
+"""Size of a generated file, at most: LIBERO's 50 demos of a task are about as large."""
+MAX_SHIFT: Final = 16
+"""Pixels that a demo's frames are shifted by, at most, along each axis; what leaves on one side enters on the other."""
+MIN_STEPS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """Steps ``[start, stop)`` of a source demo, its frames shifted by (rows, columns)."""
+
+    demo: str
+    start: int
+    stop: int
+    shift: tuple[int, int]
+
+
+def recut(sources: Sequence[Path], out: Path, n_bytes: int, seed: int = 0) -> list[Path]:
+    """Write files of about `n_bytes` in total below `out`; returns their paths.
+
+    Every file takes its tree, attributes and steps from one source. The same input gives the same files.
+    """
+    if not sources:
+        raise ValueError("recut takes one source file or more, got none")
+    n_files = max(len(sources), -(-n_bytes // FILE_BYTES))
+    made = []
+    for number in range(n_files):
+        source = sources[number % len(sources)]
+        path = out / f"part_{number // len(sources):03d}" / source.parent.name / source.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_file(source, path, n_bytes // n_files, np.random.default_rng([seed, number]))
+        made.append(path)
+    return made
+
+
+def _write_file(source_path: Path, path: Path, n_bytes: int, rng: np.random.Generator) -> None:
+    with h5py.File(source_path, "r") as source, h5py.File(path, "w") as target:
+        data = target.create_group("data")
+        n_demos = n_steps = 0
+        for number, cut in enumerate(_cuts(source["data"], n_bytes, rng)):
+            _write_demo(source["data"][cut.demo], data.create_group(f"demo_{number}"), cut)
+            n_demos, n_steps = number + 1, n_steps + cut.stop - cut.start
+        _copy_attributes(source["data"], data, {"num_demos": n_demos, "total": n_steps})
+
+
+def _cuts(data: h5py.Group, n_bytes: int, rng: np.random.Generator) -> Iterator[Cut]:
+    """Cuts of the demos in turn until they hold `n_bytes`, at least one."""
+    names = sorted(data)
+    step_bytes = {name: _step_bytes(data[name]) for name in names}
+    used: set[Cut] = set()
+    left = n_bytes
+    for number in count():
+        name = names[number % len(names)]
+        length = len(data[name]["actions"])
+        least = min(MIN_STEPS, length)
+        n_steps = int(rng.integers(max(least, length * 3 // 5), length + 1))
+        n_steps = min(n_steps, max(least, round(left / step_bytes[name])))
+        start = int(rng.integers(0, length - n_steps + 1))
+        dy, dx = rng.integers(-MAX_SHIFT, MAX_SHIFT + 1, 2).tolist()
+        cut = Cut(demo=name, start=start, stop=start + n_steps, shift=(dy, dx))
+        if cut in used:
+            continue
+        used.add(cut)
+        yield cut
+        left -= n_steps * step_bytes[name]
+        if left < least * step_bytes[name]:
+            return
+
+
+def _datasets(demo: h5py.Group) -> dict[str, h5py.Dataset]:
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(path: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[path] = item
+
+    demo.visititems(visit)
+    return found
+
+
+def _step_bytes(demo: h5py.Group) -> int:
+    return sum(item.nbytes // len(item) for item in _datasets(demo).values())
+
+
+def _write_demo(source: h5py.Group, target: h5py.Group, cut: Cut) -> None:
+    n_steps = cut.stop - cut.start
+    for path, item in _datasets(source).items():
+        # No chunks and no filters, as in LIBERO; modification times would make the bytes differ between runs.
+        made = target.create_dataset(path, shape=(n_steps, *item.shape[1:]), dtype=item.dtype, track_times=False)
+        for start in range(0, n_steps, BLOCK_STEPS):
+            stop = min(n_steps, start + BLOCK_STEPS)
+            values = item[cut.start + start : cut.start + stop]
+            if values.ndim == 4:
+                values = np.roll(values, cut.shift, axis=(1, 2))
+            made[start:stop] = values
+        if path in ("dones", "rewards"):  # LIBERO's script marks the last step, whether or not the task succeeded
+            made[...] = np.arange(1, n_steps + 1) == n_steps
+    replace: dict[str, Any] = {"num_samples": n_steps}
+    if "states" in source:
+        replace["init_state"] = source["states"][cut.start]
+    _copy_attributes(source, target, replace)
+
+
+def _copy_attributes(source: h5py.Group, target: h5py.Group, replace: Mapping[str, Any]) -> None:
+    for name in source.attrs:
+        target.attrs.create(name, replace.get(name, source.attrs[name]), dtype=source.attrs.get_id(name).dtype)
+
+
+def main() -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("source", type=Path, help="folder with LIBERO files (searched for *.hdf5)")
+    parser.add_argument("out", type=Path, help="folder to write to")
+    parser.add_argument("--size-mb", type=float, required=True, help="size of all files together, MB")
+    options = parser.parse_args()
+    made = recut(sorted(options.source.rglob("*.hdf5")), options.out, round(options.size_mb * 1e6))
+    print(f"{len(made)} files, {sum(path.stat().st_size for path in made):,} bytes")
+
+
+if __name__ == "__main__":
+    main()
