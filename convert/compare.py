@@ -34,11 +34,13 @@ def match_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
     for source in metadata.sources:
         tail = tuple(source.name.split("/"))
         found = [path for path in paths if path.parts[-len(tail) :] == tail]
+        if not found:  # its folder may have been renamed
+            found = [path for path in paths if path.name == tail[-1] and path.stat().st_size == source.size]
         if len(found) != 1:
             others = f": {', '.join(str(path) for path in found)}" if found else ""
             raise SourceError(
-                f"the store was made from {source.name}; {len(found)} of the {len(paths)} files given end so{others}. "
-                "Give --source the folder that holds it"
+                f"the store was made from {source.name} ({source.size} bytes); {len(found)} of the {len(paths)} files given "
+                f"are called so{others}. Give --source the folder that holds it"
             )
         matched.append(found[0])
     return matched

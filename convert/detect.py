@@ -23,7 +23,7 @@ rounding, and one step of a moving arm is some hundredths of a radian."""
 Floats = NDArray[np.float64]
 
 
-def detect_alignment(joints: Floats | None, states: Floats | None) -> tuple[Alignment, tuple[float, float]]:
+def detect_alignment(joints: NDArray[Any] | None, states: NDArray[Any] | None) -> tuple[Alignment, tuple[float, float]]:
     """Whether a demo's observations were recorded before or after the action of the same step.
 
     Parameters
@@ -49,7 +49,10 @@ def detect_alignment(joints: Floats | None, states: Floats | None) -> tuple[Alig
     <Alignment.AFTER: 1>
     """
     nowhere = (float("nan"), float("nan"))
-    if joints is None or states is None or states.ndim != 2 or joints.ndim != 2 or len(joints) < 3:
+    if joints is None or states is None:
+        return Alignment.UNKNOWN, nowhere
+    joints, states = np.asarray(joints, np.float64), np.asarray(states, np.float64)
+    if states.ndim != 2 or joints.ndim != 2 or len(joints) < 3:
         return Alignment.UNKNOWN, nowhere
     n_joints, n_columns = joints.shape[1], states.shape[1]
     if n_columns < n_joints or not (np.isfinite(joints).all() and np.isfinite(states).all()):
@@ -109,7 +112,7 @@ def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: Flag
     flags[_noops(np.linalg.norm(arm, axis=1) < rules.noop_threshold, gripper)] |= np.uint8(StepFlag.NOOP)
     if joints is not None:
         with np.errstate(invalid="ignore"):  # infinite joints are never nearer than the threshold
-            distance = np.abs(np.asarray(joints, np.float64) - joints[:1])
+            distance = np.abs(np.subtract(joints, joints[:1], dtype=np.float64))
         moved = np.flatnonzero((distance > rules.still_threshold).reshape(n, -1).any(axis=1))
         flags[: max(0, int(moved[0]) - 1) if len(moved) else n] |= np.uint8(StepFlag.STILL)
     for change in np.flatnonzero(np.diff(np.sign(gripper))) + 1:

@@ -20,7 +20,7 @@ from robozarr.convert.types import Column, DemoScan, FileScan, Partition, Segmen
 from robozarr.schemas.errors import PlanError, Problem, SourceError
 from robozarr.schemas.index import FlagRules, build_index
 from robozarr.schemas.layout import ArrayLayout, Profile, is_frame
-from robozarr.schemas.source import INIT_STATE, MODEL_FILE, RAGGED_KEYS, is_array_name, key_name, role_and_unit, source_names
+from robozarr.schemas.source import INIT_STATE, MODEL_FILE, is_array_name, is_ragged, key_name, role_and_unit, source_names
 from robozarr.schemas.store import TASK_TEXTS, Key, NotStored, SourceEntry, StoreMetadata, array_layouts
 
 __all__ = ["Plan", "make_plan"]
@@ -111,7 +111,7 @@ def make_plan(
         If `selected` names keys that no file holds.
     """
     problems = [problem for file in files for problem in file.problems]
-    keys, repeats, unlike = _find_keys(files)
+    keys, repeats, unlike = _find_keys(files, selected)
     if problems := [*problems, *unlike]:
         raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
     if selected is not None:
@@ -155,7 +155,9 @@ def make_plan(
     )
 
 
-def _find_keys(files: Sequence[FileScan]) -> tuple[tuple[Key, ...], tuple[str, ...], list[Problem]]:
+def _find_keys(
+    files: Sequence[FileScan], selected: tuple[str, ...] | None
+) -> tuple[tuple[Key, ...], tuple[str, ...], list[Problem]]:
     """Keys, the ``next_obs`` paths that repeat ``obs`` in all demos, and a problem for every demo unlike the others."""
     demos = [(file, demo) for file in files for demo in file.demos]
     kinds: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
@@ -163,9 +165,11 @@ def _find_keys(files: Sequence[FileScan]) -> tuple[tuple[Key, ...], tuple[str, .
     for _, demo in demos:
         repeated.update(demo.repeats)
         for info in demo.datasets:
-            shape = () if info.path in RAGGED_KEYS else info.shape[1:]
+            shape = () if is_ragged(info.path) else info.shape[1:]
             kinds.setdefault(info.path, Counter())[str(info.dtype), shape] += 1
-    repeats = tuple(sorted(path for path, n in repeated.items() if n == kinds[path].total()))
+    # in a demo of one step there is nothing to compare
+    compared = {path for _, demo in demos if demo.length > 1 for path in demo.repeats} - _asked_for(selected, kinds)
+    repeats = tuple(sorted(path for path in compared if repeated[path] == kinds[path].total()))
     usual = {path: counter.most_common(1)[0][0] for path, counter in kinds.items() if path not in repeats}
     problems = [problem for file, demo in demos for problem in _unlike(file, demo, usual)]
     by_name: dict[str, list[str]] = {}
@@ -181,10 +185,15 @@ def _find_keys(files: Sequence[FileScan]) -> tuple[tuple[Key, ...], tuple[str, .
         return (), repeats, problems
     keys = []
     for path, (dtype, shape) in usual.items():
-        ragged = path in RAGGED_KEYS
+        ragged = is_ragged(path)
         role, unit = role_and_unit(key_name(path), dtype, not ragged and is_frame(shape))
         keys.append(Key(name=key_name(path), source=path, dtype=dtype, shape=shape, role=role, unit=unit, ragged=ragged))
     return tuple(sorted(keys, key=lambda key: key.name)), repeats, problems
+
+
+def _asked_for(selected: tuple[str, ...] | None, paths: Iterable[str]) -> set[str]:
+    """Paths that `--keys` names: they are stored even where they repeat others."""
+    return {path for path in paths if selected is not None and (path in selected or key_name(path) in selected)}
 
 
 def _unusable_names(files: Sequence[FileScan], paths: list[str]) -> Iterator[Problem]:
@@ -213,7 +222,7 @@ def _unlike(file: FileScan, demo: DemoScan, usual: dict[str, tuple[str, tuple[in
             )
             continue
         info = infos[path]
-        got = (info.dtype, () if path in RAGGED_KEYS else info.shape[1:])
+        got = (info.dtype, () if is_ragged(path) else info.shape[1:])
         if got != (dtype, shape):
             yield Problem(
                 file=file.path,

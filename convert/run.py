@@ -5,7 +5,6 @@ Each stage is a function of another module; here they are put in order and run o
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,16 +18,16 @@ from numpy.typing import NDArray
 from robozarr.convert.executor import Executor, default_workers, local_executor
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import column_blocks, read_array, read_document, read_layout
+from robozarr.convert.read import column_blocks, read_array, read_layout
 from robozarr.convert.scan import scan_file
 from robozarr.convert.source import find_sources
 from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
+from robozarr.convert.target import check_apart, check_target, clear
 from robozarr.convert.types import FileScan
 from robozarr.convert.write import init_store, remove_temporaries, write_array, write_metadata, write_partition
-from robozarr.schemas.errors import StoreError
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
-from robozarr.schemas.store import ATTRIBUTE, EPISODE_STATISTICS, Key
+from robozarr.schemas.store import EPISODE_STATISTICS, Key
 
 __all__ = ["ConvertReport", "convert", "key_statistics", "scan_sources"]
 
@@ -120,8 +119,9 @@ def convert(
     selected = None if keys is None else tuple(keys)
     rules = FlagRules()
     if not dry_run:
-        _check_target(store, overwrite)
+        check_target(store, overwrite=overwrite)
     paths = find_sources([sources] if isinstance(sources, str | Path) else sources)
+    check_apart(paths, store)
     n_workers = default_workers() if workers is None else workers
     with local_executor(n_workers) as executor:
         files = scan_sources(executor, paths, rules, selected, progress)
@@ -152,35 +152,6 @@ def convert(
     )
 
 
-def _check_target(store: Path, overwrite: bool) -> None:
-    """Refuse a path that holds anything but nothing, or a store that may be replaced."""
-    try:
-        if not store.exists() or (store.is_dir() and not any(store.iterdir())):
-            return
-    except OSError as exc:
-        raise StoreError(
-            f"{store}: cannot be read: {exc.strerror or exc}; choose another --store or change the rights"
-        ) from exc
-    attributes: Any = None
-    if (store / "zarr.json").is_file():
-        attributes = read_document(store).get("attributes")
-    if not isinstance(attributes, dict) or ATTRIBUTE not in attributes:
-        raise StoreError(f"{store} exists and is not a robozarr store, so it is left alone; give another --store")
-    if not overwrite:
-        state = "a store" if attributes[ATTRIBUTE].get("complete") is True else "an unfinished conversion"
-        raise StoreError(f"{store} holds {state} already; give another --store, or --overwrite to replace it")
-
-
-def _clear(store: Path, plan: Plan) -> None:
-    """Empty a store that is replaced; its root says "incomplete" from the first moment on."""
-    write_metadata(store, plan.metadata)
-    for path in store.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != "zarr.json":
-            path.unlink()
-
-
 def scan_sources(
     executor: Executor, paths: Sequence[Path], rules: FlagRules, selected: tuple[str, ...] | None, progress: Progress
 ) -> list[FileScan]:
@@ -195,7 +166,7 @@ def scan_sources(
 
 def _write_store(executor: Executor, store: Path, plan: Plan, progress: Progress) -> int:
     if store.exists() and any(store.iterdir()):
-        _clear(store, plan)
+        clear(store, plan.metadata)
     init_store(store, plan)
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     stored_bytes = 0

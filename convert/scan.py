@@ -27,9 +27,9 @@ from robozarr.schemas.source import (
     INIT_STATE,
     JOINT_KEYS,
     MODEL_FILE,
-    RAGGED_KEYS,
     REQUIRED_KEYS,
     instruction_from_name,
+    is_ragged,
     key_name,
     task_name,
 )
@@ -197,10 +197,10 @@ class _Scan:
             if not self._wanted(path):
                 self.not_stored[path, "not asked for (--keys)"] += 1
             elif info.dtype is None or not info.shape or 0 in info.shape[1:]:
-                self.not_stored[path, f"no numbers along the steps: {info.stored_as} {info.shape}"] += 1
+                self.not_stored[path, f"no numbers along the steps: {info.stored_as} {_per_step(info)}"] += 1
             elif info.shape[0] != length:
                 if rest and top not in ("obs", "next_obs"):
-                    self.not_stored[path, f"its first axis is not the demo's steps: {info.shape}"] += 1
+                    self.not_stored[path, "its first axis is not the demo's steps"] += 1
                 else:
                     self._problem(
                         demo,
@@ -209,7 +209,7 @@ class _Scan:
                         f"{info.shape[0]} and {length} steps",
                         "leave the demo out of the file, or the key with --keys",
                     )
-            elif path in RAGGED_KEYS and len(info.shape) != 2:
+            elif is_ragged(path) and len(info.shape) != 2:
                 self._problem(demo, path, "a step is a vector", f"shape {info.shape}", "leave the key out with --keys")
             else:
                 kept[path] = info
@@ -237,3 +237,7 @@ class _Scan:
 def is_text(text: str) -> bool:
     """Whether a text from HDF5 is UTF-8 (h5py puts lone surrogates for bytes that are none)."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _per_step(info: DatasetInfo) -> str:
+    return f"{info.shape[1:]} a step" if info.shape else "for the whole demo"

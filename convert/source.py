@@ -50,7 +50,8 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
             problems.append(Problem(file=str(source), rule=rule, value="none", remedy=remedy))
         for file in files:
             # the name as it stands: download caches link names to files called by their hash
-            found.setdefault(os.path.realpath(file), Path(os.path.abspath(file)))  # noqa: PTH100 - resolve() follows links
+            path, target = Path(os.path.abspath(file)), os.path.realpath(file)  # noqa: PTH100 - resolve() follows links
+            found[target] = min(path, found.get(target, path))
     if problems:
         raise SourceError("sources not found:", problems)
     return sorted(found.values())
@@ -72,7 +73,7 @@ def _files_below(folder: Path) -> list[Path]:
     for name, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         seen.add(os.path.realpath(name))
         folders[:] = sorted(inner for inner in folders if os.path.realpath(f"{name}/{inner}") not in seen)
-        files += [Path(name, file) for file in names if Path(file).suffix in SOURCE_SUFFIXES]
+        files += [Path(name, file) for file in names if Path(file).suffix.lower() in SOURCE_SUFFIXES]
     return files
 
 

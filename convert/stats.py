@@ -100,7 +100,8 @@ def _moments_of_floats(values: Floats) -> Floats:
 
 def _count_floats(values: NDArray[Any]) -> NDArray[np.int64]:
     """Histogram of the upper 16 bits of float32's order-preserving code: sign, exponent and 7 bits of the mantissa."""
-    bits = np.ascontiguousarray(values.T, np.float32).view(np.uint32)
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32's range lies its infinity
+        bits = np.ascontiguousarray(values.T, np.float32).view(np.uint32)
     code = np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)) >> np.uint32(16)
     return np.stack([np.bincount(row, minlength=1 << 16) for row in code.astype(np.int64)])
 
@@ -109,7 +110,8 @@ def _value_of_bin(number: NDArray[np.int64]) -> Floats:
     """Lower edge of a bin of ``_count_floats``."""
     code = number.astype(np.uint32) << np.uint32(16)
     bits = np.where(code >> 31, code & np.uint32((1 << 31) - 1), ~code)
-    return bits.astype(np.uint32).view(np.float32).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # bins of NaN
+        return bits.astype(np.uint32).view(np.float32).astype(np.float64)
 
 
 class MomentsOfKey:

@@ -58,7 +58,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     except OSError as exc:
         temporary.unlink(missing_ok=True)
         raise StoreError(
-            f"{path}: cannot be written: {exc.strerror or exc}; make room or change the rights, then convert again"
+            f"{path}: cannot be written: {exc.strerror or exc}; make room or change the rights, then convert with --overwrite"
         ) from exc
 
 

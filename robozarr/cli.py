@@ -7,6 +7,7 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from robozarr import __version__
-from robozarr.schemas.errors import PlanError, RoboZarrError, SourceError, StoreError
+from robozarr.schemas.errors import PlanError, RoboZarrError, StoreError
 
 __all__ = ["app", "run"]
 
@@ -73,14 +74,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON to 
 
 
 @app.command(
-    epilog="Examples: **robozarr convert** data/libero_spatial --store libero_spatial.zarr · "
-    "**robozarr convert** 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8 · "
-    "**robozarr convert** data --store libero.zarr --dry-run"
+    epilog="Examples: `robozarr convert data/libero_spatial --store libero_spatial.zarr` · "
+    "`robozarr convert 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8` · "
+    "`robozarr convert data --store libero.zarr --dry-run`"
 )
 def convert(
     source: Annotated[
         list[str],
-        typer.Argument(help="HDF5 files, folders (searched for *.hdf5 and *.h5) or patterns; several suites at once are fine."),
+        typer.Argument(help="HDF5 files, folders (searched for .hdf5 and .h5) or patterns; several suites at once are fine."),
     ],
     store: Annotated[Path, typer.Option("--store", "-s", help="Folder that becomes the store.")],
     profile: Annotated[
@@ -108,6 +109,8 @@ def convert(
     from robozarr.convert.progress import progress_for
 
     wanted = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
+    if wanted == []:
+        raise typer.BadParameter("--keys names one key or more, such as agentview_rgb,joint_states")
     with progress_for() as progress:
         report = convert_sources(
             source,
@@ -134,12 +137,13 @@ def convert(
         where = f" in {entry['n_demos']} demos" if entry["n_demos"] else ""
         print(f"not stored: {entry['path']}{where} of {entry['source']}: {entry['reason']}")
     if not dry_run:
-        print(f"next: robozarr verify {store} --source {source[0]}")
+        words = ["robozarr", "verify", str(store), *(word for name in source for word in ("--source", name))]
+        print(f"next: {shlex.join(words)}")
     return None
 
 
 @app.command(
-    epilog="Examples: **robozarr verify** libero.zarr · **robozarr verify** libero.zarr --source data/libero_spatial --json"
+    epilog="Examples: `robozarr verify libero.zarr` · `robozarr verify libero.zarr --source data/libero_spatial --json`"
 )
 def verify(
     store: Annotated[Path, typer.Argument(help="A store.")],
@@ -179,7 +183,7 @@ def verify(
         raise typer.Exit(EXIT_VERIFY)
 
 
-@app.command(epilog="Examples: **robozarr info** libero.zarr · **robozarr info** libero.zarr --json")
+@app.command(epilog="Examples: `robozarr info libero.zarr` · `robozarr info libero.zarr --json`")
 def info(store: Annotated[Path, typer.Argument(help="A store.")], as_json: Json = False) -> None:
     """Show what a store holds."""
     from robozarr.loader.store import open_store
@@ -244,7 +248,9 @@ def _size(n_bytes: int) -> str:
 
 
 def _exit_code(error: RoboZarrError) -> int:
-    return EXIT_SOURCES if isinstance(error, SourceError | PlanError) or not isinstance(error, StoreError) else EXIT_STORE
+    if isinstance(error, PlanError):
+        return EXIT_USAGE
+    return EXIT_STORE if isinstance(error, StoreError) else EXIT_SOURCES
 
 
 def _on_terminate(signum: int, frame: FrameType | None) -> NoReturn:

@@ -2,7 +2,7 @@
 
 RoboZarrError
 ├── SourceError            an HDF5 source breaks a rule of ``schemas/source.py``
-├── PlanError              sources that are good one by one do not make one store
+├── PlanError              what was asked for does not fit the sources
 ├── StoreError             a store is missing, exists already, or is not what FORMAT.md says
 │   ├── IncompleteStoreError   its conversion has not ended
 │   ├── CorruptChunkError      bytes on disk do not decode to what was written
@@ -78,7 +78,7 @@ class SourceError(RoboZarrError):
 
 
 class PlanError(RoboZarrError):
-    """Sources that are good one by one do not make one store."""
+    """What was asked for does not fit the sources: keys that none of them holds."""
 
 
 class StoreError(RoboZarrError):

@@ -105,6 +105,13 @@ class FlagRules:
         for name, known in cls().to_json().items():
             if set(value[name]) != set(known) or value[name]["bit"] != known["bit"]:
                 raise ValueError(f"flags.{name} must hold {sorted(known)} with bit {known['bit']}, got {value[name]!r}")
+        thresholds = value["noop"]["threshold"], value["still"]["threshold"]
+        if not all(type(number) in (int, float) and 0 <= number < float("inf") for number in thresholds):
+            raise ValueError(f"thresholds of flags must be numbers, got {thresholds}")
+        if type(value["key_moment"]["k"]) is not int or not 0 <= value["key_moment"]["k"] < 1 << 31:
+            raise ValueError(f"flags.key_moment.k must be a number of steps, got {value['key_moment']['k']!r}")
+        if not all(isinstance(value[name]["rule"], str) for name in ("noop", "still", "key_moment")):
+            raise ValueError("a rule of flags must be text")
         return cls(
             noop_threshold=float(value["noop"]["threshold"]),
             still_threshold=float(value["still"]["threshold"]),

@@ -21,6 +21,7 @@ __all__ = [
     "demo_number",
     "instruction_from_name",
     "is_array_name",
+    "is_ragged",
     "key_name",
     "role_and_unit",
     "source_names",
@@ -82,6 +83,15 @@ def key_name(dataset: str) -> str:
     return dataset.removeprefix("obs/").replace("/", ".")
 
 
+def is_ragged(dataset: str) -> bool:
+    """Whether the key of a dataset is ragged by declaration.
+
+    >>> is_ragged("states"), is_ragged("actions")
+    (True, False)
+    """
+    return key_name(dataset) in RAGGED_KEYS
+
+
 def is_array_name(name: str) -> bool:
     """Whether a key or split can be called so: what Zarr allows as a node's name, and no name that a store needs itself.
 
@@ -100,7 +110,7 @@ def demo_number(name: str) -> int:
     >>> sorted(["demo_10", "demo_2"], key=demo_number)
     ['demo_2', 'demo_10']
     """
-    match = re.search(r"(\d+)\Z", name)
+    match = re.search(r"([0-9]+)\Z", name)
     if match is None:
         raise ValueError(f"{name!r} does not end in a number")
     return int(match.group(1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, StoreError
 from robozarr.schemas.index import FlagRules
@@ -31,6 +31,8 @@ FORMAT_VERSION: Final = 1
 ATTRIBUTE: Final = "robozarr"
 """Name of the root group's attribute that holds everything below."""
 
+GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms")
+"""Every group below the root."""
 EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
 STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
 EPISODE_TEXTS: Final = ("demo", "model_file", "attributes")
@@ -70,7 +72,7 @@ class Key:
             raise ValueError(f"a key cannot be called {self.name!r}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype of {self.name} must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if not all(isinstance(n, int) and n > 0 for n in self.shape):
+        if not all(type(n) is int and n > 0 for n in self.shape):
             raise ValueError(f"shape of {self.name} must be of positive integers, got {self.shape!r}")
         if self.role not in get_args(Role):
             raise ValueError(f"role of {self.name} must be one of {', '.join(get_args(Role))}, got {self.role!r}")
@@ -231,12 +233,16 @@ class StoreMetadata:
         expected = {field.name for field in fields(cls)} - {"flag_rules", "joint_key"}
         if unknown := set(value) - expected:
             raise ValueError(f"unknown fields {sorted(unknown)}")
-        value["keys"] = tuple(Key(**{**key, "shape": tuple(key["shape"])}) for key in value["keys"])
-        value["sources"] = tuple(SourceEntry(**source) for source in value["sources"])
-        value["not_stored"] = tuple(NotStored(**entry) for entry in value["not_stored"])
+        value["keys"] = tuple(_record(Key, key) for key in value["keys"])
+        value["sources"] = tuple(_record(SourceEntry, source) for source in value["sources"])
+        value["not_stored"] = tuple(_record(NotStored, entry) for entry in value["not_stored"])
         value["splits"] = tuple(value["splits"] if isinstance(value["splits"], list) else [value["splits"]])
         if value["selected_keys"] is not None:
             value["selected_keys"] = tuple(value["selected_keys"])
+            if not all(type(name) is str for name in value["selected_keys"]):
+                raise ValueError(f"selected_keys must be text, got {value['selected_keys']}")
+        if type(value["software"]) is not str:
+            raise ValueError(f"software must be text, got {value['software']!r}")
         for name in ("n_steps", "n_episodes", "n_tasks"):
             if type(value[name]) is not int or value[name] < 0:
                 raise ValueError(f"{name} must be a count, got {value[name]!r}")
@@ -247,6 +253,22 @@ class StoreMetadata:
             raise ValueError(f"splits cannot be called {bad}")
         _check_keys(value["keys"], flags["joint_key"])
         return cls(**value, flag_rules=FlagRules.from_json(flags), joint_key=flags["joint_key"])
+
+
+Record = TypeVar("Record", Key, SourceEntry, NotStored)
+_TYPES: Final[dict[str, type]] = {"str": str, "int": int, "bool": bool, "Role": str, "tuple[int, ...]": list}
+
+
+def _record(cls: type[Record], value: Mapping[str, Any]) -> Record:
+    """Read one entry of a list; ValueError unless it has exactly the fields of `cls`, each of its type."""
+    types = {field.name: _TYPES[str(field.type)] for field in fields(cls)}
+    if set(value) != set(types):
+        raise ValueError(f"{cls.__name__} must hold {sorted(types)}, got {sorted(value)}")
+    for name, expected in types.items():
+        if type(value[name]) is not expected:
+            raise ValueError(f"{name} must be {expected.__name__}, got {value[name]!r}")
+    arguments: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    return cls(**arguments)
 
 
 def _check_keys(keys: tuple[Key, ...], joint_key: object) -> None:

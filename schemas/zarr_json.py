@@ -129,7 +129,7 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     inner = [int(n) for n in configuration["chunk_shape"]]
     _expect("shard shape behind the first axis", tuple(outer[1:]), shape[1:])
     _expect("chunk shape behind the first axis", tuple(inner[1:]), shape[1:])
-    _expect("index_location", configuration.get("index_location", "end"), "end")
+    _expect("index_location", configuration["index_location"], "end")
     _expect("index codecs", [codec["name"] for codec in configuration["index_codecs"]], ["bytes", "crc32c"])
     _expect("endian of the index", configuration["index_codecs"][0]["configuration"]["endian"], "little")
     codec, level = _parse_chunk_codecs(configuration["codecs"], _itemsize(dtype))
@@ -147,7 +147,34 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
         blosc = configuration["codecs"][1]["configuration"]
         _expect("shuffle", blosc["shuffle"], layout.shuffle)
         _expect("typesize", blosc["typesize"], _itemsize(dtype))
+    expected = array_document(layout)
+    for name, got in _without_liberties(document, layout).items():
+        _expect(name, got, expected.get(name))
     return layout
+
+
+def _without_liberties(document: Mapping[str, Any], layout: ArrayLayout) -> dict[str, Any]:
+    """A document with everything in which writers may differ put as ``array_document`` puts it."""
+    value: dict[str, Any] = json.loads(json.dumps({name: document[name] for name in _FIELDS & set(document)}))
+    value.pop("storage_transformers", None)
+    value.pop("fill_value")
+    if not isinstance(value.pop("attributes", {}), dict):
+        raise ValueError("attributes must be an object")
+    value["chunk_key_encoding"].setdefault("configuration", {"separator": "/"})
+    sharding = value["codecs"][0]["configuration"]
+    for codec in [*sharding["codecs"], *sharding["index_codecs"]]:
+        if codec.get("configuration") == {}:
+            del codec["configuration"]
+    if _itemsize(layout.dtype) == 1:
+        sharding["codecs"][0].pop("configuration", None)
+    for codec in sharding["codecs"][1:-1]:
+        configuration = codec["configuration"]
+        blocksize = configuration.get("blocksize")
+        if type(blocksize) is int and blocksize >= 0:
+            configuration["blocksize"] = 0
+        if type(configuration.get("checksum")) is bool:
+            configuration["checksum"] = False
+    return value
 
 
 def _parse_chunk_codecs(codecs: list[Mapping[str, Any]], itemsize: int) -> tuple[CodecName, int]:

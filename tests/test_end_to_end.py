@@ -142,7 +142,7 @@ def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
     assert "not stored: obs/eye_in_hand_rgb in 2 demos" in done.stdout
     assert verify(tmp_path / "a.zarr", sources=SAMPLE, workers=0).ok
     wrong = run("convert", SAMPLE, "--store", tmp_path / "b.zarr", "--keys", "agentview", "-w", "0")
-    assert wrong.returncode == 1
+    assert wrong.returncode == 2
     assert "no source holds agentview; they hold actions, agentview_rgb" in wrong.stderr
 
 

@@ -184,7 +184,7 @@ def test_an_unknown_field_is_refused(place: tuple[str | int, ...]) -> None:
         (("splits",), None, "does not follow FORMAT.md"),
         (("sources", 0), [1], "does not follow FORMAT.md"),
         (("flags",), [], "does not follow FORMAT.md"),
-        (("flags", "noop", "threshold"), "much", "could not convert string to float: 'much'"),
+        (("flags", "noop", "threshold"), "much", "thresholds of flags must be numbers"),
     ],
 )
 def test_malformed_attributes_are_refused(place: tuple[str | int, ...], value: Any, message: str) -> None:

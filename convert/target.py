@@ -1,0 +1,65 @@
+"""Owns the place where a store is to appear: whether it may be used, and emptying it when a store is replaced.
+
+Removes nothing that robozarr did not write.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from robozarr.convert.read import read_document
+from robozarr.convert.write import remove_temporaries, write_metadata
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.store import ATTRIBUTE, GROUPS, StoreMetadata
+
+__all__ = ["check_apart", "check_target", "clear"]
+
+
+def check_target(store: Path, *, overwrite: bool) -> None:
+    """Refuse a path that cannot become a store; before hours of work, not after.
+
+    Raises
+    ------
+    StoreError
+        If the path holds anything but nothing, unless it is a robozarr store and `overwrite` is given; or if its folder
+        cannot be written to.
+    """
+    try:
+        if not os.path.lexists(store) or (store.is_dir() and not any(store.iterdir())):
+            _check_writable(store)
+            return
+        document = read_document(store) if (store / "zarr.json").is_file() else {}
+    except OSError as exc:
+        raise StoreError(f"{store}: cannot be read: {exc.strerror or exc}; give another --store or change the rights") from exc
+    attributes = document.get("attributes")
+    value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(value, dict):
+        raise StoreError(f"{store} exists and is not a robozarr store, so it is left alone; give another --store")
+    if not overwrite:
+        state = "a store" if value.get("complete") is True else "an unfinished conversion"
+        raise StoreError(f"{store} holds {state} already; give another --store, or --overwrite to replace it")
+
+
+def _check_writable(store: Path) -> None:
+    parent = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise StoreError(f"{parent}: no folder that may be written to; give another --store or change the rights")
+
+
+def check_apart(sources: Sequence[Path], store: Path) -> None:
+    """Refuse sources inside the store, where replacing it would remove them; StoreError."""
+    for source in sources:
+        if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(store)):
+            raise StoreError(f"{store} is to become the store, but holds the source {source}; give another --store")
+
+
+def clear(store: Path, metadata: StoreMetadata) -> None:
+    """Remove what a store that is replaced holds, and nothing else; its root says "incomplete" from the first moment on."""
+    write_metadata(store, metadata)
+    for group in GROUPS:
+        if (store / group).exists():
+            shutil.rmtree(store / group)
+    remove_temporaries(store)
