@@ -26,6 +26,13 @@ TASKS_PER_WORKER = 4
 """Tasks that wait at a scheduler for each worker: enough to keep it busy, few enough for any number of tasks."""
 
 
+MALLOC = {
+    f"distributed.nanny.pre-spawn-environ.{name}": str(1 << 30) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
+}
+"""Dask sets glibc's trim threshold so low that every shard's buffers are mapped, faulted in and unmapped again. Kept between
+shards instead: raw 111 → 186 MB/s with one worker, 157 → 238 LZ4 with two, peak RSS below 150 MB (1.5 GB of source)."""
+
+
 class Executor(Protocol):
     """Runs one function over many tasks."""
 
@@ -80,12 +87,18 @@ def local_executor(n_workers: int) -> Iterator[Executor]:
     if n_workers == 0:
         yield _Inline()
         return
+    import dask
     from distributed import Client, LocalCluster
 
+    # What goes wrong reaches the user once, through a future. Dask's own account of workers that an interrupt ended may
+    # come after the cluster has closed, so the level is put back only if all went well.
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         # not under the working folder, and gone with the cluster
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True))
-        with _interrupts_held_back():
+        with _interrupts_held_back(), dask.config.set(MALLOC):
             cluster = LocalCluster(
                 n_workers=n_workers,
                 threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
@@ -93,12 +106,13 @@ def local_executor(n_workers: int) -> Iterator[Executor]:
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",  # any free port: several conversions may run at once
                 local_directory=scratch,
-                silence_logs=logging.CRITICAL,  # a task's exception reaches the user once, through its future
+                silence_logs=logging.CRITICAL,
                 memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
             )
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
         yield _Dask(client, n_workers)
+    logger.setLevel(level)
 
 
 @contextlib.contextmanager
