@@ -99,16 +99,22 @@ def local_executor(n_workers: int) -> Iterator[Executor]:
         # not under the working folder, and gone with the cluster
         scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True))
         with _interrupts_held_back(), dask.config.set(MALLOC):
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # any free port: several conversions may run at once
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
-                memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
-            )
+            try:
+                cluster = LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,  # h5py holds one global lock, and one thread keeps Blosc's bytes the same
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",  # any free port: several conversions may run at once
+                    local_directory=scratch,
+                    silence_logs=logging.CRITICAL,
+                    memory_limit=0,  # a task holds a shard, so a limit would only kill workers on small machines
+                )
+            except RuntimeError as exc:
+                raise RoboZarrError(
+                    f"worker processes do not start ({exc}); a script calls robozarr below `if __name__ == '__main__':`, "
+                    "because each worker imports it, and one read from standard input works with workers=0 only"
+                ) from exc
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster))
         yield _Dask(client, n_workers)
