@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from multiprocessing import resource_tracker
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from robozarr.schemas.errors import RoboZarrError
 
@@ -47,7 +47,7 @@ class _Inline:
 
 
 class _Dask:
-    def __init__(self, client: object, n_workers: int) -> None:
+    def __init__(self, client: Any, n_workers: int) -> None:
         self._client, self._n_workers = client, n_workers
 
     def run(self, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:
@@ -57,7 +57,7 @@ class _Dask:
         # as_completed yields futures in the order they end; a finished one makes room for the next task
         running = as_completed([])
         for task in islice(waiting, TASKS_PER_WORKER * self._n_workers):
-            running.add(client.submit(function, task, pure=False))  # type: ignore[attr-defined]
+            running.add(client.submit(function, task, pure=False))
         for future in running:
             try:
                 result = future.result()
@@ -68,7 +68,7 @@ class _Dask:
             future.release()
             yield result
             for task in islice(waiting, 1):
-                running.add(client.submit(function, task, pure=False))  # type: ignore[attr-defined]
+                running.add(client.submit(function, task, pure=False))
 
 
 def default_workers() -> int:

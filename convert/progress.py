@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 __all__ = ["LineProgress", "LiveProgress", "Progress", "SilentProgress", "progress_for"]
@@ -93,7 +93,7 @@ class LiveProgress:
             TimeRemainingColumn(elapsed_when_finished=True),
             console=console,
         )
-        self._task: int | None = None
+        self._task: TaskID | None = None
         self._n_bytes, self._began = 0, 0.0
 
     def __enter__(self) -> Self:
@@ -113,7 +113,7 @@ class LiveProgress:
         self._n_bytes += n_bytes
         speed = f"{self._n_bytes / 1e6 / max(time.monotonic() - self._began, 1e-9):,.0f} MB/s" if self._n_bytes else ""
         assert self._task is not None
-        self._progress.update(self._task, advance=n, speed=speed)  # type: ignore[arg-type]
+        self._progress.update(self._task, advance=n, speed=speed)
 
 
 def progress_for(stream: TextIO = sys.stderr) -> LineProgress | LiveProgress:
