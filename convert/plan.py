@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robozarr import __version__
 from robozarr.convert.types import Column, DemoScan, FileScan, Partition, Segment
 from robozarr.schemas.errors import PlanError, Problem, SourceError
-from robozarr.schemas.index import FlagRules, build_index
+from robozarr.schemas.index import FlagRules, StepFlag, build_index
 from robozarr.schemas.layout import ArrayLayout, Profile, is_frame
 from robozarr.schemas.source import INIT_STATE, MODEL_FILE, is_array_name, is_ragged, key_name, role_and_unit, source_names
 from robozarr.schemas.store import TASK_TEXTS, Key, NotStored, SourceEntry, StoreMetadata, array_layouts
@@ -272,7 +272,7 @@ def _tables(
     tables: dict[str, NDArray[Any]] = {
         "index/episode": episode,
         "index/step": step,
-        "index/flags": np.concatenate([demo.flags for demo in scans]) if scans else np.empty(0, np.uint8),
+        "index/flags": _flags(metadata, scans),
         "episodes/start": start,
         "episodes/length": lengths,
         "episodes/task": np.array([task_of[_task(files[number])] for number, _ in demos], np.int32),
@@ -297,6 +297,12 @@ def _tables(
         tables[f"{path}/offsets"] = _offsets([len(value) for value in encoded])
         tables[f"{path}/bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
     return tables
+
+
+def _flags(metadata: StoreMetadata, scans: list[DemoScan]) -> NDArray[np.uint8]:
+    """Flags of all steps. Where the demos have no joint key in common, none is called still (FORMAT.md, M12)."""
+    flags = np.concatenate([demo.flags for demo in scans]) if scans else np.empty(0, np.uint8)
+    return flags if metadata.joint_key is not None else flags & ~np.uint8(StepFlag.STILL)
 
 
 def _control_freq_of_task(files: Sequence[FileScan], task: tuple[str, ...]) -> float:

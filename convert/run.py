@@ -123,16 +123,17 @@ def convert(
     paths = find_sources([sources] if isinstance(sources, str | Path) else sources)
     check_apart(paths, store)
     n_workers = default_workers() if workers is None else workers
-    with local_executor(n_workers) as executor:
-        files = scan_sources(executor, paths, rules, selected, progress)
-        plan = make_plan(files, profile=profile, rules=rules, selected=selected)
-        stored_bytes = 0
-        if not dry_run:
-            try:
+    stored_bytes = 0
+    try:
+        with local_executor(n_workers) as executor:
+            files = scan_sources(executor, paths, rules, selected, progress)
+            plan = make_plan(files, profile=profile, rules=rules, selected=selected)
+            if not dry_run:
                 stored_bytes = _write_store(executor, store, plan, progress)
-            except KeyboardInterrupt:
-                remove_temporaries(store)
-                raise
+    except BaseException:  # an interrupt too; by now no worker is left that could begin another file
+        if not dry_run:
+            remove_temporaries(store)
+        raise
     metadata = plan.metadata
     return ConvertReport(
         store=str(store),

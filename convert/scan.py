@@ -158,9 +158,12 @@ class _Scan:
     ) -> DemoScan:
         source = self.source
         # evidence is taken from what the file holds, whether or not --keys keeps it
-        vectors = [
-            path for path, info in infos.items() if info.dtype and len(info.shape) == 2 and info.shape[0] == len(actions)
-        ]
+        steps = {
+            path: info
+            for path, info in infos.items()
+            if info.dtype and info.shape[:1] == actions.shape[:1] and 0 not in info.shape
+        }
+        vectors = [path for path, info in steps.items() if len(info.shape) == 2]
         joint_key = next((key for key in JOINT_KEYS if f"obs/{key}" in vectors), None)
         joints = None if joint_key is None else source.read(name, f"obs/{joint_key}")
         states = source.read(name, "states") if "states" in vectors else None
@@ -169,7 +172,7 @@ class _Scan:
         image_convention, evidence = detect_image_convention(convention, self.env_args, infos)
         attributes, lost = source.demo_attributes(name)
         self.not_stored.update((path, "an attribute of a type that text cannot hold") for path in lost)
-        rewards = source.read(name, "rewards") if infos.get("rewards") and infos["rewards"].dtype else None
+        rewards = source.read(name, "rewards") if "rewards" in steps else None
         model_file = source.text_attribute(name, MODEL_FILE) if source.is_bulk_attribute(name, MODEL_FILE) else b""
         init_state = source.float_attribute(name, INIT_STATE) if source.is_bulk_attribute(name, INIT_STATE) else np.empty(0)
         return DemoScan(

@@ -181,7 +181,6 @@ class SourceFile:
         item = self._demo(demo)[dataset]
         return self.read_rows(demo, dataset, 0, len(item))
 
-    @_names_damage
     def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows ``[start, stop)`` of a dataset, into `out` [stop - start, …] if given, in native byte order."""
         try:
@@ -190,7 +189,7 @@ class SourceFile:
                 out = np.empty((stop - start, *item.shape[1:]), item.dtype.newbyteorder("="))
             if out.size:
                 item.read_direct(out, np.s_[start:stop])
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError) as exc:
+        except DAMAGE as exc:
             raise self.error(
                 f"steps {start} to {stop} can be read",
                 _first_line(exc),

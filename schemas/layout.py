@@ -129,24 +129,13 @@ def layout_of_values(path: str, shape: tuple[int, ...], dtype: str, dims: tuple[
         most = ROWS_PER_CHUNK if len(shape) > 1 else TABLE_CHUNK_ROWS
         chunk_rows = _power_of_two_at_most(CHUNK_BYTES / row_bytes, 1, most)
         shard_rows = CHUNKS_PER_SHARD * chunk_rows
-    codec, level = PROFILES[profile]
-    return ArrayLayout(
-        path=path,
-        shape=shape,
-        dtype=dtype,
-        dims=dims,
-        chunk_rows=chunk_rows,
-        shard_rows=shard_rows,
-        codec=codec,
-        level=level,
-    )
+    return _layout(path, shape, dtype, dims, (chunk_rows, shard_rows), PROFILES[profile])
 
 
 def layout_of_table(
     path: str, shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], *, whole: bool = False
 ) -> ArrayLayout:
     """Layout of what the converter derives: index, tables, text, statistics (`whole`: one chunk for all rows)."""
-    codec, level = TABLE_CODEC
     row_bytes = max(1, np.dtype(dtype).itemsize * math.prod(shape[1:]))
     if whole:
         chunk_rows = shard_rows = max(1, shape[0])
@@ -154,13 +143,24 @@ def layout_of_table(
         most = TEXT_CHUNK_BYTES if dtype == "uint8" and len(shape) == 1 else TABLE_CHUNK_ROWS
         chunk_rows = _power_of_two_at_most(TEXT_CHUNK_BYTES / row_bytes, 1, most)
         shard_rows = CHUNKS_PER_SHARD * chunk_rows
+    return _layout(path, shape, dtype, dims, (chunk_rows, shard_rows), TABLE_CODEC)
+
+
+def _layout(
+    path: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    dims: tuple[str, ...],
+    rows: tuple[int, int],
+    codec: tuple[CodecName, int],
+) -> ArrayLayout:
     return ArrayLayout(
         path=path,
         shape=shape,
         dtype=dtype,
         dims=dims,
-        chunk_rows=chunk_rows,
-        shard_rows=shard_rows,
-        codec=codec,
-        level=level,
+        chunk_rows=rows[0],
+        shard_rows=rows[1],
+        codec=codec[0],
+        level=codec[1],
     )

@@ -14,7 +14,8 @@ import robozarr
 import synthetic
 from robozarr.convert import convert, verify
 from robozarr.convert.detect import detect_alignment
-from robozarr.schemas.index import Alignment
+from robozarr.schemas.errors import IncompleteStoreError, SourceError
+from robozarr.schemas.index import Alignment, StepFlag
 
 
 def write(path: Path, demos: list[dict[str, NDArray[Any]]]) -> Path:
@@ -77,3 +78,36 @@ def test_a_renamed_folder_of_sources_is_found_by_name_and_size(tmp_path: Path) -
     (tmp_path / "s").rename(tmp_path / "t")
     report = verify(tmp_path / "a.zarr", sources=tmp_path / "t", workers=0)
     assert [violation.text for violation in report.violations] == ["tasks/suite/bytes: not what the sources say"]
+
+
+def test_demos_without_a_joint_key_in_common_have_no_still_steps(tmp_path: Path) -> None:
+    synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(12,))
+    synthetic.write_libero(tmp_path / "s" / "b_demo.hdf5", lengths=(12,), drop_keys=("obs/joint_states",))
+    convert(tmp_path / "s", tmp_path / "a.zarr", workers=0, keys=["agentview_rgb"])
+    store = robozarr.open_store(tmp_path / "a.zarr")
+    assert store.metadata.joint_key is None
+    assert not (store.index.flags & StepFlag.STILL).any()
+    assert verify(tmp_path / "a.zarr", sources=tmp_path / "s", workers=0).ok
+
+
+@pytest.mark.parametrize("rewards", [np.float64(1), np.zeros((4, 0)), np.ones(3)])
+def test_evidence_is_taken_from_steps_only(tmp_path: Path, rewards: NDArray[Any]) -> None:
+    demo = {"actions": actions(4), "obs/joint_states": np.zeros((4, 0)), "states": np.zeros((4, 0)), "rewards": rewards}
+    source = write(tmp_path / "a.hdf5", [demo])
+    convert(source, tmp_path / "a.zarr", workers=0, keys=["actions"])
+    assert robozarr.open_store(tmp_path / "a.zarr").episodes.success.tolist() == [-1]
+
+
+def test_a_broken_gzip_chunk_stops_the_run_names_the_demo_and_leaves_no_temporary(tmp_path: Path) -> None:
+    source = synthetic.write_robomimic(tmp_path / "a.hdf5", size=20, next_obs=False)
+    with h5py.File(source) as file:
+        chunk = file["data/demo_1/obs/agentview_image"].id.get_chunk_info(0)
+    with source.open("r+b") as raw:
+        raw.seek(chunk.byte_offset)
+        raw.write(b"\xff" * min(16, chunk.size))
+    store = tmp_path / "a.zarr"
+    with pytest.raises(SourceError, match=r"a\.hdf5 · demo_1 · obs/agentview_image: steps 0 to \d+ can be read"):
+        convert(source, store, workers=2)
+    assert not list(store.rglob(".*robozarr-tmp"))
+    with pytest.raises(IncompleteStoreError, match="has not ended"):
+        robozarr.open_store(store)
