@@ -27,10 +27,11 @@ from robozarr.convert.executor import local_executor
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import SilentProgress
 from robozarr.convert.run import scan_sources
-from robozarr.convert.shard import decode_shard, encode_shard
+from robozarr.convert.shard import encode_shard
 from robozarr.convert.write import read_partition
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
+from robozarr.schemas.shard import decode_shard
 
 __all__ = ["Contender", "contenders", "plan_sources"]
 

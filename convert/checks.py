@@ -1,6 +1,6 @@
 """Owns the rules of FORMAT.md that hold between the tables of a store. Pure: tables in, broken rules out.
 
-What holds inside one shard is checked by ``convert.shard``; what holds against the sources by ``convert.compare``.
+What holds inside one shard is checked by ``schemas.shard``; what holds against the sources by ``convert.compare``.
 """
 
 from __future__ import annotations

@@ -13,10 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from robozarr.convert.checks import Violation, check_layout
-from robozarr.convert.read import read_array, read_document, read_layout
 from robozarr.convert.write import TEMPORARY
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.reading import read_array, read_document, read_layout
 from robozarr.schemas.store import StoreMetadata, array_layouts, fixed_layouts
 
 __all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]

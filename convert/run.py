@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robozarr.convert.executor import Executor, default_workers, local_executor
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import column_blocks, read_array, read_layout
+from robozarr.convert.read import column_blocks
 from robozarr.convert.scan import scan_file
 from robozarr.convert.source import find_sources
 from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
@@ -27,6 +27,7 @@ from robozarr.convert.types import FileScan
 from robozarr.convert.write import init_store, remove_temporaries, write_array, write_metadata, write_partition
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
+from robozarr.schemas.reading import read_array, read_layout
 from robozarr.schemas.store import EPISODE_STATISTICS, Key
 
 __all__ = ["ConvertReport", "convert", "key_statistics", "scan_sources"]

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from robozarr.convert.read import read_document
 from robozarr.convert.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import StoreError
+from robozarr.schemas.reading import read_document
 from robozarr.schemas.store import ATTRIBUTE, GROUPS, StoreMetadata
 
 __all__ = ["check_apart", "check_target", "clear"]

@@ -21,13 +21,13 @@ from robozarr.convert.executor import Executor, default_workers, local_executor
 from robozarr.convert.inventory import check_temporaries, is_table, read_layouts, read_tables
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import read_array, read_layout, read_metadata, read_shard
 from robozarr.convert.run import key_statistics, scan_sources
 from robozarr.convert.source import find_sources
 from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, store_statistics
 from robozarr.convert.types import Partition
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard
 from robozarr.schemas.store import Key, StoreMetadata
 
 __all__ = ["VerifyReport", "verify"]

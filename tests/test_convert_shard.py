@@ -19,9 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from robozarr.convert.shard import CRC_BYTES, decode_shard, encode_shard
+from robozarr.convert.shard import encode_shard
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout, CodecName
+from robozarr.schemas.shard import CRC_BYTES, decode_shard
 from robozarr.schemas.zarr_json import array_document, document_bytes
 
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]

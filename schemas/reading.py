@@ -1,0 +1,89 @@
+"""Owns reading documents and whole arrays of a store in a folder, with every check. Imports no Zarr library.
+
+For tables, statistics, low-dim keys and ``verify``: a missing shard is an error here, where Zarr libraries return zeros. Frames
+are read for training by ``loader.read``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.shard import decode_shard
+from robozarr.schemas.store import StoreMetadata
+from robozarr.schemas.zarr_json import parse_array_document
+
+__all__ = ["read_array", "read_document", "read_layout", "read_metadata", "read_shard"]
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The ``zarr.json`` in a folder.
+
+    Raises
+    ------
+    StoreError
+        If it is missing, or no JSON object.
+    """
+    file = path / "zarr.json"
+    try:
+        document = json.loads(file.read_bytes())
+    except FileNotFoundError as exc:
+        raise StoreError(f"{file}: missing; restore it from a copy, or convert again") from exc
+    except OSError as exc:
+        raise StoreError(f"{file}: cannot be read: {exc.strerror or exc}; check the path and the rights") from exc
+    except (ValueError, RecursionError) as exc:
+        raise StoreError(f"{file}: no JSON: {exc}; restore it from a copy, or convert again") from exc
+    if not isinstance(document, dict):
+        raise StoreError(f"{file}: a JSON object is expected, got {type(document).__name__}")
+    return document
+
+
+def read_metadata(store: Path, *, allow_incomplete: bool = False) -> StoreMetadata:
+    """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
+    if not (store / "zarr.json").exists():
+        advice = f"is this the path of a store? Make one with: robozarr convert SOURCE --store {store}"
+        raise StoreError(f"{store}/zarr.json: missing; {advice}")
+    document = read_document(store)
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
+        raise StoreError(f"{store}/zarr.json: not the root of a Zarr v3 group")
+    attributes = document.get("attributes")
+    return StoreMetadata.from_attributes(
+        attributes if isinstance(attributes, dict) else {}, str(store), allow_incomplete=allow_incomplete
+    )
+
+
+def read_layout(store: Path, path: str) -> ArrayLayout:
+    """The layout that an array's ``zarr.json`` states; StoreError if FORMAT.md does not allow it."""
+    return parse_array_document(path, read_document(store / path))
+
+
+def read_shard(store: Path, layout: ArrayLayout, shard: int) -> NDArray[Any]:
+    """The rows of one shard.
+
+    Raises
+    ------
+    CorruptChunkError
+        If the shard is missing, unreadable, or not what was written; the text names array, shard and chunk.
+    """
+    path = store / layout.shard_path(shard)
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise CorruptChunkError(
+            f"{layout.path} · shard {shard} ({layout.shard_path(shard)}): every expected shard exists and can be read; found "
+            f"{exc.strerror or exc} → restore the shard from a copy, or convert again",
+            "M7",
+        ) from exc
+    return decode_shard(data, layout, shard)
+
+
+def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:
+    """All rows of an array: for what is small."""
+    shards = [read_shard(store, layout, shard) for shard in range(layout.n_shards)]
+    return np.concatenate(shards) if shards else np.empty(layout.shape, layout.dtype)
