@@ -20,7 +20,7 @@ from robozarr.schemas.layout import PROFILES, ArrayLayout, is_frame
 from robozarr.schemas.source import RAGGED_KEYS, demo_number
 from robozarr.schemas.store import StoreMetadata
 
-__all__ = ["Violation", "check_flags", "check_layout", "check_statistics", "check_tables", "texts_of"]
+__all__ = ["Violation", "check_checksums", "check_flags", "check_layout", "check_statistics", "check_tables", "texts_of"]
 
 Tables = Mapping[str, NDArray[Any]]
 TOLERANCE = 1e-9
@@ -53,6 +53,16 @@ def check_layout(found: ArrayLayout, expected: ArrayLayout) -> Iterator[Violatio
             yield Violation(rule="M6", text=f"{found.path}: frames have one step a chunk, got {found.chunk_rows}")
     elif found.codec not in {codec for codec, _ in PROFILES.values()} | {expected.codec}:
         yield Violation(rule="M5", text=f"{found.path}: codec {found.codec} is not one of the format")
+
+
+def check_checksums(
+    name: str, stored: NDArray[np.uint32], found: NDArray[np.uint32], what: str, first: int
+) -> Iterator[Violation]:
+    """M21: the checksums of a key's steps or episodes, from number `first` on, against those of its data."""
+    if (bad := np.flatnonzero(stored != found)).size:
+        number = first + int(bad[0])
+        text = f"checksums/{name}: of {what} {number} the data has {found[bad[0]]:#010x}, got {stored[bad[0]]:#010x}"
+        yield Violation(rule="M21", text=f"{text} ({bad.size} differ): shards were mixed up, or the table is another store's")
 
 
 def texts_of(tables: Tables, path: str) -> list[bytes]:

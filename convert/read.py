@@ -1,4 +1,4 @@
-"""Owns reading a low-dim key back by blocks of its elements, for statistics over all steps. Imports no Zarr library."""
+"""Owns reading a low-dim key back as a whole: by blocks of its elements, and episode by episode. Imports no Zarr library."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.reading import read_shard
 
-__all__ = ["column_blocks"]
+__all__ = ["column_blocks", "episode_checksums"]
 
 COLUMN_BLOCK_BYTES = 128 * 2**20
 """Bytes of a low-dim key held at once."""
@@ -26,3 +27,18 @@ def column_blocks(store: Path, layout: ArrayLayout) -> Iterator[tuple[slice, NDA
         block = slice(start, min(n_elements, start + width))
         shards = (read_shard(store, layout, shard) for shard in range(layout.n_shards))
         yield block, np.concatenate([shard.reshape(len(shard), -1)[:, block] for shard in shards])
+
+
+def episode_checksums(store: Path, layout: ArrayLayout, lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """The crc32c of each episode's rows, little-endian and in C order: uint32 [n_episodes]."""
+    ends, episode, done = np.cumsum(lengths), 0, 0
+    sums = np.zeros(len(lengths), np.uint32)
+    for shard in range(layout.n_shards):
+        rows = read_shard(store, layout, shard)
+        start, stop = layout.rows_of_shard(shard)
+        while done < stop:
+            end = min(stop, int(ends[episode]))
+            part = np.ascontiguousarray(rows[done - start : end - start]).reshape(-1).view(np.uint8)
+            sums[episode] = google_crc32c.extend(int(sums[episode]), part)
+            done, episode = end, episode + (end == ends[episode])
+    return sums

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robozarr.convert.executor import Executor, default_workers, local_executor
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import column_blocks
+from robozarr.convert.read import column_blocks, episode_checksums
 from robozarr.convert.scan import scan_file
 from robozarr.convert.source import find_sources
 from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
@@ -172,12 +172,18 @@ def _write_store(executor: Executor, store: Path, plan: Plan, progress: Progress
     init_store(store, plan)
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     stored_bytes = 0
+    frames = [f"steps/{key.name}" for key in plan.metadata.keys if key.frame]
     moments = {f"steps/{key.name}": MomentsOfKey(key) for key in plan.metadata.keys if key.frame}
+    checksums = {path: np.empty(plan.metadata.n_steps, np.uint32) for path in frames}
     for result in executor.run(partial(write_partition, str(store)), plan.partitions()):
         stored_bytes += result.stored_bytes
         if result.moments is not None:
             moments[result.path].add(result.shard, result.moments)
+        if result.checksums is not None:
+            checksums[result.path][slice(*plan.layouts[result.path].rows_of_shard(result.shard))] = result.checksums
         progress.advance(1, result.n_bytes)
+    for path, values in checksums.items():
+        write_array(store, plan.layouts[path.replace("steps", "checksums", 1)], values)
     _write_statistics(executor, store, plan, moments, progress)
     write_metadata(store, plan.metadata.completed())
     return stored_bytes
@@ -197,8 +203,9 @@ def _write_statistics(
         _write_key_statistics(store, plan, key, table, whole)
         progress.advance()
     low_dim = [key for key in keys if not key.frame]
-    for name, table, whole in executor.run(partial(key_statistics, str(store)), low_dim):
+    for name, table, whole, checksums in executor.run(partial(key_statistics, str(store)), low_dim):
         _write_key_statistics(store, plan, plan.metadata.key(name), table, whole)
+        write_array(store, plan.layouts[f"checksums/{name}"], checksums)
         progress.advance()
 
 
@@ -207,8 +214,8 @@ def _write_key_statistics(store: Path, plan: Plan, key: Key, table: NDArray[np.f
     write_array(store, plan.layouts[f"stats/{key.name}"], whole)
 
 
-def key_statistics(store: str, key: Key) -> tuple[str, NDArray[np.float64], NDArray[np.float64]]:
-    """Statistics of a low-dim key, read back from the store: its name, per episode, and whole. Runs in a worker."""
+def key_statistics(store: str, key: Key) -> tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
+    """Statistics of a low-dim key, read back from the store: its name, per episode, whole, and checksums. Runs in a worker."""
     root = Path(store)
     lengths = read_array(root, read_layout(root, "episodes/length"))
     layout = read_layout(root, f"steps/{key.name}")
@@ -221,4 +228,4 @@ def key_statistics(store: str, key: Key) -> tuple[str, NDArray[np.float64], NDAr
             quantiles[:, block] = np.quantile(values.astype(np.float64, copy=False), QUANTILES, axis=0)
     table = table.reshape(len(lengths), len(EPISODE_STATISTICS), *key.shape)
     whole = store_statistics(key, table, lengths, histogram=None, quantiles=quantiles.reshape(len(QUANTILES), *key.shape))
-    return key.name, table, whole
+    return key.name, table, whole, episode_checksums(root, layout, lengths)

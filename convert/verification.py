@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.convert.checks import Violation, check_flags, check_statistics, check_tables
+from robozarr.convert.checks import Violation, check_checksums, check_flags, check_statistics, check_tables
 from robozarr.convert.compare import compare_plan, compare_rows, match_sources
 from robozarr.convert.executor import Executor, default_workers, local_executor
 from robozarr.convert.inventory import check_temporaries, is_table, read_layouts, read_tables
@@ -27,7 +27,8 @@ from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, st
 from robozarr.convert.types import Partition
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard
+from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard_bytes
+from robozarr.schemas.shard import chunk_checksums, decode_shard
 from robozarr.schemas.store import Key, StoreMetadata
 
 __all__ = ["VerifyReport", "verify"]
@@ -80,6 +81,7 @@ class _ShardResult:
     n_bytes: int
     violations: tuple[Violation, ...]
     moments: FrameMoments | None
+    checksums: NDArray[np.uint32] | None
 
 
 def verify(
@@ -157,6 +159,10 @@ def verify(
             violations += result.violations
             if result.moments is not None:
                 moments[result.path].add(result.shard, result.moments)
+            if result.checksums is not None:
+                rows = slice(*layouts[result.path].rows_of_shard(result.shard))
+                name = result.path.removeprefix("steps/")
+                violations += check_checksums(name, tables[f"checksums/{name}"][rows], result.checksums, "step", rows.start)
             progress.advance(1, result.n_bytes)
         if not violations:
             violations += _check_values(executor, root, metadata, tables, moments, progress)
@@ -202,19 +208,28 @@ def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tu
 def _check_shard(root: str, task: _ShardTask) -> _ShardResult:
     """Read one shard back. Runs in a worker."""
     violations: list[Violation] = []
-    moments = None
+    moments = checksums = None
     n_bytes = 0
     try:
-        rows = read_shard(Path(root), task.layout, task.shard)
+        data = read_shard_bytes(Path(root), task.layout, task.shard)
+        rows = decode_shard(data, task.layout, task.shard)
     except CorruptChunkError as exc:
         violations.append(Violation(rule=exc.rule, text=str(exc)))
     else:
         n_bytes = rows.nbytes
         if task.key is not None:
+            checksums = chunk_checksums(data, task.layout, task.shard)
             moments = frame_moments(rows, task.runs, task.key)
         if task.source is not None:
             violations += compare_rows(rows, task.source)
-    return _ShardResult(path=task.layout.path, shard=task.shard, n_bytes=n_bytes, violations=tuple(violations), moments=moments)
+    return _ShardResult(
+        path=task.layout.path,
+        shard=task.shard,
+        n_bytes=n_bytes,
+        violations=tuple(violations),
+        moments=moments,
+        checksums=checksums,
+    )
 
 
 def _check_values(
@@ -243,8 +258,11 @@ def _check_values(
         whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
         yield from _compare_statistics(tables, key.name, table, whole)
         progress.advance()
-    for name, table, whole in executor.run(partial(key_statistics, str(root)), [key for key in keys if not key.frame]):
+    for name, table, whole, checksums in executor.run(
+        partial(key_statistics, str(root)), [key for key in keys if not key.frame]
+    ):
         yield from _compare_statistics(tables, name, table, whole)
+        yield from check_checksums(name, tables[f"checksums/{name}"], checksums, "episode", 0)
         progress.advance()
 
 

@@ -22,6 +22,7 @@ from robozarr.convert.stats import FrameMoments, frame_moments
 from robozarr.convert.types import Partition
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.shard import chunk_checksums
 from robozarr.schemas.store import ATTRIBUTE, StoreMetadata
 from robozarr.schemas.zarr_json import array_document, document_bytes, group_document
 
@@ -44,6 +45,8 @@ class PartitionResult:
     """Size of the shard on disk."""
     moments: FrameMoments | None
     """Its share of the key's statistics, for frames."""
+    checksums: NDArray[np.uint32] | None
+    """What its chunks end in, for frames."""
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -116,9 +119,14 @@ def write_partition(store: str, partition: Partition) -> PartitionResult:
     rows = read_partition(partition)
     data = encode_shard(rows, partition.layout)
     _write_shard(Path(store), partition.layout, partition.shard, data)
-    moments = partition_moments(partition, rows)
+    frames = partition.key is not None and partition.key.frame
     return PartitionResult(
-        path=partition.layout.path, shard=partition.shard, n_bytes=rows.nbytes, stored_bytes=len(data), moments=moments
+        path=partition.layout.path,
+        shard=partition.shard,
+        n_bytes=rows.nbytes,
+        stored_bytes=len(data),
+        moments=partition_moments(partition, rows),
+        checksums=chunk_checksums(data, partition.layout, partition.shard) if frames else None,
     )
 
 

@@ -1,14 +1,15 @@
-"""Owns opening a store: typed access to its attributes, index, tables, statistics and arrays, through plain zarr.
+"""Owns opening a store: typed access to its attributes, index, tables, statistics and arrays.
 
-Everything is read when it is first asked for; pictures are read by whoever slices ``Store.array``. Imports no torch.
+Everything is read when it is first asked for, with every check of FORMAT.md; ``Store.array`` is plain zarr, for whoever likes
+to slice. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import zarr
 from numpy.typing import NDArray
 
 from robozarr.schemas.errors import StoreError
-from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.reading import read_array, read_layout, read_shard
+from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
 
 __all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
 
@@ -82,6 +85,8 @@ class Ragged:
 
     values: zarr.Array[Any]
     offsets: NDArray[np.int64]
+    read: Callable[[int, int], NDArray[Any]]
+    """Values from one offset to another, checked."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -90,7 +95,7 @@ class Ragged:
         if not -len(self) <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
         row %= len(self)
-        return np.asarray(self.values[int(self.offsets[row]) : int(self.offsets[row + 1])])
+        return self.read(int(self.offsets[row]), int(self.offsets[row + 1]))
 
 
 class Store:
@@ -103,6 +108,9 @@ class Store:
         self.path = path
         self.group = group
         self.metadata = metadata
+
+    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
+        return open_store, (self.path,)  # another process opens it again: nothing that was read travels along
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -149,7 +157,8 @@ class Store:
         """
         if not self.metadata.key(name).ragged:
             raise StoreError(f"key {name!r} is not ragged; use store.array({name!r})")
-        return Ragged(self._array(f"ragged/{name}/values"), self._read(f"ragged/{name}/offsets"))
+        values = f"ragged/{name}/values"
+        return Ragged(self._array(values), self._read(f"ragged/{name}/offsets"), partial(self._rows, values))
 
     @cached_property
     def index(self) -> StepIndex:
@@ -186,6 +195,10 @@ class Store:
         table = self._read(f"episodes/stats/{name}")
         return {statistic: table[:, number] for number, statistic in enumerate(EPISODE_STATISTICS)}
 
+    def checksums(self, name: str) -> NDArray[np.uint32]:
+        """What data must have (FORMAT.md, M21): uint32, one a step of a frame key, one an episode of any other."""
+        return self._read(f"checksums/{name}")
+
     def model_file(self, episode: int) -> str:
         """The simulator's XML of an episode; "" where the source has none."""
         return self._text("episodes/model_file", episode)
@@ -215,8 +228,39 @@ class Store:
             raise StoreError(f"{self.path}: {path} must be an array; run: robozarr verify {self.path}")
         return array
 
+    def layout(self, path: str) -> ArrayLayout:
+        """How an array lies on disk.
+
+        Raises
+        ------
+        StoreError
+            If its ``zarr.json`` is missing, says what FORMAT.md does not allow, or disagrees with the store's attributes.
+        """
+        layout, expected = read_layout(Path(self.path), path), self._expected.get(path)
+        got = (layout.shape, layout.dtype)
+        if expected is not None and got != (expected.shape, expected.dtype):
+            raise StoreError(
+                f"{self.path}/{path}: {expected.dtype} {list(expected.shape)}, by the store's attributes; found {layout.dtype} "
+                f"{list(layout.shape)} → run: robozarr verify {self.path}, then convert again"
+            )
+        return layout
+
+    @cached_property
+    def _expected(self) -> dict[str, ArrayLayout]:
+        return {layout.path: layout for layout in fixed_layouts(self.metadata)}
+
     def _read(self, path: str) -> NDArray[Any]:
-        return np.asarray(self._array(path)[...])
+        return read_array(Path(self.path), self.layout(path))
+
+    def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows of an array, by way of the shards that they lie in."""
+        layout = self.layout(path)
+        if start >= stop:
+            return np.empty((0, *layout.shape[1:]), layout.dtype)
+        first, last = start // layout.shard_rows, (stop - 1) // layout.shard_rows
+        shards = [read_shard(Path(self.path), layout, shard) for shard in range(first, last + 1)]
+        at = first * layout.shard_rows
+        return np.concatenate(shards)[start - at : stop - at]
 
     def _texts(self, path: str) -> tuple[str, ...]:
         offsets, data = self._read(f"{path}/offsets").tolist(), self._read(f"{path}/bytes").tobytes()
@@ -226,8 +270,8 @@ class Store:
         return bytes(self._between(path, "bytes", row)).decode("utf-8", "replace")
 
     def _between(self, path: str, what: str, row: int) -> NDArray[Any]:
-        start, stop = (int(offset) for offset in np.asarray(self._array(f"{path}/offsets")[row : row + 2]))
-        return np.asarray(self._array(f"{path}/{what}")[start:stop])
+        start, stop = self._rows(f"{path}/offsets", row, row + 2).tolist()
+        return self._rows(f"{path}/{what}", start, stop)
 
 
 def open_store(path: str | Path) -> Store:

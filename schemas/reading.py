@@ -19,7 +19,7 @@ from robozarr.schemas.shard import decode_shard
 from robozarr.schemas.store import StoreMetadata
 from robozarr.schemas.zarr_json import parse_array_document
 
-__all__ = ["read_array", "read_document", "read_layout", "read_metadata", "read_shard"]
+__all__ = ["read_array", "read_document", "read_layout", "read_metadata", "read_shard", "read_shard_bytes"]
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -71,16 +71,19 @@ def read_shard(store: Path, layout: ArrayLayout, shard: int) -> NDArray[Any]:
     CorruptChunkError
         If the shard is missing, unreadable, or not what was written; the text names array, shard and chunk.
     """
-    path = store / layout.shard_path(shard)
+    return decode_shard(read_shard_bytes(store, layout, shard), layout, shard)
+
+
+def read_shard_bytes(store: Path, layout: ArrayLayout, shard: int) -> bytes:
+    """The bytes of one shard; CorruptChunkError if it is missing or unreadable."""
     try:
-        data = path.read_bytes()
+        return (store / layout.shard_path(shard)).read_bytes()
     except OSError as exc:
         raise CorruptChunkError(
             f"{layout.path} · shard {shard} ({layout.shard_path(shard)}): every expected shard exists and can be read; found "
             f"{exc.strerror or exc} → restore the shard from a copy, or convert again",
             "M7",
         ) from exc
-    return decode_shard(data, layout, shard)
 
 
 def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:

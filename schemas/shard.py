@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
 
-__all__ = ["ABSENT", "CRC_BYTES", "corrupt_chunk", "decode_shard"]
+__all__ = ["ABSENT", "CRC_BYTES", "chunk_checksums", "corrupt_chunk", "decode_chunk", "decode_shard", "read_index"]
 
 CRC_BYTES: Final = 4
 ABSENT: Final = 2**64 - 1
@@ -35,39 +35,25 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> N
         If anything is not as it was written: sizes, order, checksums, padding. The text names array, shard and chunk.
     """
     start, stop = layout.rows_of_shard(shard)
-    n_chunks = -(-(stop - start) // layout.chunk_rows)
-    index = _read_index(data, layout, shard, n_chunks)
-    n_rows = n_chunks * layout.chunk_rows
-    out = np.empty((n_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
-    buffer = np.frombuffer(data, np.uint8)
-    at = 0
-    for chunk in range(n_chunks):
-        offset, length = int(index[chunk, 0]), int(index[chunk, 1])
-        if offset != at or length <= CRC_BYTES or offset + length > len(data) - index.nbytes - CRC_BYTES:
-            raise corrupt_chunk(
-                "M8", layout, shard, chunk, "the index's ranges follow each other from byte 0", f"{offset} + {length}"
-            )
-        encoded = buffer[offset : offset + length - CRC_BYTES]
-        stored = struct.unpack_from("<I", data, offset + length - CRC_BYTES)[0]
-        if stored != google_crc32c.value(encoded):
-            raise corrupt_chunk("M9", layout, shard, chunk, "the chunk agrees with its crc32c", "other bytes than were written")
-        rows = out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
-        try:
-            _decompress(encoded, rows, layout)
-        except (RuntimeError, ValueError, MemoryError) as exc:  # MemoryError: a frame that states any size it likes
-            raise corrupt_chunk("M10", layout, shard, chunk, f"the chunk decodes to {rows.nbytes} bytes", str(exc)) from exc
-        at = offset + length
-    if at + index.nbytes + CRC_BYTES != len(data):
-        raise corrupt_chunk(
-            "M8", layout, shard, n_chunks - 1, "nothing lies between the last chunk and the index", f"{len(data)} bytes"
-        )
+    index = read_index(data, layout, shard)
+    out = np.empty((len(index) * layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
+    for chunk in range(len(index)):
+        decode_chunk(data, index, layout, shard, chunk, out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows])
     if out[stop - start :].any():
-        raise corrupt_chunk("M10", layout, shard, n_chunks - 1, "rows behind the last are zero", "other values")
+        raise corrupt_chunk("M10", layout, shard, len(index) - 1, "rows behind the last are zero", "other values")
     return out[: stop - start]
 
 
-def _read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int, n_chunks: int) -> NDArray[np.uint64]:
-    n_bytes = layout.chunks_per_shard * 16
+def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
+    """Where the chunks of a shard lie: uint64 [n_chunks, 2], offset and length, checksum included.
+
+    Raises
+    ------
+    CorruptChunkError
+        If the index is damaged, or the chunks do not stand end to end from byte 0 to the index.
+    """
+    start, stop = layout.rows_of_shard(shard)
+    n_chunks, n_bytes = -(-(stop - start) // layout.chunk_rows), layout.chunks_per_shard * 16
     if len(data) < n_bytes + CRC_BYTES:
         raise corrupt_chunk(
             "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes"
@@ -78,7 +64,53 @@ def _read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int, n_chu
     index = np.frombuffer(tail, "<u8").reshape(-1, 2)
     if (index[n_chunks:] != ABSENT).any():
         raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row are absent", "a byte range")
-    return index
+    at, end = 0, len(data) - n_bytes - CRC_BYTES
+    for chunk, (offset, length) in enumerate(index[:n_chunks].tolist()):
+        if offset != at or length <= CRC_BYTES or offset + length > end:
+            rule = "the index's ranges follow each other from byte 0"
+            raise corrupt_chunk("M8", layout, shard, chunk, rule, f"{offset} + {length}")
+        at = offset + length
+    if at != end:
+        rule = "nothing lies between the last chunk and the index"
+        raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{len(data)} bytes")
+    return index[:n_chunks]
+
+
+def chunk_checksums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint32]:
+    """What each chunk of a shard ends in: uint32 [n_chunks]; raises as `read_index` does."""
+    ends = read_index(data, layout, shard).sum(axis=1).astype(np.int64)
+    tails = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(-CRC_BYTES, 0)]
+    sums: NDArray[np.uint32] = tails.view("<u4").astype(np.uint32).reshape(-1)
+    return sums
+
+
+def decode_chunk(
+    data: bytes | memoryview,
+    index: NDArray[np.uint64],
+    layout: ArrayLayout,
+    shard: int,
+    chunk: int,
+    rows: NDArray[Any],
+    *,
+    within: str = "",
+) -> None:
+    """Decode one chunk of a shard into `rows` [chunk_rows, …]; `within` as in `corrupt_chunk`.
+
+    Raises
+    ------
+    CorruptChunkError
+        If its checksum or its size is another.
+    """
+    offset, length = index[chunk].tolist()
+    encoded = np.frombuffer(data, np.uint8, length - CRC_BYTES, offset)
+    if struct.unpack_from("<I", data, offset + length - CRC_BYTES)[0] != google_crc32c.value(encoded):
+        rule = "the chunk agrees with its crc32c"
+        raise corrupt_chunk("M9", layout, shard, chunk, rule, "other bytes than were written", within=within)
+    try:
+        _decompress(encoded, rows, layout)
+    except (RuntimeError, ValueError, MemoryError) as exc:  # MemoryError: a frame that states any size it likes
+        rule = f"the chunk decodes to {rows.nbytes} bytes"
+        raise corrupt_chunk("M10", layout, shard, chunk, rule, str(exc), within=within) from exc
 
 
 def _decompress(encoded: NDArray[np.uint8], rows: NDArray[Any], layout: ArrayLayout) -> None:

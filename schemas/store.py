@@ -31,7 +31,7 @@ FORMAT_VERSION: Final = 1
 ATTRIBUTE: Final = "robozarr"
 """Name of the root group's attribute that holds everything below."""
 
-GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms")
+GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms", "checksums")
 """Every group below the root."""
 EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
 STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
@@ -341,6 +341,8 @@ def _layouts_of_key(key: Key, metadata: StoreMetadata) -> list[ArrayLayout]:
             whole=True,
         ),
     ]
+    n_checksums, dim = (n_steps, "step") if key.frame else (n_episodes, "episode")
+    layouts.append(layout_of_table(f"checksums/{name}", (n_checksums,), "uint32", (dim,)))
     if key.frame:
         shape, dims = (*key.channel_shape, key.histogram_bins), (*key.channel_dims, f"{name}_bin")
         layouts.append(layout_of_table(f"histograms/{name}", shape, "int64", dims, whole=True))

@@ -173,6 +173,17 @@ def add(path: str, data: bytes = b"left") -> Break:
     return broken
 
 
+def exchange(first: str, second: str) -> Break:
+    """Let two files change places."""
+
+    def broken(store: Path) -> None:
+        a, b = (store / first).read_bytes(), (store / second).read_bytes()
+        replace(store / first, b)
+        replace(store / second, a)
+
+    return broken
+
+
 def both(*breaks: Break) -> Break:
     def broken(store: Path) -> None:
         for one in breaks:

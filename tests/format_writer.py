@@ -6,7 +6,7 @@ It must not import robozarr: it is the proof that the document is enough. `array
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -130,18 +130,28 @@ def statistics(key: Key) -> Iterator[tuple[str, Array, Names]]:
     yield f"stats/{key.name}", whole, ("statistic", *names)
 
 
+def checksums(key: Key, chunk_checksum: Callable[[Array], int]) -> tuple[str, Array, Names]:
+    """M21 of a key."""
+    if key.frame:
+        return f"checksums/{key.name}", np.array([chunk_checksum(x) for x in key.steps], np.uint32), ("step",)
+    sums = [google_crc32c.value(key.steps[rows].tobytes()) for rows in episodes()]
+    return f"checksums/{key.name}", np.array(sums, np.uint32), ("episode",)
+
+
 def text(path: str, entries: list[bytes]) -> Iterator[tuple[str, Array, Names]]:
     edges = np.concatenate([[0], np.cumsum([len(e) for e in entries])]).astype(np.int64)
     yield f"{path}/offsets", edges, (path.split("/")[0] + "_edge",)
     yield f"{path}/bytes", np.frombuffer(b"".join(entries), np.uint8), (path.replace("/", "_") + "_byte",)
 
 
-def arrays() -> Iterator[tuple[str, Array, Names]]:
-    """Every array of M3 as path, values, dimension names."""
+def arrays(profile: str = "fast") -> Iterator[tuple[str, Array, Names]]:
+    """Every array of M3 as path, values, dimension names; the profile's encoding decides the checksums of frames."""
     by_name = {key.name: key for key in keys()}
     for key in by_name.values():
         yield f"steps/{key.name}", key.steps, ("step", *key.step_names)
         yield from statistics(key)
+        codec = profile_codec(f"steps/{key.name}", profile)
+        yield checksums(key, lambda frame, codec=codec: google_crc32c.value(compress(frame, codec)))  # type: ignore[misc]
     rng = np.random.default_rng(8)
     widths = np.repeat((12, 12, 15), LENGTHS)
     yield "ragged/states/offsets", np.concatenate([[0], np.cumsum(widths)]).astype(np.int64), ("step_edge",)
@@ -219,8 +229,12 @@ def sizes(path: str, n_rows: int) -> tuple[int, int]:
 def write_with_zarr(folder: Path, profile: str) -> None:
     group = zarr.create_group(folder, zarr_format=3)
     with zarr.config.set({"array.write_empty_chunks": True}):
-        for path, values, names in arrays():
+        frames = [key.name for key in keys() if key.frame]
+        for path, values, names in sorted(arrays(), key=lambda array: array[0], reverse=True):  # steps before checksums
             chunk, shard = sizes(path, len(values))
+            if path.startswith("checksums/") and path.split("/")[1] in frames:
+                frame = path.replace("checksums", "steps")
+                values = chunk_ends(folder / frame, len(values), sizes(frame, len(values))[1])
             shuffle: Literal["noshuffle", "shuffle"] = "noshuffle" if values.itemsize == 1 else "shuffle"
             packers: dict[str | None, list[BytesBytesCodec]] = {
                 None: [],
@@ -239,6 +253,17 @@ def write_with_zarr(folder: Path, profile: str) -> None:
 
 def with_crc(data: bytes) -> bytes:
     return data + struct.pack("<I", google_crc32c.value(data))
+
+
+def chunk_ends(array: Path, n: int, n_entries: int) -> Array:
+    """What the one-step chunks of an array end in, read off its shards."""
+    ends: list[bytes] = []
+    for shard in range(-(-n // n_entries)):
+        (file,) = [file for file in (array / "c" / str(shard)).rglob("*") if file.is_file()]
+        data = file.read_bytes()
+        index = np.frombuffer(data[-16 * n_entries - 4 : -4], "<u8").reshape(-1, 2)[: n - shard * n_entries]
+        ends += [data[at + size - 4 : at + size] for at, size in index.tolist()]
+    return np.frombuffer(b"".join(ends), "<u4")
 
 
 def compress(chunk: Array, codec: str | None) -> bytes:
@@ -292,7 +317,7 @@ def write_array(folder: Path, path: str, values: Array, names: Names, sizes: tup
 
 def write_by_hand(folder: Path, profile: str) -> None:
     group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-    for path, values, names in arrays():
+    for path, values, names in arrays(profile):
         write_array(folder, path, values, names, sizes(path, len(values)), profile_codec(path, profile))
         for above in Path(path).parents[:-1]:
             (folder / above / "zarr.json").write_text(json.dumps(group))

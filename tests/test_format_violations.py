@@ -23,6 +23,7 @@ from format_breaks import (
     assign,
     blosc,
     both,
+    exchange,
     flip,
     gap,
     inner,
@@ -143,6 +144,9 @@ SHARDS = [
     Case("M10", "a chunk too long", reshard(SHARD, last_chunk(blosc(217))), "chunk 3 .*decodes to 216 bytes; found 217"),
     Case("M10", "no Blosc", reshard(SHARD, last_chunk(bytes(99))), "shard 1 .* chunk 3 .*decodes to 216 bytes"),
     Case("M10", "cut Blosc", reshard(SHARD, last_chunk(blosc(216)[:-5])), "shard 1 .* chunk 3 .*decodes to 216 bytes"),
+    Case("M21", "mixed up frames", exchange(f"{RGB}/c/0/0/0/0", f"{RGB}/c/2/0/0/0"), "checksums/agentview_rgb: of step 0 "),
+    Case("M21", "another frame's checksum", put("checksums/agentview_depth", 7, 7), "agentview_depth: of step 7 .*1 differ"),
+    Case("M21", "another episode's rows", put("checksums/actions", 2, 7), "checksums/actions: of episode 2 the data has"),
     Case("M20", "left in an array", add("index/step/c/.0.a1.robozarr-tmp"), r"index/step/c/\.0\.a1\.robozarr-tmp: left"),
     Case("M20", "left in the root", add(".zarr.json.a1.robozarr-tmp"), r"\.zarr\.json\.a1\.robozarr-tmp: left behind"),
 ]  # fmt: skip

@@ -1,0 +1,110 @@
+"""Owns what compiled code is made with: the compiler's settings, and the C functions that it calls. Imports no zarr, no torch.
+
+Libraries are loaded and their functions declared by name. Numba can cache machine code that calls declared functions, but none
+that holds a pointer; so a second start does not compile anew.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import blosc2
+import google_crc32c
+import numba
+from llvmlite import binding
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+__all__ = [
+    "address",
+    "blosc_decode",
+    "compiled",
+    "crc32c",
+    "free_context",
+    "make_context",
+    "memcpy",
+    "memset",
+    "posix_close",
+    "posix_fadvise",
+    "posix_lseek",
+    "posix_open",
+    "posix_pread",
+    "posix_preadv",
+    "posix_preadv2",
+]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """Compile without the GIL, and keep the machine code between runs where there is a place that can be written to."""
+    try:
+        return cast(Function, numba.njit(nogil=True, cache=True)(function))
+    except RuntimeError:  # a read-only home and installation: compiled anew in every process
+        return cast(Function, numba.njit(nogil=True)(function))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def address(typingctx: Any, number: Any) -> Any:
+    """An address as the pointer that C functions take. In compiled code only."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+def _library(package: Any, pattern: str) -> str:
+    """Path of the shared library that a wheel carries, loaded."""
+    folder = Path(package.__file__).parent
+    for place in (folder / "lib", folder.parent / f"{folder.name}.libs", folder):
+        for path in sorted(place.glob(pattern)):
+            binding.load_library_permanently(str(path))
+            return str(path)
+    raise ImportError(f"{package.__name__} carries no {pattern}: install its wheel, with: pip install 'robozarr[train]'")
+
+
+_blosc2_path = _library(blosc2, "libblosc2.so*")
+_library(google_crc32c, "libcrc32c*.so*")
+
+_ptr, _i32, _i64, _size = types.voidptr, types.int32, types.int64, types.size_t
+posix_open = types.ExternalFunction("open", _i32(_ptr, _i32))
+posix_close = types.ExternalFunction("close", _i32(_i32))
+posix_lseek = types.ExternalFunction("lseek", _i64(_i32, _i64, _i32))
+posix_pread = types.ExternalFunction("pread", _i64(_i32, _ptr, _size, _i64))
+posix_preadv = types.ExternalFunction("preadv", _i64(_i32, _ptr, _i32, _i64))
+posix_preadv2 = types.ExternalFunction("preadv2", _i64(_i32, _ptr, _i32, _i64, _i32))
+posix_fadvise = types.ExternalFunction("posix_fadvise", _i32(_i32, _i64, _i64, _i32))
+memcpy = types.ExternalFunction("memcpy", _ptr(_ptr, _ptr, _size))
+memset = types.ExternalFunction("memset", _ptr(_ptr, _i32, _size))
+crc32c = types.ExternalFunction("crc32c_value", types.uint32(_ptr, _size))
+blosc_decode = types.ExternalFunction("blosc2_decompress_ctx", _i32(_ptr, _ptr, _i32, _ptr, _i32))
+
+
+class _DecodeParameters(ctypes.Structure):
+    """blosc2_dparams of c-blosc2."""
+
+    _fields_ = (
+        ("nthreads", ctypes.c_int), ("schunk", ctypes.c_void_p), ("postfilter", ctypes.c_void_p),
+        ("postparams", ctypes.c_void_p), ("typesize", ctypes.c_int32),
+    )  # fmt: skip
+
+
+_blosc2 = ctypes.CDLL(_blosc2_path)
+_blosc2.blosc2_init()
+_blosc2.blosc2_create_dctx.restype, _blosc2.blosc2_create_dctx.argtypes = ctypes.c_void_p, [_DecodeParameters]
+_blosc2.blosc2_free_ctx.restype, _blosc2.blosc2_free_ctx.argtypes = None, [ctypes.c_void_p]
+
+
+def make_context() -> int:
+    """A Blosc context for one thread, which starts no threads; to be given to `free_context`."""
+    return int(_blosc2.blosc2_create_dctx(_DecodeParameters(1, None, None, None, 1)))
+
+
+def free_context(context: int) -> None:
+    """Free what `make_context` made."""
+    _blosc2.blosc2_free_ctx(context)

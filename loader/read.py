@@ -1,0 +1,298 @@
+"""Owns reading rows of a store into a caller's buffer: the only reader of frames. Imports no torch.
+
+A key is read in one of three ways. Low-dim keys, and frames if asked for, lie in memory that processes share. Frames are read
+chunk by chunk by compiled code. Frames in a codec that this code does not know are read by zarr, with a warning.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from multiprocessing import context
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.kernel import (
+    FOREIGN,
+    OK,
+    Scratch,
+    Shards,
+    Wanted,
+    copy_rows,
+    first_other,
+    group_rows,
+    prepare_shards,
+    read_chunks,
+)
+from robozarr.loader.memory import SharedArrays
+from robozarr.loader.store import Store
+from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.reading import read_shard
+from robozarr.schemas.shard import corrupt_chunk, decode_chunk, read_index
+from robozarr.schemas.store import Key
+
+__all__ = ["Reader"]
+
+I64: TypeAlias = NDArray[np.int64]
+U8: TypeAlias = NDArray[np.uint8]
+
+BLOCK: Final = 1024
+"""Frames put into memory by one call."""
+OPEN_FILES_SHARE: Final = 4
+"""Shards kept open, at most: this part of the files that the process may open. Others are opened for each use."""
+
+
+class KeyReader(Protocol):
+    """One way to read a key."""
+
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
+        """Put rows into a batch.
+
+        Parameters
+        ----------
+        rows : int64 [b, n_offsets]
+            Inside the key; -1: zeros.
+        at : int64 [b]
+            Where in the batch each window goes.
+        out : uint8 [batch, n_offsets, row_bytes], written
+        scratch : Scratch
+            The thread's.
+        part : (i, n)
+            Do the i-th of n parts of the work, that together are all of it.
+        """
+        ...
+
+
+class MemoryReader:
+    """Rows of a key that lies in memory."""
+
+    def __init__(self, column: NDArray[Any]) -> None:
+        self._column = column.reshape(len(column), -1).view(np.uint8)
+
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
+        """As ``KeyReader.read``."""
+        low, high = _part(len(rows), part)
+        copy_rows(self._column, rows[low:high], at[low:high], out)
+
+
+class FrameReader:
+    """Rows of a key whose chunks are rows, by compiled code."""
+
+    def __init__(self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64) -> None:
+        self._store, self._layout, self._free_fds = store, layout, free_fds
+        self._lock = threading.Lock()
+        first = str(Path(store.path).absolute() / layout.shard_path(0))
+        prefix, _, suffix = first.rpartition("/c/0")
+        self._shards = Shards(
+            n_rows=layout.shape[0],
+            shard_rows=layout.shard_rows,
+            row_bytes=layout.row_bytes,
+            codec=0 if layout.codec == "none" else 1,
+            prefix=np.frombuffer(os.fsencode(f"{prefix}/c/"), np.uint8),
+            suffix=np.frombuffer(os.fsencode(f"{suffix}\0"), np.uint8),
+            # virtual memory: pages of shards that are never used are never touched
+            edges=np.empty(layout.n_shards * (layout.shard_rows + 1), np.int64),
+            loaded=np.zeros(layout.n_shards, np.uint8),
+            fds=np.full(layout.n_shards, -1, np.int32),
+            sums=sums,
+        )
+
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
+        """As ``KeyReader.read``.
+
+        Raises
+        ------
+        CorruptChunkError
+            If a row cannot be read exactly; the text names array, shard, chunk and episode.
+        """
+        wanted = Wanted(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
+        low, high = _part(group_rows(rows, at, wanted), part)
+        room = scratch.room(self._layout.row_bytes)
+        with self._lock:
+            code = prepare_shards(self._shards, wanted.row[low:high], self._free_fds, room.fault)
+        if code == OK:
+            code = read_chunks(self._shards, wanted, low, high, out.reshape(-1, self._layout.row_bytes), room)
+        if code != OK:
+            raise self._explain(code, int(room.fault[0]))
+
+    def _explain(self, code: int, row: int) -> CorruptChunkError:
+        """Find out what is wrong with a row's chunk, slowly, and say it."""
+        layout = self._layout
+        shard, chunk = divmod(row, layout.shard_rows)
+        within = _episode(self._store, row)
+        path = Path(self._store.path) / layout.shard_path(shard)
+        try:
+            data = path.read_bytes()
+            decode_chunk(
+                data, read_index(data, layout, shard), layout, shard, chunk, np.empty((1, *layout.shape[1:]), layout.dtype),
+                within=within,
+            )  # fmt: skip
+        except OSError as exc:
+            rule, found = "every expected shard exists and can be read", exc.strerror or str(exc)
+            return corrupt_chunk("M7", layout, shard, chunk, rule, found, within=within)
+        except CorruptChunkError as exc:
+            return exc if within in exc.message else CorruptChunkError(f"{exc.message} ({within})", exc.rule)
+        if code == FOREIGN:
+            rule, found = "the chunk is the one that was written for this row", "another row's: shards were mixed up"
+            return corrupt_chunk("M21", layout, shard, chunk, rule, found, within=within)
+        rule = "the chunk can be read"
+        return corrupt_chunk("M9", layout, shard, chunk, rule, f"code {code}, and nothing wrong a moment later", within=within)
+
+    def __del__(self) -> None:
+        if shards := getattr(self, "_shards", None):
+            for fd in shards.fds[shards.fds >= 0].tolist():
+                os.close(fd)
+
+
+class ZarrReader:
+    """Rows of a key in a codec that the compiled code does not know, through zarr."""
+
+    def __init__(self, store: Store, key: Key, why: str) -> None:
+        warnings.warn(
+            f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than the format's "
+            f"own codecs, and damaged bytes are noticed only as far as its codecs notice them; {why} → convert the sources again",
+            stacklevel=2,
+        )
+        self._store, self._key, self._array = store, key, store.array(key.name)
+
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
+        """As ``KeyReader.read``."""
+        for window in range(*_part(len(rows), part)):
+            wanted = rows[window]
+            inside = wanted[wanted >= 0]
+            target = out[at[window]]
+            target[wanted < 0] = 0
+            if inside.size:
+                low, high = int(inside.min()), int(inside.max()) + 1
+                try:
+                    values = np.ascontiguousarray(self._array[low:high], self._key.dtype)
+                except (OSError, ValueError, RuntimeError, KeyError) as exc:
+                    where = f"steps/{self._key.name} · rows {low} to {high} · {_episode(self._store, low)}"
+                    raise CorruptChunkError(f"{where}: zarr can read them; found {exc} → convert the sources again") from exc
+                target[wanted >= 0] = values.view(np.uint8).reshape(high - low, -1)[inside - low]
+
+
+class Reader:
+    """Reads rows of some keys of a store; safe to use from several threads, after a fork, and in processes started anew.
+
+    Parameters
+    ----------
+    store : Store
+    keys : names
+        Not ragged ones.
+    in_memory : bool
+        Keep frames in memory too: they are read once, by this call.
+    memory : SharedArrays
+        What another process has read already.
+    """
+
+    def __init__(
+        self, store: Store, keys: Sequence[str], *, in_memory: bool = False, memory: SharedArrays | None = None
+    ) -> None:
+        self.store, self._names, self._in_memory = store, tuple(keys), in_memory
+        self._local = threading.local()
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        free_fds = np.array([limit // OPEN_FILES_SHARE if limit > 0 else 1 << 16], np.int64)
+        held = [name for name in keys if in_memory or not store.keys[name].frame]
+        self._readers: dict[str, KeyReader] = {}
+        if memory is None:
+            kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
+            memory = SharedArrays(kinds)
+            for name in held:
+                self._load(name, memory[name], free_fds)
+        self._memory = memory
+        for name in keys:
+            self._readers[name] = MemoryReader(memory[name]) if name in memory else _frame_reader(store, name, free_fds)
+
+    def _load(self, name: str, out: NDArray[Any], free_fds: I64) -> None:
+        """Read a whole key into memory."""
+        layout, _ = _layout(self.store, name)
+        if self.store.keys[name].frame:
+            self._readers[name] = _frame_reader(self.store, name, free_fds)
+            for start in range(0, len(out), BLOCK):
+                part = out[start : start + BLOCK]
+                rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
+                self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
+        elif layout is None:
+            out[:] = self.store.array(name)[...]
+        else:
+            for shard in range(layout.n_shards):
+                start, stop = layout.rows_of_shard(shard)
+                out[start:stop] = read_shard(Path(self.store.path), layout, shard)
+            self._check(name, out)
+
+    def _check(self, name: str, column: NDArray[Any]) -> None:
+        """M21: whether each episode's rows are those that were written for it."""
+        sums, ends = self.store.checksums(name), np.cumsum(self.store.episodes.length)
+        if len(sums) != len(ends) or int(ends[-1:].sum()) != len(column):
+            raise CorruptChunkError(f"checksums/{name}: one for each of {len(ends)} episodes; found {len(sums)}", "M21")
+        episode = first_other(column.reshape(len(column), -1).view(np.uint8), ends, sums)
+        if episode >= 0:
+            raise CorruptChunkError(
+                f"steps/{name} · episode {episode} ({self.store.episodes.demo[episode]}): its rows have the checksum that was "
+                "stored; found another: shards were mixed up → restore them from a copy, or convert again",
+                "M21",
+            )
+
+    def read(self, name: str, rows: I64, at: I64, out: U8, part: tuple[int, int] = (0, 1)) -> None:
+        """Put rows of a key into a batch; as ``KeyReader.read``."""
+        try:
+            scratch: Scratch = self._local.scratch
+        except AttributeError:
+            scratch = self._local.scratch = Scratch()
+        self._readers[name].read(rows, at, out, scratch, part)
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A key that lies in memory: [n_steps, …], not to be written to."""
+        return self._memory[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory")}
+        if (
+            context.get_spawning_popen() is not None
+        ):  # for a process of this program, which shares memory; else it is read again
+            state["_memory"] = self._memory
+        return state
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__init__(state["store"], state["_names"], in_memory=state["_in_memory"], memory=state.get("_memory"))  # type: ignore[misc]
+
+
+def _part(n: int, part: tuple[int, int]) -> tuple[int, int]:
+    number, parts = part
+    return n * number // parts, n * (number + 1) // parts
+
+
+def _episode(store: Store, row: int) -> str:
+    episode = int(np.searchsorted(store.episodes.start, row, side="right")) - 1
+    step = row - int(store.episodes.start[episode])
+    return f"episode {episode} ({store.episodes.demo[episode]}), step {step}"
+
+
+def _frame_reader(store: Store, name: str, free_fds: I64) -> KeyReader:
+    layout, why = _layout(store, name)
+    if layout is None:
+        return ZarrReader(store, store.keys[name], why)
+    return FrameReader(store, layout, store.checksums(name), free_fds)
+
+
+def _layout(store: Store, name: str) -> tuple[ArrayLayout | None, str]:
+    """How a key lies on disk; None, and why, if in a way that FORMAT.md does not know."""
+    key = store.keys[name]
+    try:
+        layout = store.layout(f"steps/{name}")
+    except StoreError as exc:
+        array = store.array(name)
+        if array.shape != (store.n_steps, *key.shape) or array.dtype != np.dtype(key.dtype):
+            raise
+        return None, str(exc)
+    if key.frame and layout.chunk_rows != 1:
+        return None, f"chunks of {layout.chunk_rows} rows"
+    return layout, ""
