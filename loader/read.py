@@ -10,7 +10,7 @@ import os
 import resource
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing import context
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -156,8 +156,8 @@ class ZarrReader:
 
     def __init__(self, store: Store, key: Key, why: str) -> None:
         warnings.warn(
-            f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than the format's "
-            f"own codecs, and damaged bytes are noticed only as far as its codecs notice them; {why} → convert the sources again",
+            f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than "
+            f"what robozarr writes, and damaged bytes are noticed only as far as its codecs do; {why} → convert again",
             stacklevel=2,
         )
         self._store, self._key, self._array = store, key, store.array(key.name)
@@ -189,12 +189,20 @@ class Reader:
         Not ragged ones.
     in_memory : bool
         Keep frames in memory too: they are read once, by this call.
+    run : callable
+        Like ``map``: what reads frames into memory, in this thread or in several.
     memory : SharedArrays
         What another process has read already.
     """
 
     def __init__(
-        self, store: Store, keys: Sequence[str], *, in_memory: bool = False, memory: SharedArrays | None = None
+        self,
+        store: Store,
+        keys: Sequence[str],
+        *,
+        in_memory: bool = False,
+        run: Callable[..., Iterable[Any]] = map,
+        memory: SharedArrays | None = None,
     ) -> None:
         self.store, self._names, self._in_memory = store, tuple(keys), in_memory
         self._local = threading.local()
@@ -206,20 +214,23 @@ class Reader:
             kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
             memory = SharedArrays(kinds)
             for name in held:
-                self._load(name, memory[name], free_fds)
+                self._load(name, memory[name], free_fds, run)
         self._memory = memory
         for name in keys:
             self._readers[name] = MemoryReader(memory[name]) if name in memory else _frame_reader(store, name, free_fds)
 
-    def _load(self, name: str, out: NDArray[Any], free_fds: I64) -> None:
+    def _load(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
         """Read a whole key into memory."""
         layout, _ = _layout(self.store, name)
         if self.store.keys[name].frame:
             self._readers[name] = _frame_reader(self.store, name, free_fds)
-            for start in range(0, len(out), BLOCK):
+
+            def load(start: int) -> None:
                 part = out[start : start + BLOCK]
                 rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
                 self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
+
+            list(run(load, range(0, len(out), BLOCK)))
         elif layout is None:
             out[:] = self.store.array(name)[...]
         else:

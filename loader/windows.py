@@ -167,6 +167,15 @@ class WindowTable:
         """How many windows there are."""
         return int(self.ends[-1]) if self.ends.size else 0
 
+    @property
+    def served(self) -> Bool:
+        """Bool [n_episodes]: whether an episode has windows."""
+        edges = np.zeros(len(self.stop) + 1, np.int64)  # a run opens at its first episode and closes behind its last
+        np.add.at(edges, np.searchsorted(self.stop, self.runs[:, 0], side="right"), 1)
+        np.add.at(edges, np.searchsorted(self.stop, self.runs[:, 1] - 1, side="right") + 1, -1)
+        served: Bool = np.cumsum(edges[:-1]) > 0
+        return served
+
     def __len__(self) -> int:
         return self.n_windows
 

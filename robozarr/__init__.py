@@ -9,15 +9,44 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from robozarr.loader.dataset import WindowDataset
+    from robozarr.loader.sampler import WindowDataLoader, WindowSampler
     from robozarr.loader.store import Store, open_store
+    from robozarr.loader.stream import WindowLoader
+    from robozarr.loader.transform import Images, Normalise
     from robozarr.schemas.errors import RoboZarrError
+    from robozarr.schemas.index import Alignment, StepFlag
+    from robozarr.schemas.window import WindowSpec
 
 __version__ = "0.1.0"
-__all__ = ["RoboZarrError", "Store", "__version__", "open_store"]
+__all__ = [
+    "Alignment",
+    "Images",
+    "Normalise",
+    "RoboZarrError",
+    "StepFlag",
+    "Store",
+    "WindowDataLoader",
+    "WindowDataset",
+    "WindowLoader",
+    "WindowSampler",
+    "WindowSpec",
+    "__version__",
+    "open_store",
+]
 
 _HOME = {
+    "Alignment": "robozarr.schemas.index",
+    "Images": "robozarr.loader.transform",
+    "Normalise": "robozarr.loader.transform",
     "RoboZarrError": "robozarr.schemas.errors",
+    "StepFlag": "robozarr.schemas.index",
     "Store": "robozarr.loader.store",
+    "WindowDataLoader": "robozarr.loader.sampler",
+    "WindowDataset": "robozarr.loader.dataset",
+    "WindowLoader": "robozarr.loader.stream",
+    "WindowSampler": "robozarr.loader.sampler",
+    "WindowSpec": "robozarr.schemas.window",
     "open_store": "robozarr.loader.store",
 }
 

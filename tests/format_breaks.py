@@ -196,7 +196,7 @@ def states_in_steps(store: Path) -> None:
     """States of one width as a plain key, statistics and all."""
     keys = format_writer.root("fast")["keys"]
     root("keys", [*keys[:-1], keys[0] | {"name": "states", "source": "states"}])(store)
-    for folder in ("steps", "stats", "episodes/stats"):
+    for folder in ("steps", "stats", "episodes/stats", "checksums"):
         shutil.copytree(store / folder / "actions", store / folder / "states")
         names = [name.replace("actions", "states") for name in GOOD[f"{folder}/actions"][1]]
         array("dimension_names", names, f"{folder}/states")(store)

@@ -1,0 +1,190 @@
+"""Owns what a batch of windows is made of: its fields, and filling them from the store. Imports no torch.
+
+A batch is a set of arrays in memory that is reused. What goes where is planned with numpy for many batches at once; filling is
+compiled code. ``loader.dataset`` and ``loader.stream`` both fill batches through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from robozarr.loader.read import Reader
+from robozarr.loader.store import Store
+from robozarr.loader.windows import WindowTable
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.store import Key
+from robozarr.schemas.window import WindowSpec
+
+__all__ = ["RESERVED", "Field", "PlannedWindows", "WindowReader"]
+
+I64: TypeAlias = NDArray[np.int64]
+
+RESERVED: Final = ("episode", "step", "task", "instruction", "store")
+"""Fields of a sample that are no keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """One array of a batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one window."""
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedWindows:
+    """Where windows have their data, for any number of them; slices of it are batches."""
+
+    episode: I64
+    """int64 [b]"""
+    step: I64
+    """int64 [b]"""
+    rows: Mapping[str, I64]
+    """By key, int64 [b, n_offsets]: -1 where zeros are wanted."""
+    is_pad: Mapping[str, NDArray[np.bool_]]
+    """By key, bool [b, n_offsets]."""
+
+    def part(self, where: slice | I64) -> PlannedWindows:
+        """Some of the windows."""
+        return PlannedWindows(
+            episode=self.episode[where],
+            step=self.step[where],
+            rows={name: rows[where] for name, rows in self.rows.items()},
+            is_pad={name: is_pad[where] for name, is_pad in self.is_pad.items()},
+        )
+
+
+class WindowReader:
+    """Plans windows of one store and fills batches with them.
+
+    Parameters
+    ----------
+    store : Store
+    spec : WindowSpec
+        Valid for the store.
+    table : WindowTable
+        The windows.
+    embeddings : mapping of field to array [n_tasks, …]
+        What a sample carries of its task.
+    frames_in_memory, run
+        As for ``Reader``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: WindowSpec,
+        table: WindowTable,
+        *,
+        embeddings: Mapping[str, NDArray[Any]] | None = None,
+        frames_in_memory: bool = False,
+        run: Callable[..., Iterable[Any]] = map,
+    ) -> None:
+        self.store, self.spec, self.table, self.embeddings = store, spec, table, dict(embeddings or {})
+        names = [*(key.name for key in spec.keys), *self.embeddings]
+        taken = [*RESERVED, *(f"{key.name}_is_pad" for key in spec.keys)]
+        if bad := sorted({name for name in names if name in taken or names.count(name) > 1}):
+            raise WindowError(
+                f"window · fields: one name each in a sample, which also has {', '.join(taken)}; got {', '.join(bad)} again "
+                "→ name embeddings otherwise; a key with such a name has to be renamed in the sources"
+            )
+        self.holds_frames = frames_in_memory
+        self.reader = Reader(store, [key.name for key in spec.keys], in_memory=frames_in_memory, run=run)
+
+    def with_frames(self, pool: Executor) -> WindowReader:
+        """The same windows, with all frames read into memory by `pool`."""
+        return WindowReader(self.store, self.spec, self.table, embeddings=self.embeddings, frames_in_memory=True, run=pool.map)
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one step's frames."""
+        keys = (self.store.keys[key.name] for key in self.spec.keys)
+        return sum(int(np.prod(key.shape)) * np.dtype(key.dtype).itemsize for key in keys if key.frame)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The arrays of a batch: for each key its values and its mask, then episode, step, task, embeddings."""
+        fields = []
+        for key in self.spec.keys:
+            stored: Key = self.store.keys[key.name]
+            shape = (len(key.offsets), *stored.shape)
+            fields.append(Field(name=key.name, shape=shape, dtype=np.dtype(stored.dtype)))
+            fields.append(Field(name=f"{key.name}_is_pad", shape=(len(key.offsets),), dtype=np.dtype(bool)))
+        fields += [Field(name=name, shape=(), dtype=np.dtype(np.int64)) for name in ("episode", "step", "task")]
+        fields += [Field(name=name, shape=array.shape[1:], dtype=array.dtype) for name, array in self.embeddings.items()]
+        return tuple(fields)
+
+    def plan(self, windows: ArrayLike) -> PlannedWindows:
+        """Find the rows of windows.
+
+        Parameters
+        ----------
+        windows : int [b], in [0, n_windows)
+
+        Raises
+        ------
+        WindowError
+            If a window is outside the table.
+        """
+        anchors, keys = self.table.plan(windows)
+        rows = {name: np.where(key.is_pad, -1, key.rows) if key.padding == "zero" else key.rows for name, key in keys.items()}
+        is_pad = {name: key.is_pad for name, key in keys.items()}
+        return PlannedWindows(episode=anchors.episode, step=anchors.step, rows=rows, is_pad=is_pad)
+
+    def fill(
+        self,
+        batch: Mapping[str, NDArray[Any]],
+        windows: PlannedWindows,
+        at: I64 | None = None,
+        part: tuple[int, int] = (0, 1),
+        keys: Iterable[str] | None = None,
+    ) -> None:
+        """Read windows into a batch.
+
+        Parameters
+        ----------
+        batch : arrays [batch, …] by field, written
+            C-contiguous, as `fields` describes them.
+        windows : PlannedWindows
+        at : int64 [b], optional
+            Where in the batch each goes. Default: in order.
+        part : (i, n)
+            Do the i-th of n parts of the work, that together are all of it: parts may run at the same time.
+        keys : names, optional
+            Read these only. Default: all.
+
+        Raises
+        ------
+        CorruptChunkError
+            If something cannot be read exactly.
+        """
+        if at is None:
+            at = np.arange(len(windows.episode))
+        for name in self.spec.offsets if keys is None else keys:
+            rows, out = windows.rows[name], batch[name]
+            self.reader.read(name, rows, at, out.reshape(len(out), rows.shape[1], -1).view(np.uint8), part)
+        if part[0] == 0:
+            for name, is_pad in windows.is_pad.items():
+                batch[f"{name}_is_pad"][at] = is_pad
+            batch["episode"][at], batch["step"][at] = windows.episode, windows.step
+            batch["task"][at] = task = self.store.episodes.task[windows.episode]
+            for name, array in self.embeddings.items():
+                batch[name][at] = array[task]
+
+    def instructions(self, tasks: Sequence[int] | NDArray[Any]) -> list[str]:
+        """The instruction of each task, as the source words it, else as its file's name does."""
+        return [self._texts[task] for task in tasks]
+
+    @cached_property
+    def _texts(self) -> list[str]:
+        table = self.store.tasks
+        return [stated or named for stated, named in zip(table.instruction, table.instruction_from_name, strict=True)]

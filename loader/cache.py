@@ -1,0 +1,133 @@
+"""Owns frames that are kept whole: on the device, or in memory; and what that may take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robozarr.loader.batch import Field, PlannedWindows, WindowReader
+from robozarr.schemas.errors import WindowError
+
+__all__ = ["DeviceFrames", "check_budget"]
+
+BLOCK: Final = 256
+"""Frames that go to the device at once."""
+
+
+def check_budget(
+    readers: Sequence[WindowReader], cache: Literal["device", "host"], device: torch.device, n_bytes: int | None
+) -> None:
+    """Refuse a cache that would not fit; raises WindowError with both sizes."""
+    if cache == "device":
+        wanted = sum(reader.frame_bytes * len(_rows(reader)) for reader in readers)
+        free = torch.cuda.mem_get_info(device)[0] * 4 // 5 if device.type == "cuda" else _free_memory() // 2
+    else:
+        wanted, free = sum(reader.frame_bytes * reader.store.n_steps for reader in readers), _free_memory() // 2
+    allowed = free if n_bytes is None else n_bytes
+    if wanted > allowed:
+        raise WindowError(
+            f"loader · cache: frames that fit into {allowed / 1e9:.2f} GB on the {cache}; they take {wanted / 1e9:.2f} GB "
+            "→ filter tasks or episodes, leave cameras out, pass cache_bytes= if you know better, or do without a cache"
+        )
+
+
+def _free_memory() -> int:
+    """Bytes of memory that processes may still take."""
+    for line in Path("/proc/meminfo").read_text().splitlines() if Path("/proc/meminfo").exists() else []:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+def _rows(reader: WindowReader) -> NDArray[np.int64]:
+    """Rows of the episodes that have windows."""
+    table = reader.table
+    return np.flatnonzero(np.repeat(table.served, table.stop - table.start))
+
+
+class DeviceFrames:
+    """All frames of one store's windows, on a device. A batch is then rows, sent there, and one gather.
+
+    Parameters
+    ----------
+    reader : WindowReader
+    device : torch.device
+    pool : Executor
+        Threads that read.
+    """
+
+    def __init__(self, reader: WindowReader, device: torch.device, pool: Executor) -> None:
+        table = reader.table
+        length = np.where(table.served, table.stop - table.start, 0)
+        self._shift = table.start - (np.cumsum(length) - length)
+        self._names = [key.name for key in reader.spec.keys if reader.store.keys[key.name].frame]
+        self.low_dim = [key.name for key in reader.spec.keys if key.name not in self._names]
+        """Keys that still come from the host."""
+        rows = _rows(reader)
+        self._frames: dict[str, torch.Tensor] = {}
+        for name in self._names:
+            key = reader.store.keys[name]
+            kind = torch.from_numpy(np.empty(0, key.dtype)).dtype
+            frames = torch.empty((len(rows), *key.shape), dtype=kind, device=device)
+
+            def load(start: int, name: str = name, frames: torch.Tensor = frames) -> None:
+                block = rows[start : start + BLOCK]
+                out = np.empty((len(block), *frames.shape[1:]), reader.store.keys[name].dtype)
+                reader.reader.read(name, block[:, None], np.arange(len(block)), out.reshape(len(block), 1, -1).view(np.uint8))
+                frames[start : start + BLOCK].copy_(torch.from_numpy(out))
+
+            list(pool.map(load, range(0, len(rows), BLOCK)))
+            self._frames[name] = frames
+
+    def fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:
+        """What the host fills instead of frames: their rows."""
+        return tuple(
+            Field(name=_rows_of(field.name), shape=field.shape[:1], dtype=np.dtype(np.int64))
+            if field.name in self._names
+            else field
+            for field in fields
+        )
+
+    def place(
+        self, batch: Mapping[str, NDArray[Any]], windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]
+    ) -> None:
+        """Put the rows of frames into a batch; -1: zeros."""
+        if part[0] == 0:
+            shift = self._shift[windows.episode][:, None]
+            for name in self._names:
+                rows = windows.rows[name]
+                batch[_rows_of(name)][slice(len(rows)) if at is None else at] = np.where(rows < 0, -1, rows - shift)
+
+    @staticmethod
+    def gather(stores: Sequence[DeviceFrames], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """A batch on the device with frames instead of their rows; in new memory there."""
+        out = {}
+        for name, tensor in batch.items():
+            key = name.removeprefix(_rows_of(""))
+            if key == name:
+                out[name] = tensor
+                continue
+            flat = tensor.clamp_min(0).view(-1)
+            if len(stores) == 1:
+                frames = stores[0]._frames[key].index_select(0, flat)
+            else:
+                store = batch["store"].repeat_interleave(tensor.shape[1])
+                frames = torch.empty((len(flat), *stores[0]._frames[key].shape[1:]), dtype=stores[0]._frames[key].dtype,
+                                     device=tensor.device)  # fmt: skip
+                for number, own in enumerate(stores):
+                    where = (store == number).nonzero().view(-1)
+                    frames[where] = own._frames[key].index_select(0, flat[where])
+            frames = frames.view(*tensor.shape, *frames.shape[1:])
+            zeros = (tensor < 0).view(*tensor.shape, *[1] * (frames.dim() - 2))
+            out[key] = frames.masked_fill_(zeros, 0)
+        return out
+
+
+def _rows_of(name: str) -> str:
+    return f"rows of {name}"

@@ -1,0 +1,220 @@
+"""Owns ``WindowDataset``: every window of a store as an ordinary map-style dataset of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch.utils.data import Dataset, default_collate
+
+from robozarr.loader.batch import WindowReader
+from robozarr.loader.embedding import read_task_embedding
+from robozarr.loader.selection import LeftOut, Selection
+from robozarr.loader.store import Store
+from robozarr.loader.windows import WindowTable
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import StepFlag
+from robozarr.schemas.window import WindowSpec
+
+__all__ = ["Sample", "WindowDataset"]
+
+Sample: TypeAlias = dict[str, Any]
+"""Field → tensor of one window; ``instruction`` is text."""
+
+
+class _Samples(list[Sample]):
+    """Samples that lie side by side in a batch, which `WindowDataset.collate` hands on as it is."""
+
+    def __init__(self, samples: Iterable[Sample], batch: Sample) -> None:
+        super().__init__(samples)
+        self.batch = batch
+
+
+class WindowDataset(Dataset[Sample]):
+    """Every window of a store, each once: one anchor at every step that the filters leave.
+
+    Map-style and picklable: it works in ``DataLoader`` with any number of forked or spawned workers, in Lightning and in
+    Accelerate; pass ``collate_fn=dataset.collate`` there, which copies nothing. ``WindowLoader`` is faster than workers are.
+
+    Low-dim keys are read into memory when the dataset is made, and shared between processes: their size is that of the window's
+    low-dim keys over all steps. Frames are read when they are asked for.
+
+    Parameters
+    ----------
+    store : Store
+    spec : WindowSpec
+        The window.
+    tasks : rows of the task table, or names or instructions, optional
+        Filters: an anchor must pass every one that is given. Default: all.
+    episodes : rows of the episode table, optional
+    split : name, optional
+    success : bool, optional
+    unknown_success : bool
+        With `success`: keep episodes of unknown success as well, which all of LIBERO's are.
+    exclude_flags, only_flags : StepFlag
+        Leave out anchors with any of these, or without any of these.
+    task_embeddings : mapping of field to array [n_tasks, …], or names of arrays in ``tasks/embedding``, optional
+        What each sample carries of its task, such as an encoded instruction.
+    frames_in_memory : bool
+        Read all frames into (shared) memory too, now.
+
+    Raises
+    ------
+    WindowError
+        If the store cannot serve the window, or a filter names what is not there; the text lists what is.
+    CorruptChunkError
+        If something cannot be read exactly; here for low-dim keys, later for frames.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> from robozarr.loader.store import open_store
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     store = open_store(f"{folder}/sample.zarr")
+    ...     dataset = WindowDataset(store, WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)}))
+    ...     sample = dataset[0]
+    >>> len(dataset) == store.n_steps, sample["agentview_rgb"].shape, sample["agentview_rgb_is_pad"].tolist()
+    (True, torch.Size([2, 128, 128, 3]), [True, False])
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: WindowSpec,
+        *,
+        tasks: Sequence[int | str] | None = None,
+        episodes: Sequence[int] | None = None,
+        split: str | None = None,
+        success: bool | None = None,
+        unknown_success: bool = False,
+        exclude_flags: StepFlag = StepFlag(0),  # noqa: B008 - an immutable constant
+        only_flags: StepFlag = StepFlag(0),  # noqa: B008
+        task_embeddings: Mapping[str, ArrayLike] | Sequence[str] | None = None,
+        frames_in_memory: bool = False,
+    ) -> None:
+        self.selection = Selection(
+            tasks=None if tasks is None else _task_rows(store, tasks),
+            episodes=episodes,
+            split=split,
+            success=success,
+            unknown_success=unknown_success,
+            exclude_flags=exclude_flags,
+            only_flags=only_flags,
+        )
+        flags = store.index.flags if self.selection.needs_flags else None
+        table = WindowTable.build(store.metadata, store.episodes, spec, selection=self.selection, flags=flags)
+        embeddings = _embeddings(store, task_embeddings)
+        self.windows = WindowReader(store, spec, table, embeddings=embeddings, frames_in_memory=frames_in_memory)
+
+    @property
+    def store(self) -> Store:
+        """The store."""
+        return self.windows.store
+
+    @property
+    def spec(self) -> WindowSpec:
+        """The window."""
+        return self.windows.spec
+
+    @property
+    def table(self) -> WindowTable:
+        """Which windows there are, and where."""
+        return self.windows.table
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Steps that are no anchors, by reason: with the windows they add up to the store's steps."""
+        return self.table.left_out
+
+    def __len__(self) -> int:
+        return self.table.n_windows
+
+    def __repr__(self) -> str:
+        return f"WindowDataset({self.store.path!r}, {self.spec!r}: {self.table!r})"
+
+    def __getitem__(self, window: int) -> Sample:
+        n = len(self)
+        if not -n <= window < n:
+            raise IndexError(f"window {window} of {n}")
+        return self.__getitems__([int(window) % n])[0]
+
+    def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
+        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        batch = self.read(windows)
+        samples = [{name: values[i] for name, values in batch.items()} for i in range(len(windows))]
+        return _Samples(samples, batch)
+
+    def read(self, windows: ArrayLike) -> Sample:
+        """One batch of windows, in new memory.
+
+        Parameters
+        ----------
+        windows : int [b], in [0, len)
+
+        Returns
+        -------
+        dict
+            Per key of the window ``key [b, n_offsets, …]`` as in the store, ``key_is_pad`` bool [b, n_offsets]; ``episode``,
+            ``step``, ``task`` int64 [b]; the embeddings; ``instruction``, a list of text.
+        """
+        planned = self.windows.plan(windows)
+        n = len(planned.episode)
+        batch = {field.name: np.empty((n, *field.shape), field.dtype) for field in self.windows.fields}
+        self.windows.fill(batch, planned)
+        tensors: Sample = {name: torch.from_numpy(array) for name, array in batch.items()}
+        return tensors | {"instruction": self.windows.instructions(batch["task"])}
+
+    @staticmethod
+    def collate(samples: list[Sample]) -> Sample:
+        """Make a batch of samples; those that were read together are a batch already. A ``collate_fn`` for ``DataLoader``."""
+        batch: Sample = samples.batch if isinstance(samples, _Samples) else default_collate(samples)
+        return batch
+
+    def show(self, window: int) -> Any:
+        """Draw one window: its frames, its action chunk, its masks. Needs ``pip install 'robozarr[view]'``."""
+        from importlib import import_module
+
+        show: Callable[[WindowDataset, int], Any] = import_module("robozarr.view.windows").show_window
+        return show(self, window)
+
+
+def _task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
+    """Rows of the task table that numbers, names or instructions mean."""
+    if isinstance(tasks, str):
+        raise WindowError(f"filter · tasks: a list; got the text {tasks!r} → pass [{tasks!r}]")
+    columns = (store.tasks.name, store.tasks.instruction, store.tasks.instruction_from_name)
+    rows: list[int] = []
+    for task in tasks:
+        if not isinstance(task, str):
+            rows.append(task)
+            continue
+        found = [row for row in range(store.n_tasks) if task in (column[row] for column in columns)]
+        if not found:
+            there = ", ".join(map(repr, store.tasks.name))
+            raise WindowError(f"filter · tasks: a task of the store; got {task!r}, it has {there} → take one of these")
+        rows += found
+    return rows
+
+
+def _embeddings(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] | None) -> dict[str, NDArray[Any]]:
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        raise WindowError(f"window · task_embeddings: a mapping, or a list of names; got {given!r} → pass [{given!r}]")
+    arrays = (
+        {name: np.asarray(array) for name, array in given.items()}
+        if isinstance(given, Mapping)
+        else {name: read_task_embedding(store, name) for name in given}
+    )
+    for name, array in arrays.items():
+        if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf":
+            raise WindowError(
+                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row a task; got {array.dtype} "
+                f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
+            )
+    return arrays

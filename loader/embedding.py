@@ -1,0 +1,88 @@
+"""Owns arrays of the store that users add: what is known of each task, such as its encoded instruction. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import ArrayLike, NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from robozarr.loader.store import Store
+from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.schemas.source import is_array_name
+
+__all__ = ["read_task_embedding", "write_task_embedding"]
+
+
+def write_task_embedding(store: Store, name: str, embedding: ArrayLike, *, overwrite: bool = False) -> None:
+    """Write ``tasks/embedding/<name>`` into a store, for ``WindowDataset(task_embeddings=[name])``.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+        Also the field of a sample.
+    embedding : number [n_tasks, …]
+        One row a task, in the order of ``store.tasks.instruction``.
+    overwrite : bool
+        Replace one of this name.
+
+    Raises
+    ------
+    WindowError
+        If the array has not one row a task, or the name cannot be an array's.
+    StoreError
+        If there is one already, or the store cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> from robozarr.loader.store import open_store
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     store = open_store(f"{folder}/sample.zarr")
+    ...     write_task_embedding(store, "encoded", np.zeros((store.n_tasks, 16), "float32"))
+    ...     print(read_task_embedding(store, "encoded").shape)
+    (2, 16)
+    """
+    array = np.asarray(embedding)
+    if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf" or not is_array_name(name):
+        raise WindowError(
+            f"tasks/embedding/{name}: numbers [{store.n_tasks}, …], one row a task, under a name without /; got {array.dtype} "
+            f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
+        )
+    try:
+        group = zarr.open_group(store.path, mode="r+").require_group("tasks/embedding")
+        if name in group and not overwrite:
+            raise StoreError(f"{store.path}: tasks/embedding/{name} is there already; pass overwrite=True to replace it")
+        written = group.create_array(
+            name, shape=array.shape, dtype=array.dtype, chunks=array.shape, overwrite=overwrite,
+            compressors=[ZstdCodec(level=3), Crc32cCodec()], config={"write_empty_chunks": True},
+        )  # fmt: skip
+        written[...] = array
+    except OSError as exc:
+        raise StoreError(f"{store.path}: cannot be written: {exc.strerror or exc}; change the rights") from exc
+
+
+def read_task_embedding(store: Store, name: str) -> NDArray[Any]:
+    """Read ``tasks/embedding/<name>``: number [n_tasks, …].
+
+    Raises
+    ------
+    WindowError
+        If there is none; the text lists those there are.
+    """
+    group = store.group.get("tasks/embedding")
+    there = sorted(group.array_keys()) if isinstance(group, zarr.Group) else []
+    if not isinstance(group, zarr.Group) or name not in there:
+        raise WindowError(
+            f"tasks/embedding/{name}: an array of the store; it has {', '.join(there) or 'none'} → write it with "
+            "robozarr.loader.embedding.write_task_embedding"
+        )
+    array = group[name]
+    if not isinstance(array, zarr.Array) or array.nchunks_initialized != array.nchunks:  # zarr would return zeros
+        raise StoreError(f"{store.path}: tasks/embedding/{name}: a chunk is missing → write it again")
+    return np.asarray(array[...])

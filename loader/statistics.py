@@ -1,0 +1,77 @@
+"""Owns statistics to normalise by: of the whole store, or of the windows that are served. Pure numpy; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.batch import WindowReader
+from robozarr.loader.selection import rows_of
+from robozarr.schemas.errors import WindowError
+
+__all__ = ["Scaling", "Scope", "scale_and_shift", "window_statistics"]
+
+F64: TypeAlias = NDArray[np.float64]
+
+Scaling = Literal["mean_std", "min_max", "q01_q99"]
+"""To mean 0 and standard deviation 1; or so that min and max, or the quantiles 1% and 99%, become -1 and 1."""
+Scope = Literal["store", "windows"]
+"""Statistics of all steps of the store, or of the steps at which windows are anchored."""
+
+
+def window_statistics(windows: WindowReader, name: str) -> dict[str, F64]:
+    """Statistics of a key over the anchors of the windows, as ``Store.stats`` gives them for all steps.
+
+    Low-dim keys: exactly over the anchors' steps. Frames: ``n``, ``mean``, ``std``, ``min``, ``max`` over all steps of the
+    episodes that have an anchor (their statistics are stored by episode), no quantiles.
+    """
+    rows = rows_of(windows.table.runs)
+    if not windows.store.keys[name].frame:
+        values = windows.reader.column(name)[rows].astype(np.float64)
+        low, high = np.quantile(values, (0.01, 0.99), axis=0)
+        n = np.full(values.shape[1:], float(len(rows)))
+        return {
+            "n": n, "mean": values.mean(0), "std": values.std(0), "min": values.min(0), "max": values.max(0),
+            "q01": low, "q99": high,
+        }  # fmt: skip
+    episodes = np.flatnonzero(windows.table.served)
+    each = {statistic: values[episodes] for statistic, values in windows.store.episode_stats(name).items()}
+    share = (windows.table.stop - windows.table.start)[episodes].astype(np.float64)
+    share = (share / share.sum()).reshape(-1, *[1] * (each["mean"].ndim - 1))
+    mean = (share * each["mean"]).sum(0)
+    variance = (share * (each["std"] ** 2 + (each["mean"] - mean) ** 2)).sum(0)
+    n = np.full(mean.shape, float((windows.table.stop - windows.table.start)[episodes].sum()))
+    return {"n": n, "mean": mean, "std": np.sqrt(variance), "min": each["min"].min(0), "max": each["max"].max(0)}
+
+
+def scale_and_shift(readers: Sequence[WindowReader], name: str, scaling: Scaling, scope: Scope) -> tuple[F64, F64]:
+    """What normalises a key: ``(value - shift) / scale``; both float64, by channel of a frame, by element else.
+
+    Several stores count as one, by their numbers of values. A constant value is divided by 1.
+
+    Raises
+    ------
+    WindowError
+        If quantiles are asked for where there are none: of several stores, or of the windows' frames.
+    """
+    found = [reader.store.stats(name) if scope == "store" else window_statistics(reader, name) for reader in readers]
+    if scaling == "q01_q99" and (len(found) > 1 or "q01" not in found[0]):
+        raise WindowError(
+            f"normalise · {name}: quantiles of one whole store, or of low-dim windows; got {len(found)} store(s), scope "
+            f"{scope!r} → use mean_std or min_max, or scope='store'"
+        )
+    if scaling == "mean_std":
+        n = np.stack([each["n"] for each in found])
+        share = n / n.sum(0)
+        mean = (share * np.stack([each["mean"] for each in found])).sum(0)
+        spread = np.stack([each["std"] ** 2 + (each["mean"] - mean) ** 2 for each in found])
+        shift, scale = mean, np.sqrt((share * spread).sum(0))
+    else:
+        low_name, high_name = ("min", "max") if scaling == "min_max" else ("q01", "q99")
+        low = np.stack([each[low_name] for each in found]).min(0)
+        high = np.stack([each[high_name] for each in found]).max(0)
+        shift, scale = (low + high) / 2, (high - low) / 2
+    return shift, np.where(scale > 0, scale, 1.0)

@@ -1,0 +1,324 @@
+"""Owns ``WindowLoader``: batches of every window, read ahead by threads into a ring of reused slots, and sent to the device."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+
+from robozarr.loader.batch import Field, PlannedWindows, WindowReader
+from robozarr.loader.cache import DeviceFrames, check_budget
+from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.schedule import Schedule, WindowsOfBatch
+from robozarr.loader.slots import Copier, Slot
+from robozarr.loader.transform import Images, Normalise, make_transform
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import StepFlag
+
+__all__ = ["WindowLoader"]
+
+KEPT: Final = 1
+"""Slots of batches that were handed out: the last batch is not written to while the next one is made ready for handing out."""
+PART: Final = 32
+"""Windows that one thread reads of a batch, at least: starting a thread's work costs some 20 µs."""
+
+
+class WindowLoader:
+    """Batches of every window of one or more stores, each window exactly once an epoch.
+
+    A batch is a dict: per key of the window ``key [b, n_offsets, …]`` and ``key_is_pad`` bool [b, n_offsets], ``episode``,
+    ``step``, ``task`` int64 [b], the embeddings, ``instruction`` (a list of text), and ``store`` int64 [b] of several.
+    Its tensors are views of reused memory: **they are valid until the second next batch is asked for**. Copy what you keep
+    (``batch["actions"].clone()``), or pass ``copy=True``. What ``images``, ``normalise`` or ``transform`` return is new memory.
+
+    Parameters
+    ----------
+    dataset : WindowDataset, or a sequence of them
+        Several must have the same fields. They are mixed by their numbers of windows, or by `mixture`.
+    batch_size : int
+        Windows in a batch of one rank.
+    shuffle : bool
+        False: in the order of the store.
+    seed : int
+        The order is a pure function of it and the epoch.
+    rank, world_size : int, optional
+        Ranks share an epoch without overlap. Default: what torch.distributed says, else 0 of 1.
+    drop_last : bool
+        True: only whole batches, equally many on each rank. False: each window once, and the last batch may be short.
+    locality : (block, group), optional
+        For slow storage: shuffle blocks of neighbouring windows, and the windows inside groups of blocks; (256, 64), say.
+    repeat : mapping of StepFlag to int, optional
+        ``{StepFlag.KEY_MOMENT: 2}``: serve such anchors that often an epoch. Nothing is ever left out.
+    mixture : sequence of int, optional
+        Draws of each dataset in a cycle; an epoch ends when each has been covered.
+    device : device, optional
+        Where batches go; with a GPU, through pinned memory, beside whatever it computes. Default: the CPU.
+    images : Images, optional
+        Pictures upright, as floats, channels first; done on the device. Default: as stored.
+    normalise : Normalise, optional
+        By statistics of the store or of the windows; done on the device.
+    transform : function of a batch, optional
+        Called last, on the device, in the consumer's thread and stream.
+    cache : "device", "host", or None
+        Keep all frames on the device (a batch is one gather there) or in memory. The first iteration reads them. The
+        batches and their order are the same.
+    cache_bytes : int, optional
+        What a cache may take. Default: 80% of what is free on the device, half of what is free in memory.
+    threads : int, optional
+        That read and decode. Default: the cores that this process may use, at most 8.
+    prefetch : int, optional
+        Batches read ahead. Default: as many as keep the threads busy, and one.
+    copy : bool
+        Hand out copies: valid for good, at the cost of fresh memory for each batch.
+
+    Raises
+    ------
+    WindowError
+        If options do not fit each other, the datasets, or a cache its budget.
+    CorruptChunkError
+        While iterating, if something cannot be read exactly.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> from robozarr.loader.store import open_store
+    >>> from robozarr.schemas.window import WindowSpec
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     dataset = WindowDataset(open_store(f"{folder}/sample.zarr"), WindowSpec.act(chunk=8))
+    ...     loader = WindowLoader(dataset, batch_size=16, seed=1)
+    ...     n = sum(len(batch["step"]) for batch in loader)
+    >>> n == len(dataset)
+    True
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset | Sequence[WindowDataset],
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool = False,
+        locality: tuple[int, int] | None = None,
+        repeat: Mapping[StepFlag, int] | None = None,
+        mixture: Sequence[int] | None = None,
+        device: torch.device | str | int | None = None,
+        images: Images | None = None,
+        normalise: Normalise | None = None,
+        transform: Callable[[Sample], Sample] | None = None,
+        cache: Literal["device", "host"] | None = None,
+        cache_bytes: int | None = None,
+        threads: int | None = None,
+        prefetch: int | None = None,
+        copy: bool = False,
+    ) -> None:
+        datasets = [dataset] if isinstance(dataset, WindowDataset) else list(dataset)
+        self.schedule = Schedule(
+            datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, drop_last=drop_last,
+            locality=locality, repeat=repeat, mixture=mixture,
+        )  # fmt: skip
+        self.batch_size = batch_size
+        self.device = torch.device("cpu" if device is None else device)
+        if self.device.type == "cuda" and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())
+        self._readers = [dataset.windows for dataset in datasets]
+        self._fields = _common_fields(self._readers)
+        self._copy, self._transform, self._images, self._normalise = copy, transform, images, normalise
+        self._threads = default_threads() if threads is None else threads
+        self._parts = max(1, min(self._threads, batch_size // PART))
+        self._ahead = -(-self._threads // self._parts) + 1 if prefetch is None else prefetch
+        if self._threads < 1 or self._ahead < 1:
+            raise WindowError(f"loader: threads and prefetch are 1 or more; got {self._threads} and {self._ahead}")
+        if cache not in (None, "device", "host"):
+            raise WindowError(f'loader · cache: "device", "host" or None; got {cache!r} → pass one of these')
+        self._cache = cache
+        if cache is not None:
+            check_budget(self._readers, cache, self.device, cache_bytes)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Forget what a process cannot hand to another one."""
+        self._process = os.getpid()
+        self._pool: ThreadPoolExecutor | None = None
+        self._rings: list[list[Slot]] = []
+        self._frames: list[DeviceFrames] | None = None
+        self._prepare: Callable[[Sample], Sample] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = ("_process", "_pool", "_rings", "_frames", "_prepare")
+        return {name: value for name, value in self.__dict__.items() if name not in own}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __len__(self) -> int:
+        """Batches of this rank in the next iteration: all of an epoch, or what a resumed one has left."""
+        return self.schedule.n_batches
+
+    def __repr__(self) -> str:
+        n, share = self.schedule.order.n_positions, self.schedule.share
+        return (
+            f"WindowLoader({n:,} windows an epoch in batches of {self.batch_size}, rank {share.rank} of {share.world_size}, "
+            f"on {self.device})"
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its place."""
+        self.schedule.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the run stands, as JSON values: the batch that was handed out last counts as consumed, others do not.
+
+        The same on every rank, as long as ranks take turns; save rank 0's.
+        """
+        return self.schedule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state: the next iteration serves exactly what was left, in any batch size and world size.
+
+        Raises
+        ------
+        WindowError
+            If it belongs to another order: another store, filter, seed, …; the text says what differs.
+        """
+        self.schedule.load_state_dict(state)
+
+    def __iter__(self) -> Iterator[Sample]:
+        self._start()
+        began = self.schedule.begin()
+        batches = self.schedule.batches(began)
+        ring = self._rings.pop() if self._rings else self._make_ring()
+        pending: deque[tuple[Slot, list[PlannedWindows], WindowsOfBatch, Future[None]]] = deque()
+        n_batches, n_asked, n_done = self.schedule.share.n_batches(self.schedule.order.n_positions, began.consumed), 0, 0
+        try:
+            while n_done < n_batches:
+                # the slot of the batch before the last one is free now, for a batch further ahead
+                while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
+                    slot = ring[n_asked % len(ring)]
+                    slot.release()
+                    planned = [self._readers[number].plan(windows) for number, windows, _ in batch.parts]
+                    pending.append((slot, planned, batch, self._submit(slot, planned, batch)))
+                    n_asked += 1
+                slot, planned, batch, done = pending.popleft()
+                done.result()
+                n_done += 1
+                sample = self._hand_out(slot, planned, batch)
+                self.schedule.consume(began, n_done)
+                yield sample
+            if n_batches == 0:
+                self.schedule.consume(began, 0)
+        finally:
+            # break, an error, Ctrl-C: nobody writes to the slots any more when they are given back
+            for *_, done in pending:
+                done.cancel()
+            wait_for([done for *_, done in pending])
+            self._rings.append(ring)
+
+    def _start(self) -> None:
+        """Make what threads and devices need, in the process that iterates."""
+        if self._process != os.getpid():  # a fork carries no threads along
+            self._reset()
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="robozarr")
+            self._copier = Copier(self.device)
+            self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
+        if self._cache == "host":
+            self._readers = [reader if reader.holds_frames else reader.with_frames(self._pool) for reader in self._readers]
+        if self._cache == "device" and self._frames is None:
+            self._frames = [DeviceFrames(reader, self.device, self._pool) for reader in self._readers]
+
+    def _make_ring(self) -> list[Slot]:
+        fields = self._fields
+        if self._frames is not None:
+            fields = self._frames[0].fields(fields)
+        return [Slot(fields, self.batch_size, self.device) for _ in range(self._ahead + KEPT)]
+
+    def _submit(self, slot: Slot, planned: Sequence[PlannedWindows], batch: WindowsOfBatch) -> Future[None]:
+        """Have a batch read by the pool, in parts; the last part to end sends it to the device."""
+        assert self._pool is not None
+        done: Future[None] = Future()
+        left = list(range(self._parts))  # whoever takes the 0 is the last one
+        failed: list[BaseException] = []
+
+        def fill(part: int) -> None:
+            try:
+                if not done.cancelled():
+                    slot.wait_until_free()
+                    self._fill(slot, planned, batch, (part, self._parts))
+            except BaseException as exc:
+                failed.append(exc)
+            if left.pop() == 0 and done.set_running_or_notify_cancel():
+                try:
+                    if failed:
+                        raise failed[0]
+                    slot.send(self._copier)
+                    done.set_result(None)
+                except BaseException as exc:
+                    done.set_exception(exc)
+
+        for part in range(self._parts):
+            self._pool.submit(fill, part)
+        return done
+
+    def _fill(self, slot: Slot, planned: Sequence[PlannedWindows], batch: WindowsOfBatch, part: tuple[int, int]) -> None:
+        for windows, (number, _, at) in zip(planned, batch.parts, strict=True):
+            reader = self._readers[number]
+            keys = None
+            if self._frames is not None:
+                keys = self._frames[number].low_dim
+                self._frames[number].place(slot.arrays, windows, at, part)
+            reader.fill(slot.arrays, windows, at, part, keys)
+            if len(self._readers) > 1 and part[0] == 0:
+                slot.arrays["store"][at] = number
+
+    def _hand_out(self, slot: Slot, planned: Sequence[PlannedWindows], batch: WindowsOfBatch) -> Sample:
+        """The batch as the consumer gets it."""
+        assert self._prepare is not None
+        slot.receive()
+        tensors = {name: tensor[: batch.n_windows] for name, tensor in slot.tensors.items()}
+        if self._frames is not None:
+            tensors = self._frames[0].gather(self._frames, tensors)
+        if self._copy:
+            tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+        texts: list[str] = [""] * batch.n_windows
+        for windows, (number, _, at) in zip(planned, batch.parts, strict=True):
+            found = self._readers[number].instructions(self._readers[number].store.episodes.task[windows.episode])
+            if at is None:
+                texts = found
+            else:
+                for place, text in zip(at.tolist(), found, strict=True):
+                    texts[place] = text
+        sample = self._prepare(tensors | {"instruction": texts})
+        return sample if self._transform is None else self._transform(sample)
+
+
+def default_threads() -> int:
+    """Cores that this process may use, at most 8: more wait for memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 8)
+
+
+def _common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
+    fields = readers[0].fields
+    for number, reader in enumerate(readers[1:], 1):
+        if reader.fields != fields:
+            mine = {(field.name, field.shape, str(field.dtype)) for field in reader.fields}
+            first = {(field.name, field.shape, str(field.dtype)) for field in fields}
+            raise WindowError(
+                f"loader · mixture: all datasets have the same fields; dataset {number} and the first differ in "
+                f"{sorted(mine ^ first)} → use the same window, and stores of one resolution"
+            )
+    if len(readers) > 1:
+        fields = (*fields, Field(name="store", shape=(), dtype=np.dtype(np.int64)))
+    return fields

@@ -1,0 +1,153 @@
+"""Owns what is done to a batch on the device: pictures upright, as floats, channels first; values normalised. Torch only.
+
+Bytes cross the bus as they are stored; everything here is named by the user, and nothing is done unasked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from robozarr.loader.batch import WindowReader
+from robozarr.loader.dataset import Sample
+from robozarr.loader.statistics import Scaling, Scope, scale_and_shift
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import ImageConvention
+
+__all__ = ["Images", "Normalise", "make_transform"]
+
+Step = Callable[[Sample], Sample]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """What pictures become, in this order. The default is what most policies take: upright floats in [0, 1], channels first."""
+
+    upright: bool = True
+    """Turn pictures that were recorded with row 0 at the bottom (LIBERO) over, by each episode's recorded convention."""
+    dtype: torch.dtype | None = torch.float32
+    """None: as stored."""
+    scale: bool = True
+    """Divide uint8 by 255; needs a float `dtype`."""
+    channels_first: bool = True
+    """[…, y, x, c] → […, c, y, x]."""
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and not self.dtype.is_floating_point:
+            raise WindowError(f"images · dtype: a float type, or None for as stored; got {self.dtype} → pass torch.float32")
+        if self.scale and self.dtype is None:
+            raise WindowError("images · scale: needs a float dtype; got dtype=None → pass scale=False, or a dtype")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalise:
+    """Which keys are normalised, how, and by which statistics; pictures are normalised after ``Images``."""
+
+    keys: Mapping[str, Scaling] = field(default_factory=dict)
+    """Such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``."""
+    scope: Scope = "store"
+    """Of all steps of the store, or of the steps where the windows that are served have their anchors."""
+    dtype: torch.dtype = torch.float32
+    """Of what is normalised."""
+
+
+def make_transform(
+    readers: Sequence[WindowReader], images: Images | None, normalise: Normalise | None, device: torch.device
+) -> Step:
+    """One function of a batch that does all of it.
+
+    Raises
+    ------
+    WindowError
+        If a key that is to be normalised is not in the window, or pictures of unknown convention are to be made upright.
+    """
+    steps: list[Step] = []
+    pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].frame]
+    if images is not None and pictures:
+        upside_down = _upside_down(readers, device) if images.upright else None
+        steps += [_picture_step(name, images, upside_down, readers[0]) for name in pictures]
+    if normalise is not None:
+        if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
+            raise WindowError(
+                f"normalise · keys: of the window, which has {', '.join(readers[0].spec.offsets)}; got {', '.join(unknown)} "
+                "→ take some of these"
+            )
+        steps += [_normal_step(readers, name, how, normalise, images, device) for name, how in normalise.keys.items()]
+
+    def apply(batch: Sample) -> Sample:
+        for step in steps:
+            batch = step(batch)
+        return batch
+
+    return apply
+
+
+def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool | list[torch.Tensor]:
+    """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each store."""
+    found = []
+    for reader in readers:
+        convention, served = reader.store.episodes.image_convention, reader.table.served
+        if unknown := np.flatnonzero(served & (convention == ImageConvention.UNKNOWN)).tolist():
+            raise WindowError(
+                f"images · upright: every episode's convention is known; it is not of {len(unknown)}, such as {unknown[0]} "
+                "→ look at a picture (dataset.show), then pass upright=False and flip in transform= if it needs to be"
+            )
+        found.append((convention == ImageConvention.OPENGL, served))
+    kinds = {bool(kind) for upside_down, served in found for kind in upside_down[served]}
+    if len(kinds) < 2:
+        return kinds == {True}
+    return [torch.from_numpy(upside_down).to(device) for upside_down, _ in found]
+
+
+def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tensor] | None, reader: WindowReader) -> Step:
+    has_channels = len(reader.store.keys[name].shape) == 3
+
+    def step(batch: Sample) -> Sample:
+        x: torch.Tensor = batch[name]
+        rows = 2  # [batch, offset, y, x, …]
+        if upside_down is True:
+            x = x.flip(rows)
+        elif isinstance(upside_down, list):
+            x = torch.where(_of_windows(upside_down, batch).view(-1, *[1] * (x.dim() - 1)), x.flip(rows), x)
+        if images.channels_first and has_channels:
+            x = x.movedim(-1, -3)
+        if images.dtype is not None:
+            is_bytes = x.dtype == torch.uint8
+            x = x.to(images.dtype, memory_format=torch.contiguous_format)
+            if images.scale and is_bytes:
+                x = x.mul_(1 / 255)
+        return batch | {name: x}
+
+    return step
+
+
+def _of_windows(per_store: list[torch.Tensor], batch: Mapping[str, Any]) -> torch.Tensor:
+    if len(per_store) == 1:
+        return per_store[0][batch["episode"]]
+    out = torch.zeros_like(batch["episode"], dtype=torch.bool)
+    for number, values in enumerate(per_store):
+        where = batch["store"] == number
+        out[where] = values[batch["episode"][where]]
+    return out
+
+
+def _normal_step(
+    readers: Sequence[WindowReader], name: str, how: Scaling, normalise: Normalise, images: Images | None, device: torch.device
+) -> Step:
+    shift, scale = scale_and_shift(readers, name, how, normalise.scope)
+    key = readers[0].store.keys[name]
+    if key.frame and images is not None and images.scale and key.dtype == "uint8":
+        shift, scale = shift / 255, scale / 255
+    if key.frame and images is not None and images.channels_first and len(key.shape) == 3:
+        shift, scale = shift[:, None, None], scale[:, None, None]
+    shift_t = torch.from_numpy(np.ascontiguousarray(shift)).to(device, normalise.dtype)
+    scale_t = torch.from_numpy(np.ascontiguousarray(scale)).to(device, normalise.dtype)
+
+    def step(batch: Sample) -> Sample:
+        return batch | {name: (batch[name].to(normalise.dtype) - shift_t) / scale_t}
+
+    return step
