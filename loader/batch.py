@@ -6,7 +6,7 @@ compiled code. ``loader.dataset`` and ``loader.stream`` both fill batches throug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,7 +22,7 @@ from robozarr.schemas.errors import WindowError
 from robozarr.schemas.store import Key
 from robozarr.schemas.window import WindowSpec
 
-__all__ = ["RESERVED", "Field", "PlannedWindows", "WindowReader"]
+__all__ = ["RESERVED", "Batch", "Field", "PlannedWindows", "WindowReader"]
 
 I64: TypeAlias = NDArray[np.int64]
 
@@ -40,6 +40,22 @@ class Field:
     dtype: np.dtype[Any]
 
 
+class Batch:
+    """Arrays of a batch by field, [batch, …], C-contiguous: in memory of their own, or given."""
+
+    def __init__(self, fields: Iterable[Field], n: int, arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+        if arrays is None:
+            arrays = {field.name: np.empty((n, *field.shape), field.dtype) for field in fields}
+        self.arrays = dict(arrays)
+        self.as_bytes = {
+            name: array.reshape(*array.shape[:2], -1).view(np.uint8) for name, array in arrays.items() if array.ndim > 1
+        }
+        """The same memory, uint8 [batch, n_offsets, row_bytes]."""
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self.arrays[name]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindows:
     """Where windows have their data, for any number of them; slices of it are batches."""
@@ -53,7 +69,7 @@ class PlannedWindows:
     is_pad: Mapping[str, NDArray[np.bool_]]
     """By key, bool [b, n_offsets]."""
 
-    def part(self, where: slice | I64) -> PlannedWindows:
+    def part(self, where: slice) -> PlannedWindows:
         """Some of the windows."""
         return PlannedWindows(
             episode=self.episode[where],
@@ -98,7 +114,8 @@ class WindowReader:
                 "→ name embeddings otherwise; a key with such a name has to be renamed in the sources"
             )
         self.holds_frames = frames_in_memory
-        self.reader = Reader(store, [key.name for key in spec.keys], in_memory=frames_in_memory, run=run)
+        self._names = [key.name for key in spec.keys]
+        self.reader = Reader(store, self._names, in_memory=frames_in_memory, run=run)
 
     def with_frames(self, pool: Executor) -> WindowReader:
         """The same windows, with all frames read into memory by `pool`."""
@@ -142,7 +159,7 @@ class WindowReader:
 
     def fill(
         self,
-        batch: Mapping[str, NDArray[Any]],
+        batch: Batch,
         windows: PlannedWindows,
         at: I64 | None = None,
         part: tuple[int, int] = (0, 1),
@@ -152,8 +169,8 @@ class WindowReader:
 
         Parameters
         ----------
-        batch : arrays [batch, …] by field, written
-            C-contiguous, as `fields` describes them.
+        batch : Batch, written
+            Of `fields`, and perhaps more.
         windows : PlannedWindows
         at : int64 [b], optional
             Where in the batch each goes. Default: in order.
@@ -167,22 +184,23 @@ class WindowReader:
         CorruptChunkError
             If something cannot be read exactly.
         """
-        if at is None:
-            at = np.arange(len(windows.episode))
-        for name in self.spec.offsets if keys is None else keys:
-            rows, out = windows.rows[name], batch[name]
-            self.reader.read(name, rows, at, out.reshape(len(out), rows.shape[1], -1).view(np.uint8), part)
+        n = len(windows.episode)
+        places = np.arange(n) if at is None else at
+        for name in self._names if keys is None else keys:
+            self.reader.read(name, windows.rows[name], places, batch.as_bytes[name], part)
         if part[0] == 0:
+            where = slice(n) if at is None else at
             for name, is_pad in windows.is_pad.items():
-                batch[f"{name}_is_pad"][at] = is_pad
-            batch["episode"][at], batch["step"][at] = windows.episode, windows.step
-            batch["task"][at] = task = self.store.episodes.task[windows.episode]
+                batch[f"{name}_is_pad"][where] = is_pad
+            batch["episode"][where], batch["step"][where] = windows.episode, windows.step
+            batch["task"][where] = task = self.store.episodes.task[windows.episode]
             for name, array in self.embeddings.items():
-                batch[name][at] = array[task]
+                batch[name][where] = array[task]
 
-    def instructions(self, tasks: Sequence[int] | NDArray[Any]) -> list[str]:
-        """The instruction of each task, as the source words it, else as its file's name does."""
-        return [self._texts[task] for task in tasks]
+    def instructions_of(self, windows: PlannedWindows) -> list[str]:
+        """The instruction of each window's task, as the source words it, else as its file's name does."""
+        texts = self._texts
+        return [texts[task] for task in self.store.episodes.task[windows.episode].tolist()]
 
     @cached_property
     def _texts(self) -> list[str]:

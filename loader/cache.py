@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import Field, PlannedWindows, WindowReader
+from robozarr.loader.batch import Batch, Field, PlannedWindows, WindowReader
 from robozarr.schemas.errors import WindowError
 
 __all__ = ["DeviceFrames", "check_budget"]
@@ -69,6 +69,7 @@ class DeviceFrames:
         self._names = [key.name for key in reader.spec.keys if reader.store.keys[key.name].frame]
         self.low_dim = [key.name for key in reader.spec.keys if key.name not in self._names]
         """Keys that still come from the host."""
+        self._padded_by_zeros = {key.name for key in reader.spec.keys if key.padding == "zero"}
         rows = _rows(reader)
         self._frames: dict[str, torch.Tensor] = {}
         for name in self._names:
@@ -94,9 +95,7 @@ class DeviceFrames:
             for field in fields
         )
 
-    def place(
-        self, batch: Mapping[str, NDArray[Any]], windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]
-    ) -> None:
+    def place(self, batch: Batch, windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]) -> None:
         """Put the rows of frames into a batch; -1: zeros."""
         if part[0] == 0:
             shift = self._shift[windows.episode][:, None]
@@ -123,9 +122,9 @@ class DeviceFrames:
                 for number, own in enumerate(stores):
                     where = (store == number).nonzero().view(-1)
                     frames[where] = own._frames[key].index_select(0, flat[where])
-            frames = frames.view(*tensor.shape, *frames.shape[1:])
-            zeros = (tensor < 0).view(*tensor.shape, *[1] * (frames.dim() - 2))
-            out[key] = frames.masked_fill_(zeros, 0)
+            out[key] = frames.view(*tensor.shape, *frames.shape[1:])
+            if key in stores[0]._padded_by_zeros:
+                out[key].masked_fill_((tensor < 0).view(*tensor.shape, *[1] * (out[key].dim() - 2)), 0)
         return out
 
 

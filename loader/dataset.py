@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch.utils.data import Dataset, default_collate
 
-from robozarr.loader.batch import WindowReader
+from robozarr.loader.batch import Batch, WindowReader
 from robozarr.loader.embedding import read_task_embedding
 from robozarr.loader.selection import LeftOut, Selection
 from robozarr.loader.store import Store
@@ -163,11 +163,10 @@ class WindowDataset(Dataset[Sample]):
             ``step``, ``task`` int64 [b]; the embeddings; ``instruction``, a list of text.
         """
         planned = self.windows.plan(windows)
-        n = len(planned.episode)
-        batch = {field.name: np.empty((n, *field.shape), field.dtype) for field in self.windows.fields}
+        batch = Batch(self.windows.fields, len(planned.episode))
         self.windows.fill(batch, planned)
-        tensors: Sample = {name: torch.from_numpy(array) for name, array in batch.items()}
-        return tensors | {"instruction": self.windows.instructions(batch["task"])}
+        tensors: Sample = {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
+        return tensors | {"instruction": self.windows.instructions_of(planned)}
 
     @staticmethod
     def collate(samples: list[Sample]) -> Sample:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import Field
+from robozarr.loader.batch import Batch, Field
 
 __all__ = ["Copier", "Slot"]
 
@@ -31,15 +31,15 @@ class Slot:
         self._host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=on_gpu)
         self._device = torch.empty(starts[-1], dtype=torch.uint8, device=device) if on_gpu else self._host
         block = self._host.numpy()
-        self.arrays: dict[str, NDArray[Any]] = {}
-        """By field, [batch_size, …], on the host."""
+        arrays: dict[str, NDArray[Any]] = {}
         self.tensors: dict[str, torch.Tensor] = {}
-        """The same on the device."""
+        """By field, [batch_size, …], on the device."""
         for field, start, size in zip(fields, starts, sizes, strict=False):
-            self.arrays[field.name] = block[start : start + size].view(field.dtype).reshape(batch_size, *field.shape)
+            arrays[field.name] = block[start : start + size].view(field.dtype).reshape(batch_size, *field.shape)
             kind = torch.from_numpy(np.empty(0, field.dtype)).dtype
             self.tensors[field.name] = self._device[start : start + size].view(kind).view(batch_size, *field.shape)
-        self.n_bytes = starts[-1]
+        self.batch = Batch(fields, batch_size, arrays)
+        """The same on the host."""
         self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
         self._released: torch.cuda.Event | None = None
 

@@ -22,7 +22,11 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_public_names() -> None:
-    assert robozarr.__all__ == ["RoboZarrError", "Store", "__version__", "open_store"]
+    assert robozarr.__all__ == sorted(robozarr.__all__)
+    assert set(robozarr.__all__) == {
+        "Alignment", "Images", "Normalise", "RoboZarrError", "StepFlag", "Store", "WindowDataLoader", "WindowDataset",
+        "WindowLoader", "WindowSampler", "WindowSpec", "__version__", "open_store",
+    }  # fmt: skip
     assert robozarr.convert.__all__ == ["ConvertReport", "VerifyReport", "convert", "verify"]
     for name in robozarr.__all__:
         assert getattr(robozarr, name) is not None
