@@ -66,8 +66,8 @@ def read_layout(store: Path, path: str) -> ArrayLayout:
     return parse_array_document(path, read_document(store / path))
 
 
-def read_shard(store: Path, layout: ArrayLayout, shard: int) -> NDArray[Any]:
-    """The rows of one shard.
+def read_shard(store: Path, layout: ArrayLayout, shard: int, *, below: Path | None = None) -> NDArray[Any]:
+    """The rows of one shard. Where `store` is the stage of an append, what it lacks is in the store `below` it.
 
     Raises
     ------
@@ -75,6 +75,8 @@ def read_shard(store: Path, layout: ArrayLayout, shard: int) -> NDArray[Any]:
         If the shard is missing, unreadable, or not what was written; the text names array, shard and chunk.
     """
     path = store / layout.shard_path(shard)
+    if below is not None and not path.exists():
+        path = below / layout.shard_path(shard)
     try:
         data = path.read_bytes()
     except OSError as exc:
@@ -92,11 +94,11 @@ def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:
     return np.concatenate(shards) if shards else np.empty(layout.shape, layout.dtype)
 
 
-def column_blocks(store: Path, layout: ArrayLayout) -> Iterator[tuple[slice, NDArray[Any]]]:
+def column_blocks(store: Path, layout: ArrayLayout, *, below: Path | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Blocks of a low-dim key's elements over all rows: (slice of elements, values [step, element])."""
     n_elements = max(1, layout.row_bytes // np.dtype(layout.dtype).itemsize)
     width = max(1, COLUMN_BLOCK_BYTES // max(1, layout.shape[0] * np.dtype(layout.dtype).itemsize))
     for start in range(0, n_elements, width):
         block = slice(start, min(n_elements, start + width))
-        shards = (read_shard(store, layout, shard) for shard in range(layout.n_shards))
+        shards = (read_shard(store, layout, shard, below=below) for shard in range(layout.n_shards))
         yield block, np.concatenate([shard.reshape(len(shard), -1)[:, block] for shard in shards])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
 
-__all__ = ["CRC_BYTES", "decode_shard", "encode_shard"]
+__all__ = ["CRC_BYTES", "decode_shard", "encode_chunks", "encode_shard"]
 
 CRC_BYTES: Final = 4
 ABSENT: Final = 2**64 - 1
@@ -29,7 +29,12 @@ numcodecs.blosc.use_threads = False
 
 
 def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
-    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``.
+    """The bytes of a shard (``encode_chunks``) in one piece."""
+    return b"".join(encode_chunks(rows, layout))
+
+
+def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[bytes | memoryview]:
+    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as parts that stand end to end.
 
     Rows that the last chunk has left over are zeros; chunks behind it are absent from the index.
 
@@ -43,7 +48,7 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
         raise ValueError(f"{layout.path}: {rows.dtype} {rows.shape} is no shard of {layout.dtype} {layout.shape}")
     rows = np.ascontiguousarray(rows, np.dtype(layout.dtype).newbyteorder("<"))
     index = np.full((layout.chunks_per_shard, 2), ABSENT, "<u8")
-    parts: list[Any] = []  # bytes, or an array of them that need not be copied
+    parts: list[bytes | memoryview] = []  # views need not be copied
     at = 0
     for number, start in enumerate(range(0, n, chunk_rows)):
         chunk = rows[start : start + chunk_rows]
@@ -54,16 +59,16 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
         index[number] = at, len(encoded) + CRC_BYTES
         at += len(encoded) + CRC_BYTES
     tail = index.tobytes()
-    return b"".join([*parts, tail, _crc(tail)])
+    return [*parts, tail, _crc(tail)]
 
 
-def _crc(data: bytes | NDArray[np.uint8]) -> bytes:
+def _crc(data: bytes | memoryview) -> bytes:
     return struct.pack("<I", google_crc32c.value(data))
 
 
-def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | NDArray[np.uint8]:
+def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | memoryview:
     if layout.codec == "none":
-        return chunk.reshape(-1).view(np.uint8)
+        return chunk.reshape(-1).view(np.uint8).data
     if layout.codec == "zstd":
         return bytes(numcodecs.zstd.compress(chunk, layout.level))
     shuffle = numcodecs.blosc.SHUFFLE if layout.shuffle == "shuffle" else numcodecs.blosc.NOSHUFFLE
