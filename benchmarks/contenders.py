@@ -22,12 +22,12 @@ import zarr.codecs
 from numpy.typing import NDArray
 
 from robozarr.convert import convert, verify
+from robozarr.convert.cluster import local_executor
 from robozarr.convert.detect import parse_json
-from robozarr.convert.executor import local_executor
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import SilentProgress
-from robozarr.convert.run import scan_sources
 from robozarr.convert.shard import encode_shard
+from robozarr.convert.stages import scan_sources
 from robozarr.convert.write import read_partition
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile

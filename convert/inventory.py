@@ -13,11 +13,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from robozarr.convert.checks import Violation, check_layout
-from robozarr.convert.write import TEMPORARY
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.reading import read_array, read_document, read_layout
-from robozarr.schemas.store import StoreMetadata, array_layouts, fixed_layouts
+from robozarr.schemas.store import TEMPORARY, StoreMetadata, array_layouts, fixed_layouts
 
 __all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]
 
@@ -25,7 +24,10 @@ __all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]
 def check_temporaries(root: Path) -> Iterator[Violation]:
     """M20: nothing of an interrupted writer lies about."""
     for path in sorted(root.rglob(f".*{TEMPORARY}")):
-        yield Violation(rule="M20", text=f"{path.relative_to(root)}: left behind by a writer that was interrupted; remove it")
+        remedy = "left behind by a writer that was interrupted; remove it"
+        if path.is_dir():
+            remedy = "an append is not finished; run it again, or remove this folder to give it up"
+        yield Violation(rule="M20", text=f"{path.relative_to(root)}: {remedy}")
 
 
 def read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLayout], list[Violation]]:

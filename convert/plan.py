@@ -8,22 +8,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr import __version__
+from robozarr.convert.settle import Base, OnError, settle, task_of_file
 from robozarr.convert.types import Column, DemoScan, FileScan, Partition, Segment
-from robozarr.schemas.errors import PlanError, Problem, SourceError
+from robozarr.schemas.errors import PlanError, Problem
 from robozarr.schemas.index import FlagRules, StepFlag, build_index
-from robozarr.schemas.layout import ArrayLayout, Profile, is_frame
-from robozarr.schemas.source import INIT_STATE, MODEL_FILE, is_array_name, is_ragged, key_name, role_and_unit, source_names
-from robozarr.schemas.store import TASK_TEXTS, Key, NotStored, SourceEntry, StoreMetadata, array_layouts
+from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
+from robozarr.schemas.source import (
+    INIT_STATE,
+    MODEL_FILE,
+    demo_number,
+    key_name,
+    source_names,
+)
+from robozarr.schemas.store import LEFT_OUT, TASK_TEXTS, Key, NotStored, SourceEntry, StoreMetadata, array_layouts
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "left_out_of", "make_plan"]
+
+REPEATS: Final = "equals obs one step later at every step but the last, whose next_obs is lost (checked)"
+"""Reason of what is not stored because it repeats."""
 
 DEFAULT_CONTROL_FREQ = 20.0
 """Steps a second in LIBERO, for files that do not say (OpenVLA's have no attributes)."""
@@ -43,11 +53,13 @@ class Plan:
     """The sources, in the store's order."""
     episodes: tuple[tuple[int, str], ...]
     """Source and demo of each episode."""
+    left_out: tuple[Problem, ...]
+    """Why demos and files were left out, under ``--on-error skip``; ordered as found."""
 
     def partitions(self) -> Iterator[Partition]:
         """Every partition, pictures first: they are the largest, so the last to end are small."""
         for column in sorted(self.columns, key=lambda column: (not _is_frames(column), column.layout.path)):
-            for shard in range(column.layout.n_shards):
+            for shard in range(column.first_shard, column.layout.n_shards):
                 yield self.partition(column, shard)
 
     def partition(self, column: Column, shard: int) -> Partition:
@@ -58,7 +70,7 @@ class Plan:
         segments = []
         for episode in range(first, last):
             begin, end = int(column.starts[episode]), int(column.starts[episode + 1])
-            low, high = max(begin, start), min(end, stop)
+            low, high = max(begin, start, column.old_rows), min(end, stop)
             if low < high:
                 source, demo = self.episodes[episode]
                 file = self.files[source]
@@ -81,17 +93,21 @@ class Plan:
             source=column.source,
             segments=tuple(segments),
             key=column.key,
+            old_rows=column.old_rows,
         )
 
     @property
     def n_partitions(self) -> int:
         """Number of partitions."""
-        return sum(column.layout.n_shards for column in self.columns)
+        return sum(column.layout.n_shards - column.first_shard for column in self.columns)
 
     @property
     def n_bytes(self) -> int:
-        """Size of all columns, decoded."""
-        return sum(column.layout.shape[0] * column.layout.row_bytes for column in self.columns)
+        """Size of all partitions, decoded."""
+        return sum(
+            max(0, column.layout.shape[0] - column.first_shard * column.layout.shard_rows) * column.layout.row_bytes
+            for column in self.columns
+        )
 
 
 def _is_frames(column: Column) -> bool:
@@ -99,29 +115,51 @@ def _is_frames(column: Column) -> bool:
 
 
 def make_plan(
-    files: Sequence[FileScan], *, profile: Profile, rules: FlagRules, selected: tuple[str, ...] | None = None
+    files: Sequence[FileScan],
+    *,
+    profile: Profile,
+    rules: FlagRules,
+    selected: tuple[str, ...] | None = None,
+    level: int | None = None,
+    on_error: OnError = "stop",
+    left_out: Sequence[Problem] = (),
+    base: Base | None = None,
 ) -> Plan:
     """Plan the store that `files`, in this order, become.
+
+    Parameters
+    ----------
+    files : sequence of FileScan
+        The scans; of an append, those of the store's own sources first (``base.files``).
+    profile, rules, selected, level
+        As the user wants them; `level` None: the profile's.
+    on_error : {"stop", "skip"}
+        Whether demos and files with problems are errors, or are left out and listed.
+    left_out : sequence of Problem
+        Demos (and files, where a problem names no demo) that are left out in any case.
+    base : Base, optional
+        The store that is appended to.
 
     Raises
     ------
     SourceError
         Listing every problem of every file, and every demo that is unlike the others.
     PlanError
-        If `selected` names keys that no file holds.
+        If `selected` names keys that no file holds, or `level` is not one of the profile's codec.
     """
-    problems = [problem for file in files for problem in file.problems]
-    keys, repeats, unlike = _find_keys(files, selected)
-    if problems := [*problems, *unlike]:
-        raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
+    codec, _ = PROFILES[profile]
+    if level is not None and (codec == "none" or not 1 <= level <= 9):
+        raise PlanError(f"--level is 1 to 9, and the profile 'raw' has none; got {level} for {profile}")
+    kept, keys, repeats, left_out = settle(files, selected, on_error, left_out, base)
     if selected is not None:
-        there = {path for file in files for path, n, _ in file.not_stored if n} | {key.source for key in keys} | set(repeats)
+        there = {path for file in kept for path, n, _ in file.not_stored if n} | {key.source for key in keys} | set(repeats)
         known = {key_name(path) for path in there}
         if missing := [name for name in selected if name not in there | known]:
             raise PlanError(f"--keys: no source holds {', '.join(missing)}; they hold {', '.join(sorted(known))}")
-    demos = [(number, demo) for number, file in enumerate(files) for demo in file.demos]
-    tasks = list(dict.fromkeys(_task(file) for file in files))
-    names = source_names([PurePath(file.path) for file in files])
+    demos = [(number, demo) for number, file in enumerate(kept) for demo in file.demos]
+    usable = [file for file in kept if file.demos]
+    tasks = list(dict.fromkeys(task_of_file(file) for file in usable))
+    names = source_names([PurePath(file.path) for file in kept])
     metadata = StoreMetadata(
         software=f"robozarr {__version__}",
         profile=profile,
@@ -129,114 +167,46 @@ def make_plan(
         n_steps=sum(demo.length for _, demo in demos),
         n_episodes=len(demos),
         n_tasks=len(tasks),
-        control_freq=_control_freq(files),
+        control_freq=_control_freq(usable),
         keys=keys,
         selected_keys=selected,
         sources=tuple(
             SourceEntry(name=name, size=file.size, mtime_ns=file.mtime_ns, n_demos=len(file.demos))
-            for name, file in zip(names, files, strict=True)
+            for name, file in zip(names, kept, strict=True)
         ),
-        splits=tuple(sorted({split for file in files for split in file.splits})),
+        splits=tuple(sorted({split for file in usable for split in file.splits})),
         flag_rules=rules,
         joint_key=_joint_key(demos),
-        not_stored=_not_stored(files, names, repeats),
+        not_stored=_not_stored(kept, names, repeats, left_out),
     )
     widths = {key.name: _widths([demo for _, demo in demos], key) for key in keys if key.ragged}
-    tables = _tables(metadata, files, demos, tasks) | _ragged_offsets(widths, demos)
+    tables = _tables(metadata, kept, demos, tasks) | _ragged_offsets(widths, demos)
     sizes = {path.removesuffix("/offsets"): int(offsets[-1]) for path, offsets in tables.items() if path.endswith("/offsets")}
-    layouts = array_layouts(metadata, sizes)
+    layouts = _layouts(array_layouts(metadata, sizes), level, base)
     return Plan(
         metadata=metadata,
         layouts=layouts,
         tables=tables,
-        columns=tuple(_columns(metadata, layouts, [demo for _, demo in demos], widths)),
-        files=tuple(files),
+        columns=tuple(_columns(metadata, layouts, [demo for _, demo in demos], widths, base)),
+        files=tuple(kept),
         episodes=tuple((number, demo.name) for number, demo in demos),
+        left_out=tuple(left_out),
     )
 
 
-def _find_keys(
-    files: Sequence[FileScan], selected: tuple[str, ...] | None
-) -> tuple[tuple[Key, ...], tuple[str, ...], list[Problem]]:
-    """Keys, the ``next_obs`` paths that repeat ``obs`` in all demos, and a problem for every demo unlike the others."""
-    demos = [(file, demo) for file in files for demo in file.demos]
-    kinds: dict[str, Counter[tuple[str, tuple[int, ...]]]] = {}
-    repeated: Counter[str] = Counter()
-    for _, demo in demos:
-        repeated.update(demo.repeats)
-        for info in demo.datasets:
-            shape = () if is_ragged(info.path) else info.shape[1:]
-            kinds.setdefault(info.path, Counter())[str(info.dtype), shape] += 1
-    # in a demo of one step there is nothing to compare
-    compared = {path for _, demo in demos if demo.length > 1 for path in demo.repeats} - _asked_for(selected, kinds)
-    repeats = tuple(sorted(path for path in compared if repeated[path] == kinds[path].total()))
-    usual = {path: counter.most_common(1)[0][0] for path, counter in kinds.items() if path not in repeats}
-    problems = [problem for file, demo in demos for problem in _unlike(file, demo, usual)]
-    by_name: dict[str, list[str]] = {}
-    for path in usual:
-        by_name.setdefault(key_name(path), []).append(path)
-    for name, paths in by_name.items():
-        if len(paths) > 1:
-            value = f"{name} for {' and '.join(sorted(paths))}"
-            remedy = "leave one out: name the others' paths with --keys"
-            problems.append(Problem(file=files[0].path, rule="two datasets do not get one key", value=value, remedy=remedy))
-    problems += _unusable_names(files, list(usual))
-    if problems:
-        return (), repeats, problems
-    keys = []
-    for path, (dtype, shape) in usual.items():
-        ragged = is_ragged(path)
-        role, unit = role_and_unit(key_name(path), dtype, not ragged and is_frame(shape))
-        keys.append(Key(name=key_name(path), source=path, dtype=dtype, shape=shape, role=role, unit=unit, ragged=ragged))
-    return tuple(sorted(keys, key=lambda key: key.name)), repeats, problems
+def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | None) -> dict[str, ArrayLayout]:
+    """With the user's level; of an append, as they lie in the store, but for the number of rows."""
+    if base is not None:
+        old = base.layouts
+        return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}
+    if level is None:
+        return layouts
+    return {path: replace(layout, level=level) if is_bulk(path) else layout for path, layout in layouts.items()}
 
 
-def _asked_for(selected: tuple[str, ...] | None, paths: Iterable[str]) -> set[str]:
-    """Paths that `--keys` names: they are stored even where they repeat others."""
-    return {path for path in paths if selected is not None and (path in selected or key_name(path) in selected)}
-
-
-def _unusable_names(files: Sequence[FileScan], paths: list[str]) -> Iterator[Problem]:
-    """Names that HDF5 allows and a store cannot: one that leads out of its folder, or is that of a file in it."""
-    for path in paths:
-        if not is_array_name(key_name(path)):
-            rule, remedy = "a key's name can name an array", "rename the dataset, or leave it out with --keys"
-            yield Problem(file=files[0].path, key=path, rule=rule, value=repr(key_name(path)), remedy=remedy)
-    for file in files:
-        for split in (split for split in file.splits if not is_array_name(split)):
-            rule = "a split's name can name an array"
-            yield Problem(file=file.path, key=f"mask/{split}", rule=rule, value=repr(split), remedy="rename it in the file")
-
-
-def _unlike(file: FileScan, demo: DemoScan, usual: dict[str, tuple[str, tuple[int, ...]]]) -> Iterator[Problem]:
-    infos = {info.path: info for info in demo.datasets}
-    for path, (dtype, shape) in usual.items():
-        if path not in infos:
-            yield Problem(
-                file=file.path,
-                demo=demo.name,
-                key=path,
-                rule="every demo holds the keys that the others hold",
-                value="nothing",
-                remedy="leave the demo out of its file, or the key out with --keys",
-            )
-            continue
-        info = infos[path]
-        got = (info.dtype, () if is_ragged(path) else info.shape[1:])
-        if got != (dtype, shape):
-            yield Problem(
-                file=file.path,
-                demo=demo.name,
-                key=path,
-                rule=f"a step is {dtype} {shape}, as in most demos",
-                value=f"{got[0]} {got[1]}",
-                remedy="convert unlike files into stores of their own",
-            )
-
-
-def _task(file: FileScan) -> tuple[str, str, str, str, str, str]:
-    """What makes a task: two files are of one task if all of this agrees. In the order of schemas.store.TASK_TEXTS."""
-    return file.task, file.instruction, file.instruction_from_name, file.suite, file.env_name, file.bddl
+def is_bulk(path: str) -> bool:
+    """Whether an array holds data of the sources that the profile's codec applies to."""
+    return path.startswith("steps/") or (path.startswith("ragged/") and path.endswith("/values"))
 
 
 def _control_freq(files: Iterable[FileScan]) -> float | None:
@@ -249,14 +219,50 @@ def _joint_key(demos: list[tuple[int, DemoScan]]) -> str | None:
     return used.pop() if len(used) == 1 else None
 
 
-def _not_stored(files: Sequence[FileScan], names: list[str], repeats: tuple[str, ...]) -> tuple[NotStored, ...]:
-    reason = "equals obs one step later at every step but the last, whose next_obs is lost (checked)"
+def _not_stored(
+    files: Sequence[FileScan], names: list[str], repeats: tuple[str, ...], left_out: Sequence[Problem]
+) -> tuple[NotStored, ...]:
     entries = []
     for file, name in zip(files, names, strict=True):
         counts = Counter(path for demo in file.demos for path in demo.repeats if path in repeats)
-        entries += [NotStored(source=name, path=path, n_demos=n, reason=reason) for path, n in sorted(counts.items())]
+        entries += [NotStored(source=name, path=path, n_demos=n, reason=REPEATS) for path, n in sorted(counts.items())]
         entries += [NotStored(source=name, path=path, n_demos=n, reason=why) for path, n, why in file.not_stored]
+        reasons: dict[str, list[str]] = {}
+        for problem in (problem for problem in left_out if problem.file == file.path):
+            reasons.setdefault(f"data/{problem.demo}" if problem.demo else "", []).append(_reason(problem))
+        entries += [
+            NotStored(source=name, path=path, n_demos=0, reason=LEFT_OUT + " | ".join(why))
+            for path, why in sorted(reasons.items(), key=lambda item: (_number(item[0]), item[0]))
+        ]
     return tuple(entries)
+
+
+def _reason(problem: Problem) -> str:
+    where = f"{problem.key}: " if problem.key else ""
+    return where + problem.rule + (f"; found {problem.value}" if problem.value else "")
+
+
+def _number(path: str) -> int:
+    try:
+        return demo_number(path)
+    except ValueError:
+        return -1
+
+
+def left_out_of(metadata: StoreMetadata, paths: Sequence[str]) -> list[Problem]:
+    """What a store says was left out, for a plan of its sources, whose `paths` stand in its order."""
+    names = {source.name: path for source, path in zip(metadata.sources, paths, strict=True)}
+    return [
+        Problem(
+            file=names[entry.source],
+            demo=entry.path.removeprefix("data/"),
+            rule=entry.reason.removeprefix(LEFT_OUT),
+            value="",
+            remedy="",
+        )
+        for entry in metadata.not_stored
+        if entry.reason.startswith(LEFT_OUT) and entry.source in names
+    ]
 
 
 def _tables(
@@ -275,7 +281,7 @@ def _tables(
         "index/flags": _flags(metadata, scans),
         "episodes/start": start,
         "episodes/length": lengths,
-        "episodes/task": np.array([task_of[_task(files[number])] for number, _ in demos], np.int32),
+        "episodes/task": np.array([task_of[task_of_file(files[number])] for number, _ in demos], np.int32),
         "episodes/source": np.array([number for number, _ in demos], np.int32),
         "episodes/success": np.array([demo.success for demo in scans], np.int8),
         "episodes/alignment": np.array([demo.alignment for demo in scans], np.int8),
@@ -306,7 +312,7 @@ def _flags(metadata: StoreMetadata, scans: list[DemoScan]) -> NDArray[np.uint8]:
 
 
 def _control_freq_of_task(files: Sequence[FileScan], task: tuple[str, ...]) -> float:
-    frequency = _control_freq(file for file in files if _task(file) == task)
+    frequency = _control_freq(file for file in files if task_of_file(file) == task)
     return float("nan") if frequency is None else frequency
 
 
@@ -325,6 +331,18 @@ def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int,
 
 
 def _columns(
+    metadata: StoreMetadata,
+    layouts: dict[str, ArrayLayout],
+    demos: list[DemoScan],
+    widths: dict[str, NDArray[np.int64]],
+    base: Base | None,
+) -> Iterator[Column]:
+    for column in _new_columns(metadata, layouts, demos, widths):
+        old = None if base is None else base.layouts.get(column.layout.path)
+        yield column if old is None else replace(column, old_rows=old.shape[0])
+
+
+def _new_columns(
     metadata: StoreMetadata,
     layouts: dict[str, ArrayLayout],
     demos: list[DemoScan],

@@ -31,6 +31,10 @@ class Progress(Protocol):
         """`n` items, of `n_bytes`, are done."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something to know: where the dashboard is, what was kept."""
+        ...
+
 
 class SilentProgress:
     """Shows nothing."""
@@ -39,6 +43,9 @@ class SilentProgress:
         """Do nothing."""
 
     def advance(self, n: int = 1, n_bytes: int = 0) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
     def __enter__(self) -> Self:
@@ -70,6 +77,10 @@ class LineProgress(SilentProgress):
         self._n_bytes += n_bytes
         if self._done == self._total or time.monotonic() - self._said >= LINE_INTERVAL_S:
             self._say()
+
+    def note(self, text: str) -> None:
+        """One line."""
+        print(text, file=self._out, flush=True)
 
     def _say(self) -> None:
         self._said = time.monotonic()
@@ -114,6 +125,10 @@ class LiveProgress:
         speed = f"{self._n_bytes / 1e6 / max(time.monotonic() - self._began, 1e-9):,.0f} MB/s" if self._n_bytes else ""
         assert self._task is not None
         self._progress.update(self._task, advance=n, speed=speed)
+
+    def note(self, text: str) -> None:
+        """One line above the bars."""
+        self._progress.console.print(text, markup=False, highlight=False)
 
 
 def progress_for(stream: TextIO = sys.stderr) -> LineProgress | LiveProgress:

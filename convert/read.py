@@ -19,22 +19,24 @@ COLUMN_BLOCK_BYTES = 128 * 2**20
 """Bytes of a low-dim key held at once."""
 
 
-def column_blocks(store: Path, layout: ArrayLayout) -> Iterator[tuple[slice, NDArray[Any]]]:
+def column_blocks(store: Path, layout: ArrayLayout, *, below: Path | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Blocks of a low-dim key's elements over all rows: (slice of elements, values [step, element])."""
     n_elements = max(1, layout.row_bytes // np.dtype(layout.dtype).itemsize)
     width = max(1, COLUMN_BLOCK_BYTES // max(1, layout.shape[0] * np.dtype(layout.dtype).itemsize))
     for start in range(0, n_elements, width):
         block = slice(start, min(n_elements, start + width))
-        shards = (read_shard(store, layout, shard) for shard in range(layout.n_shards))
+        shards = (read_shard(store, layout, shard, below=below) for shard in range(layout.n_shards))
         yield block, np.concatenate([shard.reshape(len(shard), -1)[:, block] for shard in shards])
 
 
-def episode_checksums(store: Path, layout: ArrayLayout, lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
+def episode_checksums(
+    store: Path, layout: ArrayLayout, lengths: NDArray[np.int64], *, below: Path | None = None
+) -> NDArray[np.uint32]:
     """The crc32c of each episode's rows, little-endian and in C order: uint32 [n_episodes]."""
     ends, episode, done = np.cumsum(lengths), 0, 0
     sums = np.zeros(len(lengths), np.uint32)
     for shard in range(layout.n_shards):
-        rows = read_shard(store, layout, shard)
+        rows = read_shard(store, layout, shard, below=below)
         start, stop = layout.rows_of_shard(shard)
         while done < stop:
             end = min(stop, int(ends[episode]))

@@ -5,32 +5,32 @@ Each stage is a function of another module; here they are put in order and run o
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from robozarr.convert.executor import Executor, default_workers, local_executor
+from robozarr import __version__
+from robozarr.convert.append import commit, new_sources, read_base
+from robozarr.convert.cluster import open_executor
+from robozarr.convert.executor import Executor
+from robozarr.convert.journal import Begun, Journal, check_same, sources_of
+from robozarr.convert.lock import hold_lock
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.read import column_blocks, episode_checksums
-from robozarr.convert.scan import scan_file
+from robozarr.convert.settle import Base, OnError
 from robozarr.convert.source import find_sources
-from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
+from robozarr.convert.stages import Written, scan_sources, write_partitions, write_statistics
 from robozarr.convert.target import check_apart, check_target, clear
-from robozarr.convert.types import FileScan
-from robozarr.convert.write import init_store, remove_temporaries, write_array, write_metadata, write_partition
+from robozarr.convert.write import init_store, prune, remove_temporaries, write_metadata
+from robozarr.schemas.errors import PlanError, Problem
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
-from robozarr.schemas.reading import read_array, read_layout
-from robozarr.schemas.store import EPISODE_STATISTICS, Key
 
-__all__ = ["ConvertReport", "convert", "key_statistics", "scan_sources"]
+__all__ = ["ConvertReport", "convert"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,24 +56,50 @@ class ConvertReport:
     """Wall time, start-up of the workers included."""
     not_stored: tuple[dict[str, Any], ...]
     """What the sources hold and the store does not, and why."""
+    left_out: tuple[dict[str, str], ...]
+    """Every problem of what was left out, under ``--on-error skip``."""
+    n_kept: int
+    """Partitions that an earlier, interrupted run had finished."""
+    n_appended: int
+    """Source files that an append added; 0 without one."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wish:
+    """What the user asked for."""
+
+    store: Path
+    profile: Profile
+    level: int | None
+    keys: tuple[str, ...] | None
+    on_error: OnError
+    overwrite: bool
+    append: bool
+
+
 def convert(
     sources: str | Path | Sequence[str | Path],
     store: str | Path,
     *,
-    profile: Profile = "fast",
+    profile: Profile | None = None,
+    level: int | None = None,
     workers: int | None = None,
+    scheduler: str | None = None,
+    client: Any = None,
     overwrite: bool = False,
+    append: bool = False,
+    on_error: OnError = "stop",
     keys: Sequence[str] | None = None,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> ConvertReport:
     """Convert HDF5 demonstrations into a Zarr store, bit for bit.
+
+    Interrupted at any point, the same call goes on where it was, and ends in the same bytes.
 
     Parameters
     ----------
@@ -81,12 +107,22 @@ def convert(
         Files, folders (searched for ``*.hdf5`` and ``*.h5``), or patterns.
     store : path
         Folder that becomes the store.
-    profile : {"fast", "raw", "compact"}
-        Codec of the data: Blosc-LZ4, none, Blosc-zstd.
+    profile : {"fast", "raw", "compact"}, optional
+        Codec of the data: Blosc-LZ4, none, Blosc-zstd. Default: ``fast``; of an append, the store's.
+    level : int, optional
+        Level of the codec, 1 to 9. Default: the profile's.
     workers : int, optional
-        Dask worker processes; 0 runs in this process. Default: the cores that this process may use.
+        Dask worker processes; 0 runs in this process, for debugging. Default: the cores that this process may use.
+    scheduler : str, optional
+        Address of a running Dask cluster that does the work instead; its workers see sources and store under the same paths.
+    client : distributed.Client, optional
+        A client of a running cluster, instead of its address.
     overwrite : bool
         Replace a robozarr store that is there already.
+    append : bool
+        Add the sources that a store does not hold yet to it. Nothing that is there is changed but each array's last shard.
+    on_error : {"stop", "skip"}
+        What becomes of demos and files with problems: an error that lists all, or left out and listed in the store.
     keys : sequence of str, optional
         Keys to keep, by name or by path inside a demo; ``actions`` always is. Default: all that are found.
     dry_run : bool
@@ -101,11 +137,14 @@ def convert(
     Raises
     ------
     SourceError
-        If sources are not found or break a rule; it lists every problem.
+        If sources are not found, break a rule, or changed since an unfinished conversion was begun; it lists every problem.
     PlanError
-        If `keys` names what no source holds.
+        If `keys` names what no source holds, or options do not go together or are not those that a conversion was begun with.
     StoreError
-        If the store exists and `overwrite` is not given, is no robozarr store, or cannot be written.
+        If the store exists and neither `overwrite` nor `append` is given, is no robozarr store, cannot be written, or another
+        converter is at work on it.
+    WorkerError
+        If workers cannot be had, or die over their work.
 
     Examples
     --------
@@ -116,116 +155,143 @@ def convert(
     (2, 4)
     """
     began = time.monotonic()
-    store, progress = Path(store), progress or SilentProgress()
-    selected = None if keys is None else tuple(keys)
-    rules = FlagRules()
+    progress = progress or SilentProgress()
+    if append and (overwrite or profile is not None or level is not None or keys is not None):
+        raise PlanError("--append takes the store as it is: no --overwrite, --profile, --level or --keys with it")
+    wish = _Wish(
+        store=Path(store),
+        profile=profile or "fast",
+        level=level,
+        keys=None if keys is None else tuple(keys),
+        on_error=on_error,
+        overwrite=overwrite,
+        append=append,
+    )
+    journal = Journal(wish.store)
     if not dry_run:
-        check_target(store, overwrite=overwrite)
+        check_target(journal, overwrite=overwrite, append=append)
     paths = find_sources([sources] if isinstance(sources, str | Path) else sources)
-    check_apart(paths, store)
-    n_workers = default_workers() if workers is None else workers
-    stored_bytes = 0
-    try:
-        with local_executor(n_workers) as executor:
-            files = scan_sources(executor, paths, rules, selected, progress)
-            plan = make_plan(files, profile=profile, rules=rules, selected=selected)
-            if not dry_run:
-                stored_bytes = _write_store(executor, store, plan, progress)
-    except BaseException:  # an interrupt too; by now no worker is left that could begin another file
+    check_apart(paths, wish.store)
+    with contextlib.ExitStack() as stack:
         if not dry_run:
-            remove_temporaries(store)
-        raise
-    metadata = plan.metadata
+            stack.enter_context(hold_lock(journal.lock, wish.store))
+            stack.callback(journal.close)
+            check_target(journal, overwrite=overwrite, append=append)  # another converter may have come first
+            if journal.committing:
+                commit(journal)
+        try:
+            with open_executor(workers=workers, scheduler=scheduler, client=client, progress=progress) as executor:
+                plan, base, written = _convert(executor, journal, wish, paths, dry_run, progress)
+        except BaseException:  # an interrupt too; by now no worker is left that could begin another file
+            if not dry_run:
+                remove_temporaries(wish.store)
+            raise
+    return _report(wish, plan, base, written, dry_run, time.monotonic() - began)
+
+
+def _report(
+    wish: _Wish, plan: Plan, base: Base | None, written: Written | None, dry_run: bool, seconds: float
+) -> ConvertReport:
+    metadata, n_old = plan.metadata, 0 if base is None else len(base.files)
     return ConvertReport(
-        store=str(store),
-        profile=profile,
+        store=str(wish.store),
+        profile=metadata.profile,
         dry_run=dry_run,
-        n_sources=len(files),
+        n_sources=len(plan.files),
         n_tasks=metadata.n_tasks,
         n_episodes=metadata.n_episodes,
         n_steps=metadata.n_steps,
         keys=tuple(key.name for key in metadata.keys),
         n_partitions=plan.n_partitions,
-        source_bytes=sum(file.size for file in files),
+        source_bytes=sum(file.size for file in plan.files[n_old:]),
         decoded_bytes=plan.n_bytes,
-        stored_bytes=stored_bytes,
-        seconds=time.monotonic() - began,
+        stored_bytes=0 if written is None else written.stored_bytes,
+        seconds=seconds,
         not_stored=tuple(asdict(entry) for entry in metadata.not_stored),
+        left_out=tuple(asdict(problem) for problem in plan.left_out),
+        n_kept=0 if written is None else written.n_kept,
+        n_appended=len(plan.files) - n_old if base is not None else 0,
     )
 
 
-def scan_sources(
-    executor: Executor, paths: Sequence[Path], rules: FlagRules, selected: tuple[str, ...] | None, progress: Progress
-) -> list[FileScan]:
-    """Scan every file; in the order of `paths`."""
-    progress.start("scan files", len(paths))
-    found: dict[str, FileScan] = {}
-    for scan in executor.run(partial(scan_file, rules=rules, selected=selected), [str(path) for path in paths]):
-        found[scan.path] = scan
-        progress.advance()
-    return [found[str(path)] for path in paths]
+def _convert(
+    executor: Executor, journal: Journal, wish: _Wish, paths: Sequence[Path], dry_run: bool, progress: Progress
+) -> tuple[Plan, Base | None, Written | None]:
+    base = read_base(wish.store) if wish.append else None
+    rules = FlagRules() if base is None else base.metadata.flag_rules
+    selected = wish.keys if base is None else base.metadata.selected_keys
+    if base is not None:
+        paths = new_sources(base.metadata, paths)
+    files = scan_sources(executor, paths, rules, selected, progress)
+    begun = None if dry_run else journal.begun()
+    now = Begun(kind="append" if wish.append else "convert", options=_options(wish), sources=sources_of(files))
+    if begun is not None:
+        if wish.overwrite and (begun.kind, begun.options, begun.sources) != (now.kind, now.options, now.sources):
+            begun = None  # it is another conversion that is replaced
+        else:
+            check_same(begun, now, wish.store)
+            now = replace(now, left_out=begun.left_out)
+
+    def plan_now(left_out: Sequence[Problem]) -> Plan:
+        return make_plan(
+            [*(() if base is None else base.files), *files],
+            profile=wish.profile if base is None else base.metadata.profile,
+            level=wish.level,
+            rules=rules,
+            selected=selected,
+            on_error=wish.on_error,
+            left_out=left_out,
+            base=base,
+        )
+
+    plan = plan_now(now.left_out)
+    if dry_run or not files:
+        return plan, base, None
+    if begun is None:
+        _begin(journal, wish, plan, now)
+    while True:
+        written = _write(executor, journal, plan, base, wish, progress)
+        if not written.broken:
+            return plan, base, written
+        now = replace(now, left_out=(*now.left_out, *written.broken))
+        journal.begin(now)
+        n = len(written.broken)
+        progress.note(f"{n} demo(s) could not be read and are left out; what stands behind them is written again")
+        plan = plan_now(now.left_out)
 
 
-def _write_store(executor: Executor, store: Path, plan: Plan, progress: Progress) -> int:
-    if store.exists() and any(store.iterdir()):
-        clear(store, plan.metadata)
-    init_store(store, plan)
-    progress.start("write partitions", plan.n_partitions, plan.n_bytes)
-    stored_bytes = 0
-    frames = [f"steps/{key.name}" for key in plan.metadata.keys if key.frame]
-    moments = {f"steps/{key.name}": MomentsOfKey(key) for key in plan.metadata.keys if key.frame}
-    checksums = {path: np.empty(plan.metadata.n_steps, np.uint32) for path in frames}
-    for result in executor.run(partial(write_partition, str(store)), plan.partitions()):
-        stored_bytes += result.stored_bytes
-        if result.moments is not None:
-            moments[result.path].add(result.shard, result.moments)
-        if result.checksums is not None:
-            checksums[result.path][slice(*plan.layouts[result.path].rows_of_shard(result.shard))] = result.checksums
-        progress.advance(1, result.n_bytes)
-    for path, values in checksums.items():
-        write_array(store, plan.layouts[path.replace("steps", "checksums", 1)], values)
-    _write_statistics(executor, store, plan, moments, progress)
-    write_metadata(store, plan.metadata.completed())
-    return stored_bytes
+def _options(wish: _Wish) -> dict[str, Any]:
+    """What decides about the bytes, but for the sources."""
+    versions = {name: version(name) for name in ("numcodecs", "numpy")}
+    keys = None if wish.keys is None else list(wish.keys)
+    return {"profile": wish.profile, "level": wish.level, "keys": keys, "robozarr": __version__, **versions}
 
 
-def _write_statistics(
-    executor: Executor, store: Path, plan: Plan, moments: dict[str, MomentsOfKey], progress: Progress
-) -> None:
-    lengths: NDArray[np.int64] = plan.tables["episodes/length"]
-    keys = [key for key in plan.metadata.keys if not key.ragged]
-    progress.start("compute statistics", len(keys))
-    for key in (key for key in keys if key.frame):
-        table, histogram = moments[f"steps/{key.name}"].combine(lengths)
-        whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
-        layout = plan.layouts[f"histograms/{key.name}"]
-        write_array(store, layout, histogram.reshape(layout.shape))
-        _write_key_statistics(store, plan, key, table, whole)
-        progress.advance()
-    low_dim = [key for key in keys if not key.frame]
-    for name, table, whole, checksums in executor.run(partial(key_statistics, str(store)), low_dim):
-        _write_key_statistics(store, plan, plan.metadata.key(name), table, whole)
-        write_array(store, plan.layouts[f"checksums/{name}"], checksums)
-        progress.advance()
+def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
+    """Make room, and write down what is begun."""
+    if not wish.append and (wish.store / "zarr.json").exists():
+        clear(wish.store, plan.metadata)
+    journal.clear()
+    journal.begin(now)
 
 
-def _write_key_statistics(store: Path, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64]) -> None:
-    write_array(store, plan.layouts[f"episodes/stats/{key.name}"], table)
-    write_array(store, plan.layouts[f"stats/{key.name}"], whole)
-
-
-def key_statistics(store: str, key: Key) -> tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
-    """Statistics of a low-dim key, read back from the store: its name, per episode, whole, and checksums. Runs in a worker."""
-    root = Path(store)
-    lengths = read_array(root, read_layout(root, "episodes/length"))
-    layout = read_layout(root, f"steps/{key.name}")
-    n_elements = int(np.prod(key.shape, dtype=np.int64))
-    table = np.empty((len(lengths), len(EPISODE_STATISTICS), n_elements))
-    quantiles = np.empty((len(QUANTILES), n_elements))
-    for block, values in column_blocks(root, layout):
-        table[:, :, block] = episode_statistics(values, lengths)
-        with np.errstate(invalid="ignore"):
-            quantiles[:, block] = np.quantile(values.astype(np.float64, copy=False), QUANTILES, axis=0)
-    table = table.reshape(len(lengths), len(EPISODE_STATISTICS), *key.shape)
-    whole = store_statistics(key, table, lengths, histogram=None, quantiles=quantiles.reshape(len(QUANTILES), *key.shape))
-    return key.name, table, whole, episode_checksums(root, layout, lengths)
+def _write(executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, progress: Progress) -> Written:
+    """Write a store, or what an append adds to one; as far as there are demos that cannot be read, it is not finished."""
+    root, below = (wish.store, None) if base is None else (journal.stage, wish.store)
+    if base is None:
+        write_metadata(root, plan.metadata)
+    if root.exists():
+        prune(root, plan.layouts)
+    init_store(root, plan, below=below)
+    written = write_partitions(executor, journal, root, plan, base, wish.on_error, progress)
+    if written.broken:
+        return written
+    write_statistics(executor, journal, root, plan, base, written, progress)
+    write_metadata(root, plan.metadata.completed())
+    if base is None:
+        remove_temporaries(root)
+        journal.clear()
+    else:
+        journal.ready_to_commit()
+        commit(journal)
+    return written

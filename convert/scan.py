@@ -6,6 +6,7 @@ Reads HDF5 through ``convert.source`` only. Finds every problem of a file, not j
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,9 @@ COMPARE_BYTES = 16 * 2**20
 """Bytes of a dataset held at once while ``next_obs`` is compared with ``obs``."""
 
 
+LEAVE_OUT = "repair the file, or leave the demo out with --on-error skip"
+
+
 def scan_file(path: str, rules: FlagRules, selected: tuple[str, ...] | None = None) -> FileScan:
     """Scan one file; never raises for what is wrong with the file, but lists it.
 
@@ -55,8 +59,9 @@ def scan_file(path: str, rules: FlagRules, selected: tuple[str, ...] | None = No
     try:
         with SourceFile(path) as source:
             return _Scan(source, rules, selected).run(stat.st_size, stat.st_mtime_ns)
-    except SourceError as exc:
-        return FileScan(path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns, problems=exc.problems)
+    except SourceError as exc:  # what is wrong outside of demos is wrong with the file
+        problems = tuple(replace(problem, demo="", key=problem.key or problem.demo) for problem in exc.problems)
+        return FileScan(path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns, problems=problems)
 
 
 class _Scan:
@@ -119,7 +124,7 @@ class _Scan:
         infos = {info.path: info for info in source.datasets(name)}
         for key in REQUIRED_KEYS:
             if key not in infos:
-                self._problem(name, key, "every demo holds it", "nothing", "leave the demo out of the file")
+                self._problem(name, key, "every demo holds it", "nothing", LEAVE_OUT)
         if len(self.problems) > n_problems:
             return None
         actions = infos["actions"]
@@ -130,7 +135,7 @@ class _Scan:
                 "actions",
                 "actions are numbers [steps, n], n ≥ 1, of 1 step or more",
                 value,
-                "leave the demo out of the file",
+                LEAVE_OUT,
             )
             return None
         datasets = self._step_datasets(name, infos, actions.shape[0])
@@ -142,7 +147,7 @@ class _Scan:
                 "actions",
                 "actions are finite",
                 f"{values[step, column]} at step {step}, column {column}",
-                "leave the demo out of the file",
+                LEAVE_OUT,
             )
         if len(self.problems) > n_problems:
             return None
@@ -210,7 +215,7 @@ class _Scan:
                         path,
                         "every dataset of a demo has as many steps as its actions",
                         f"{info.shape[0]} and {length} steps",
-                        "leave the demo out of the file, or the key with --keys",
+                        "leave the demo out with --on-error skip, or the key with --keys",
                     )
             elif is_ragged(path) and len(info.shape) != 2:
                 self._problem(demo, path, "a step is a vector", f"shape {info.shape}", "leave the key out with --keys")

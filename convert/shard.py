@@ -6,6 +6,7 @@ The same rows and layout always give the same bytes: one thread, one order, one 
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 import google_crc32c
@@ -17,14 +18,19 @@ from numpy.typing import NDArray
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.shard import ABSENT, CRC_BYTES
 
-__all__ = ["encode_shard"]
+__all__ = ["checksums_of", "encode_chunks", "encode_shard"]
 
 # Without this, Blosc in a main thread uses its global pool, whose blocks land in whatever order the threads finish.
 numcodecs.blosc.use_threads = False
 
 
 def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
-    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``.
+    """The bytes of a shard (``encode_chunks``) in one piece."""
+    return b"".join(encode_chunks(rows, layout))
+
+
+def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[bytes | memoryview]:
+    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as parts that stand end to end.
 
     Rows that the last chunk has left over are zeros; chunks behind it are absent from the index.
 
@@ -39,7 +45,7 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
         raise ValueError(f"{layout.path}: {rows.dtype} {rows.shape} is no shard of {layout.dtype} {layout.shape}")
     rows = np.ascontiguousarray(rows, np.dtype(layout.dtype).newbyteorder("<"))
     index = np.full((layout.chunks_per_shard, 2), ABSENT, "<u8")
-    parts: list[Any] = []  # bytes, or an array of them that need not be copied
+    parts: list[bytes | memoryview] = []  # views need not be copied
     at = 0
     for number, start in enumerate(range(0, n, chunk_rows)):
         chunk = rows[start : start + chunk_rows]
@@ -50,16 +56,21 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
         index[number] = at, len(encoded) + CRC_BYTES
         at += len(encoded) + CRC_BYTES
     tail = index.tobytes()
-    return b"".join([*parts, tail, _crc(tail)])
+    return [*parts, tail, _crc(tail)]
 
 
-def _crc(data: bytes | NDArray[np.uint8]) -> bytes:
+def checksums_of(parts: Sequence[bytes | memoryview]) -> NDArray[np.uint32]:
+    """What each chunk of a shard that `encode_chunks` made ends in: uint32 [n_chunks]."""
+    return np.frombuffer(b"".join(parts[1:-2:2]), "<u4")
+
+
+def _crc(data: bytes | memoryview) -> bytes:
     return struct.pack("<I", google_crc32c.value(data))
 
 
-def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | NDArray[np.uint8]:
+def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | memoryview:
     if layout.codec == "none":
-        return chunk.reshape(-1).view(np.uint8)
+        return chunk.reshape(-1).view(np.uint8).data
     if layout.codec == "zstd":
         return bytes(numcodecs.zstd.compress(chunk, layout.level))
     shuffle = numcodecs.blosc.SHUFFLE if layout.shuffle == "shuffle" else numcodecs.blosc.NOSHUFFLE

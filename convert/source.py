@@ -134,7 +134,7 @@ class SourceFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "convert again with --overwrite")
+            raise self.error("a source does not change while it is converted", value, "begin anew with --overwrite")
 
     def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
         """A SourceError about this file that holds one problem."""
@@ -193,7 +193,7 @@ class SourceFile:
             raise self.error(
                 f"steps {start} to {stop} can be read",
                 _first_line(exc),
-                "copy or download the file again; or leave the demo out of it",
+                "copy or download the file again, or leave the demo out with --on-error skip",
                 demo,
                 dataset,
             ) from exc

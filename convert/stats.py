@@ -120,8 +120,9 @@ class MomentsOfKey:
     Histograms are added up as they come; what is kept of a partition is some numbers an episode.
     """
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, *, first_episode: int = 0) -> None:
         self._key = key
+        self._first_episode = first_episode  # of an append: those before are not looked at
         self._units: dict[int, tuple[NDArray[np.int64], NDArray[Any]]] = {}
         self._histogram = np.zeros((math.prod(key.channel_shape), key.histogram_bins), np.int64)
 
@@ -136,7 +137,7 @@ class MomentsOfKey:
         Parameters
         ----------
         lengths : int64 [episode]
-            Steps of each episode.
+            Steps of each episode, from the first that is looked at on.
 
         Returns
         -------
@@ -148,7 +149,7 @@ class MomentsOfKey:
         units = [self._units[shard] for shard in sorted(self._units)]
         episode = np.concatenate([number for number, _ in units])
         moments = np.concatenate([values for _, values in units])
-        bounds = np.searchsorted(episode, np.arange(len(lengths) + 1))
+        bounds = np.searchsorted(episode, self._first_episode + np.arange(len(lengths) + 1))
         pixels = math.prod(self._key.shape[:2])
         exact = self._key.dtype == "uint8"
         table = np.empty((len(lengths), 5, *self._key.channel_shape))

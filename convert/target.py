@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from robozarr.convert.journal import FOLDER, Journal
 from robozarr.convert.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.reading import read_document
@@ -18,17 +19,20 @@ from robozarr.schemas.store import ATTRIBUTE, GROUPS, StoreMetadata
 __all__ = ["check_apart", "check_target", "clear"]
 
 
-def check_target(store: Path, *, overwrite: bool) -> None:
-    """Refuse a path that cannot become a store; before hours of work, not after.
+def check_target(journal: Journal, *, overwrite: bool, append: bool) -> None:
+    """Refuse a path that cannot become a store, or that cannot be appended to; before hours of work, not after.
 
     Raises
     ------
     StoreError
-        If the path holds anything but nothing, unless it is a robozarr store and `overwrite` is given; or if its folder
-        cannot be written to.
+        If the path holds anything but nothing, an unfinished conversion that can go on, or a robozarr store that `overwrite`
+        or `append` is given for; or if its folder cannot be written to.
     """
+    store = journal.store
     try:
-        if not os.path.lexists(store) or (store.is_dir() and not any(store.iterdir())):
+        if not os.path.lexists(store) or (store.is_dir() and all(path.name == FOLDER for path in store.iterdir())):
+            if append:
+                raise StoreError(f"{store}: no store is there that could be appended to; make it first, without --append")
             _check_writable(store)
             return
         document = read_document(store) if (store / "zarr.json").is_file() else {}
@@ -38,9 +42,24 @@ def check_target(store: Path, *, overwrite: bool) -> None:
     value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(value, dict):
         raise StoreError(f"{store} exists and is not a robozarr store, so it is left alone; give another --store")
-    if not overwrite:
-        state = "a store" if value.get("complete") is True else "an unfinished conversion"
-        raise StoreError(f"{store} holds {state} already; give another --store, or --overwrite to replace it")
+    _check_writable(store)
+    if not overwrite and not journal.committing:
+        _check_state(journal, complete=value.get("complete") is True, append=append)
+
+
+def _check_state(journal: Journal, *, complete: bool, append: bool) -> None:
+    """What may be done with a store that is there, without --overwrite."""
+    store, begun = journal.store, journal.begun()
+    kind = None if begun is None else begun.kind
+    if append and not complete:
+        raise StoreError(f"{store} holds an unfinished conversion; finish it first: run its command again, without --append")
+    if not append and complete and kind != "convert":
+        pending = "an append that is not finished: run it again with --append" if kind else "give another --store"
+        raise StoreError(f"{store} holds a store already; {pending}, or --append to add to it, or --overwrite to replace it")
+    if not complete and kind is None:
+        raise StoreError(
+            f"{store} holds an unfinished conversion, but not the record of how far it came; begin anew with --overwrite"
+        )
 
 
 def _check_writable(store: Path) -> None:

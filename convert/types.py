@@ -16,7 +16,7 @@ from robozarr.schemas.index import Alignment, ImageConvention, ImageEvidence
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.store import Key
 
-__all__ = ["Column", "ColumnKind", "DatasetInfo", "DemoScan", "FileScan", "Partition", "Segment"]
+__all__ = ["Column", "ColumnKind", "DatasetInfo", "DemoScan", "Done", "FileScan", "Partition", "Segment"]
 
 ColumnKind = Literal["rows", "flat", "text", "vector"]
 """Where a column's values lie in a demo: rows of a dataset, a dataset flattened, a text attribute, a vector attribute."""
@@ -104,6 +104,13 @@ class Column:
     """First row of each episode, and the number of rows [n_episodes + 1]."""
     key: Key | None
     """The key it holds; None for what belongs to episodes."""
+    old_rows: int = 0
+    """Rows that the store has already, of an append."""
+
+    @property
+    def first_shard(self) -> int:
+        """The first shard that is to be written: 0, or the one that an append goes on with."""
+        return self.layout.n_shards if self.old_rows == self.layout.shape[0] else self.old_rows // self.layout.shard_rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +143,13 @@ class Partition:
     source: str
     segments: tuple[Segment, ...]
     key: Key | None
+    old_rows: int = 0
+    """Rows that the array has already: an append takes those of this shard from the store, not from a source."""
+
+    @property
+    def n_kept(self) -> int:
+        """Rows of the shard that the store has already."""
+        return max(0, self.old_rows - self.layout.rows_of_shard(self.shard)[0])
 
     @property
     def n_rows(self) -> int:
@@ -147,3 +161,18 @@ class Partition:
     def n_bytes(self) -> int:
         """Size of its values, decoded."""
         return self.n_rows * self.layout.row_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """A finished partition, as the journal records it."""
+
+    path: str
+    """Path of the array."""
+    shard: int
+    size: int
+    """Bytes of its file."""
+    crc32c: int
+    """Checksum of its file."""
+    digest: str
+    """What it was planned from."""

@@ -16,13 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.convert.checks import Violation, check_checksums, check_flags, check_statistics, check_tables
+from robozarr.convert.cluster import default_workers, local_executor
 from robozarr.convert.compare import compare_plan, compare_rows, match_sources
-from robozarr.convert.executor import Executor, default_workers, local_executor
+from robozarr.convert.executor import Executor
 from robozarr.convert.inventory import check_temporaries, is_table, read_layouts, read_tables
-from robozarr.convert.plan import Plan, make_plan
+from robozarr.convert.plan import Plan, left_out_of, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
-from robozarr.convert.run import key_statistics, scan_sources
 from robozarr.convert.source import find_sources
+from robozarr.convert.stages import key_statistics, scan_sources
 from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, store_statistics
 from robozarr.convert.types import Partition
 from robozarr.schemas.errors import CorruptChunkError
@@ -176,7 +177,13 @@ def _plan_of_sources(
     given = find_sources([sources] if isinstance(sources, str | Path) else sources)
     paths = match_sources(metadata, given)
     files = scan_sources(executor, paths, metadata.flag_rules, metadata.selected_keys, progress)
-    return make_plan(files, profile=metadata.profile, rules=metadata.flag_rules, selected=metadata.selected_keys)
+    return make_plan(
+        files,
+        profile=metadata.profile,
+        rules=metadata.flag_rules,
+        selected=metadata.selected_keys,
+        left_out=left_out_of(metadata, [file.path for file in files]),
+    )
 
 
 def _shard_tasks(
@@ -258,9 +265,8 @@ def _check_values(
         whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
         yield from _compare_statistics(tables, key.name, table, whole)
         progress.advance()
-    for name, table, whole, checksums in executor.run(
-        partial(key_statistics, str(root)), [key for key in keys if not key.frame]
-    ):
+    of_key = partial(key_statistics, root=str(root))
+    for name, table, whole, checksums in executor.run(of_key, [key for key in keys if not key.frame]):
         yield from _compare_statistics(tables, name, table, whole)
         yield from check_checksums(name, tables[f"checksums/{name}"], checksums, "episode", 0)
         progress.advance()

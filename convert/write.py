@@ -6,30 +6,49 @@ A file appears under its name whole or not at all: a unique temporary name, fsyn
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.convert.journal import digest
 from robozarr.convert.plan import Plan
-from robozarr.convert.shard import encode_shard
+from robozarr.convert.shard import checksums_of, encode_chunks
 from robozarr.convert.source import SourceFile
 from robozarr.convert.stats import FrameMoments, frame_moments
-from robozarr.convert.types import Partition
-from robozarr.schemas.errors import StoreError
+from robozarr.convert.types import Done, Partition
+from robozarr.schemas.errors import CorruptChunkError, SourceError, StoreError
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.shard import chunk_checksums
-from robozarr.schemas.store import ATTRIBUTE, StoreMetadata
+from robozarr.schemas.reading import read_shard
+from robozarr.schemas.shard import chunk_checksums, decode_shard
+from robozarr.schemas.store import ATTRIBUTE, GROUPS, TEMPORARY, StoreMetadata
 from robozarr.schemas.zarr_json import array_document, document_bytes, group_document
 
-__all__ = ["PartitionResult", "init_store", "write_array", "write_atomic", "write_metadata", "write_partition"]
+__all__ = [
+    "PartitionResult",
+    "WriteTask",
+    "init_store",
+    "prune",
+    "read_partition",
+    "remove_temporaries",
+    "write_array",
+    "write_atomic",
+    "write_batch",
+    "write_metadata",
+]
 
-TEMPORARY: Final = ".robozarr-tmp"
-"""Ending of temporary names; no name in a store ends so."""
+Buffer = bytes | memoryview
+PARTS_PER_CALL: Final = 1024
+"""Linux's IOV_MAX."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +66,48 @@ class PartitionResult:
     """Its share of the key's statistics, for frames."""
     checksums: NDArray[np.uint32] | None
     """What its chunks end in, for frames."""
+    done: Done
+    """What the journal records of it."""
+    kept: bool
+    """Whether it was there already, from a run before."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Put `data` under `path`, whole or not at all, and on the disk before the name appears."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriteTask:
+    """A partition to be written, unless what a run before wrote is still there."""
+
+    partition: Partition
+    done: Done | None
+
+
+def write_atomic(path: Path, parts: Sequence[Buffer]) -> None:
+    """Put `parts` end to end under `path`, whole or not at all, and on the disk before the name appears."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, parts)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         temporary.replace(path)
     except OSError as exc:
         temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"{path}: cannot be written: {exc.strerror or exc}; make room or change the rights, then convert with --overwrite"
-        ) from exc
+        reason = exc.strerror or exc
+        raise StoreError(f"{path}: cannot be written: {reason}; make room or change the rights, then convert again") from exc
+
+
+def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
+    """Write parts as they are: joining them first would copy every byte once more."""
+    views = [memoryview(part) for part in parts]
+    for start in range(0, len(views), PARTS_PER_CALL):
+        group = views[start : start + PARTS_PER_CALL]
+        while group:
+            n = os.writev(descriptor, group)
+            while group and n >= len(group[0]):
+                n -= len(group.pop(0))
+            if group:
+                group[0] = group[0][n:]
 
 
 def make_folder(path: Path) -> None:
@@ -75,23 +120,37 @@ def make_folder(path: Path) -> None:
         ) from exc
 
 
-def init_store(store: Path, plan: Plan) -> None:
-    """Make the store's groups and arrays, and write every table that the plan determines. Not complete yet."""
-    make_folder(store)
-    write_metadata(store, plan.metadata)
+def init_store(root: Path, plan: Plan, *, below: Path | None = None) -> None:
+    """Make the groups and arrays below `root`, and write every table that the plan determines. Not complete yet.
+
+    Where `root` is the stage of an append, what the store `below` it holds already is not written again.
+    """
+    make_folder(root)
     for group in sorted({parent for path in plan.layouts for parent in _parents(path)}):
-        make_folder(store / group)
-        write_atomic(store / group / "zarr.json", document_bytes(group_document()))
+        _put(root, f"{group}/zarr.json", [document_bytes(group_document())], below)
     for path, layout in plan.layouts.items():
-        make_folder(store / path)
-        write_atomic(store / path / "zarr.json", document_bytes(array_document(layout)))
+        _put(root, f"{path}/zarr.json", [document_bytes(array_document(layout))], below)
     for path, values in plan.tables.items():
-        write_array(store, plan.layouts[path], values)
+        write_array(root, plan.layouts[path], values, below=below)
+
+
+def _put(root: Path, name: str, parts: Sequence[Buffer], below: Path | None) -> None:
+    """Write a file, unless the store below has the same."""
+    if below is not None and _holds(below / name, parts):
+        (root / name).unlink(missing_ok=True)  # an earlier run may have planned otherwise
+        return
+    make_folder((root / name).parent)
+    write_atomic(root / name, parts)
+
+
+def _holds(path: Path, parts: Sequence[Buffer]) -> bool:
+    size = sum(len(part) for part in parts)
+    return path.is_file() and path.stat().st_size == size and path.read_bytes() == b"".join(parts)
 
 
 def write_metadata(store: Path, metadata: StoreMetadata) -> None:
     """Write the root group's ``zarr.json``."""
-    write_atomic(store / "zarr.json", document_bytes(group_document({ATTRIBUTE: metadata.to_json()})))
+    write_atomic(store / "zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -99,34 +158,94 @@ def _parents(path: str) -> Iterator[str]:
     return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def write_array(store: Path, layout: ArrayLayout, values: NDArray[Any]) -> None:
-    """Write every shard of a table."""
+def write_array(root: Path, layout: ArrayLayout, values: NDArray[Any], *, below: Path | None = None) -> None:
+    """Write every shard of a table; of an append, those that the store `below` does not hold already."""
     if values.shape != layout.shape:
         raise StoreError(f"{layout.path}: values of shape {values.shape} for an array of {layout.shape}")
     for shard in range(layout.n_shards):
         start, stop = layout.rows_of_shard(shard)
-        _write_shard(store, layout, shard, encode_shard(values[start:stop].astype(layout.dtype, copy=False), layout))
+        rows = values[start:stop].astype(layout.dtype, copy=False)
+        _put(root, layout.shard_path(shard), encode_chunks(rows, layout), below)
 
 
-def _write_shard(store: Path, layout: ArrayLayout, shard: int, data: bytes) -> None:
-    path = store / layout.shard_path(shard)
-    make_folder(path.parent)
-    write_atomic(path, data)
+def write_batch(tasks: Sequence[WriteTask], root: str, store: str) -> list[PartitionResult | SourceError]:
+    """Read partitions from their sources, encode them, write their shards below `root`. Runs in a worker.
+
+    `store` holds the rows that an array has already, for an append. While one partition is encoded, the next is read and
+    the last is written: at most three are held at once. A source that cannot be read is a result too, in its partition's place.
+    """
+    results: list[PartitionResult | SourceError] = []
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        writing: Future[PartitionResult] | None = None
+        ahead = iter(tasks)
+        reading = deque(reader.submit(_read_task, root, store, task) for task in islice(ahead, 1))
+        for task in tasks:
+            reading.extend(reader.submit(_read_task, root, store, task) for task in islice(ahead, 1))
+            try:
+                rows, checksums = reading.popleft().result()
+            except SourceError as exc:
+                results.append(exc)
+                continue
+            parts = None if checksums is not None else encode_chunks(rows, task.partition.layout)
+            if writing is not None:
+                results.append(writing.result())
+            writing = writer.submit(_write_task, root, task, rows, parts, checksums)
+        if writing is not None:
+            results.append(writing.result())
+    return results
 
 
-def write_partition(store: str, partition: Partition) -> PartitionResult:
-    """Read one partition's rows from their sources, encode them, write the shard. Runs in a worker."""
-    rows = read_partition(partition)
-    data = encode_shard(rows, partition.layout)
-    _write_shard(Path(store), partition.layout, partition.shard, data)
+def _read_task(root: str, store: str, task: WriteTask) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
+    """The rows of a partition; and, if they are those that a run before wrote, what their chunks end in."""
+    found = None if task.done is None else _read_back(Path(root), task.partition, task.done)
+    return (read_partition(task.partition, store=Path(store)), None) if found is None else found
+
+
+def _read_back(root: Path, partition: Partition, done: Done) -> tuple[NDArray[Any], NDArray[np.uint32]] | None:
+    """Rows and checksums of a finished partition; None unless its file has the size and the checksum that were recorded."""
+    try:
+        data = (root / partition.layout.shard_path(partition.shard)).read_bytes()
+    except OSError:
+        return None
+    if (len(data), google_crc32c.value(data)) != (done.size, done.crc32c):
+        return None
+    try:
+        rows = decode_shard(data, partition.layout, partition.shard)
+        return rows, chunk_checksums(data, partition.layout, partition.shard)
+    except CorruptChunkError:
+        return None
+
+
+def _write_task(
+    root: str,
+    task: WriteTask,
+    rows: NDArray[Any],
+    parts: Sequence[Buffer] | None,
+    checksums: NDArray[np.uint32] | None,
+) -> PartitionResult:
+    partition = task.partition
     frames = partition.key is not None and partition.key.frame
+    if parts is None:
+        assert task.done is not None
+        done = task.done
+    else:
+        _put(Path(root), partition.layout.shard_path(partition.shard), parts, None)
+        checksums = checksums_of(parts)
+        checksum = 0
+        for part in parts:
+            checksum = google_crc32c.extend(checksum, part)
+        size = sum(len(part) for part in parts)
+        path = partition.layout.path
+        done = Done(path=path, shard=partition.shard, size=size, crc32c=checksum, digest=digest(partition))
     return PartitionResult(
         path=partition.layout.path,
         shard=partition.shard,
         n_bytes=rows.nbytes,
-        stored_bytes=len(data),
+        stored_bytes=done.size,
         moments=partition_moments(partition, rows),
-        checksums=chunk_checksums(data, partition.layout, partition.shard) if frames else None,
+        checksums=checksums if frames else None,
+        done=done,
+        kept=parts is None,
     )
 
 
@@ -138,8 +257,8 @@ def partition_moments(partition: Partition, rows: NDArray[Any]) -> FrameMoments 
     return frame_moments(rows, runs, partition.key)
 
 
-def read_partition(partition: Partition) -> NDArray[Any]:
-    """The rows of a partition [n, …], from its sources.
+def read_partition(partition: Partition, *, store: Path | None = None) -> NDArray[Any]:
+    """The rows of a partition [n, …], from its sources; those that the array has already, from `store`.
 
     Raises
     ------
@@ -148,6 +267,10 @@ def read_partition(partition: Partition) -> NDArray[Any]:
     """
     layout = partition.layout
     rows = np.empty((partition.n_rows, *layout.shape[1:]), layout.dtype)
+    if partition.n_kept:
+        assert store is not None
+        old = replace(layout, shape=(partition.old_rows, *layout.shape[1:]))
+        rows[: partition.n_kept] = read_shard(store, old, partition.shard)
     source: SourceFile | None = None
     try:
         for segment in partition.segments:
@@ -179,7 +302,21 @@ def _flat_values(source: SourceFile, partition: Partition, demo: str, start: int
     return values[start - first * width : stop - first * width]
 
 
+def prune(root: Path, layouts: Mapping[str, ArrayLayout]) -> None:
+    """Remove what an earlier plan wrote below `root` and this one does not call for."""
+    groups = {parent for path in layouts for parent in _parents(path)}
+    for document in sorted(root.rglob("zarr.json"), reverse=True):
+        path = document.parent.relative_to(root).as_posix()
+        if path != "." and path not in layouts and path not in groups and path.split("/")[0] in GROUPS:
+            shutil.rmtree(document.parent)
+    for path, layout in layouts.items():
+        for shard in (root / path / "c").glob("*"):
+            if shard.name.isdecimal() and int(shard.name) >= layout.n_shards:
+                shutil.rmtree(shard) if shard.is_dir() else shard.unlink()
+
+
 def remove_temporaries(store: Path) -> None:
-    """Remove what writers that were killed left behind."""
+    """Remove the files that writers that were killed left behind."""
     for path in store.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+        if not path.is_dir():
+            path.unlink(missing_ok=True)

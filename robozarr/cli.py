@@ -1,16 +1,18 @@
 """Owns the command line: arguments in, one call of the API, a report out. No logic of its own.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 sources are bad, 2 usage,
-3 store exists or is unusable, 4 verification failed, 130 interrupted.
+3 store exists or is unusable, 4 verification failed, 5 workers cannot be had or died, 130 interrupted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -22,11 +24,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from robozarr import __version__
-from robozarr.schemas.errors import PlanError, RoboZarrError, StoreError
+from robozarr.schemas.errors import PlanError, Problem, RoboZarrError, SourceError, StoreError, WorkerError
 
 __all__ = ["app", "run"]
 
-EXIT_SOURCES, EXIT_USAGE, EXIT_STORE, EXIT_VERIFY, EXIT_INTERRUPTED = 1, 2, 3, 4, 130
+EXIT_SOURCES, EXIT_USAGE, EXIT_STORE, EXIT_VERIFY, EXIT_WORKERS, EXIT_INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 app = typer.Typer(
     name="robozarr",
@@ -44,6 +46,13 @@ class ProfileName(StrEnum):
     fast = "fast"
     raw = "raw"
     compact = "compact"
+
+
+class OnErrorName(StrEnum):
+    """Choices of ``--on-error``."""
+
+    stop = "stop"
+    skip = "skip"
 
 
 def _version(wanted: bool) -> None:
@@ -70,13 +79,21 @@ Workers = Annotated[
         help="Worker processes; 0 works in this process, for debugging. [default: the cores of this machine]",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON to standard output.")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        "--scheduler",
+        help="Address of a running Dask cluster that does the work, such as tcp://10.0.0.1:8786; its workers see sources and "
+        "store under the same paths.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the report, or the error, as JSON to standard output.")]
 
 
 @app.command(
     epilog="Examples: `robozarr convert data/libero_spatial --store libero_spatial.zarr` · "
     "`robozarr convert 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8` · "
-    "`robozarr convert data --store libero.zarr --dry-run`"
+    "`robozarr convert more --store libero.zarr --append` · `robozarr convert data --store libero.zarr --dry-run`"
 )
 def convert(
     source: Annotated[
@@ -85,13 +102,27 @@ def convert(
     ],
     store: Annotated[Path, typer.Option("--store", "-s", help="Folder that becomes the store.")],
     profile: Annotated[
-        ProfileName,
-        typer.Option(help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; compact: Blosc-zstd, smallest."),
-    ] = ProfileName.fast,
+        ProfileName | None,
+        typer.Option(
+            help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; compact: Blosc-zstd, smallest. [default: fast]",
+        ),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(min=1, max=9, help="Level of the codec: higher is smaller and slower. [default: 5 of fast, 1 of compact]"),
+    ] = None,
     workers: Workers = None,
+    scheduler: Scheduler = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a store that is there already; replaces nothing else.")
     ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the sources that the store does not hold yet; what is there stays.")
+    ] = False,
+    on_error: Annotated[
+        OnErrorName,
+        typer.Option("--on-error", help="stop: a problem is an error; skip: leave such demos out and list them in the store."),
+    ] = OnErrorName.stop,
     keys: Annotated[
         str | None,
         typer.Option(
@@ -104,27 +135,38 @@ def convert(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Convert HDF5 demonstrations into a Zarr store, bit for bit."""
+    """Convert HDF5 demonstrations into a Zarr store, bit for bit. Interrupted, the same command goes on where it was."""
     from robozarr.convert import convert as convert_sources
     from robozarr.convert.progress import progress_for
 
     wanted = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
     if wanted == []:
         raise typer.BadParameter("--keys names one key or more, such as agentview_rgb,joint_states")
-    with progress_for() as progress:
+    if scheduler is not None and workers is not None:
+        raise typer.BadParameter("--scheduler's cluster has its own workers: leave out --workers")
+    with _errors_as_json(as_json), progress_for() as progress:
         report = convert_sources(
             source,
             store,
-            profile=profile.value,
+            profile=None if profile is None else profile.value,
+            level=level,
             workers=workers,
+            scheduler=scheduler,
             overwrite=overwrite,
+            append=append,
+            on_error=on_error.value,
             keys=wanted,
             dry_run=dry_run,
             progress=progress,
         )
     if as_json:
         return _print_json(report.to_json())
+    if append and not report.n_appended:
+        print(f"nothing to append: {store} holds all of these sources already ({report.n_episodes} episodes)")
+        return None
     verb = "would convert" if dry_run else "converted"
+    if append:
+        verb = f"{'would append' if dry_run else 'appended'} {report.n_appended} files: the store has"
     size = (
         f"{_size(report.source_bytes)} of source" if dry_run else f"{_size(report.source_bytes)} → {_size(report.stored_bytes)}"
     )
@@ -133,6 +175,8 @@ def convert(
         f"from {report.n_sources} files: {size}, {report.n_partitions} partitions, {report.seconds:.1f} s"
     )
     print(f"keys: {', '.join(report.keys)}")
+    for problem in report.left_out:
+        print(f"left out: {Problem(**problem)}")
     for entry in report.not_stored:
         where = f" in {entry['n_demos']} demos" if entry["n_demos"] else ""
         print(f"not stored: {entry['path']}{where} of {entry['source']}: {entry['reason']}")
@@ -161,7 +205,7 @@ def verify(
     from robozarr.convert import verify as verify_store
     from robozarr.convert.progress import progress_for
 
-    with progress_for() as progress:
+    with _errors_as_json(as_json), progress_for() as progress:
         report = verify_store(store, sources=source or None, workers=workers, progress=progress)
     if as_json:
         _print_json(report.to_json())
@@ -240,6 +284,18 @@ def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
+@contextlib.contextmanager
+def _errors_as_json(wanted: bool) -> Iterator[None]:
+    """Print an error as JSON too, for machines; people still read it on standard error."""
+    try:
+        yield
+    except RoboZarrError as error:
+        if wanted:
+            problems = [asdict(problem) for problem in error.problems] if isinstance(error, SourceError) else []
+            _print_json({"ok": False, "error": type(error).__name__, "message": str(error), "problems": problems})
+        raise
+
+
 def _size(n_bytes: int) -> str:
     size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
@@ -250,6 +306,8 @@ def _size(n_bytes: int) -> str:
 def _exit_code(error: RoboZarrError) -> int:
     if isinstance(error, PlanError):
         return EXIT_USAGE
+    if isinstance(error, WorkerError):
+        return EXIT_WORKERS
     return EXIT_STORE if isinstance(error, StoreError) else EXIT_SOURCES
 
 
@@ -275,7 +333,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(getattr(error, "exit_code", EXIT_USAGE))
     if code == EXIT_INTERRUPTED:  # Typer turns a KeyboardInterrupt into this
         print(
-            "robozarr: interrupted; a store that was begun is not complete: run the same command with --overwrite",
+            "robozarr: interrupted; a store that was begun is not complete: run the same command again to go on with it",
             file=sys.stderr,
         )
     sys.exit(code if isinstance(code, int) else 0)

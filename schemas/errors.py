@@ -7,6 +7,7 @@ RoboZarrError
 │   ├── IncompleteStoreError   its conversion has not ended
 │   ├── CorruptChunkError      bytes on disk do not decode to what was written
 │   └── FormatVersionError     written by another version of the format
+├── WorkerError            processes that should do the work cannot be had, or died
 └── WindowError            a window specification does not fit the store
 
 Every text says where (file, demo, key or array, shard, chunk) · the rule · the value found · what to do.
@@ -27,6 +28,7 @@ __all__ = [
     "SourceError",
     "StoreError",
     "WindowError",
+    "WorkerError",
 ]
 
 
@@ -105,6 +107,10 @@ class CorruptChunkError(StoreError):
 
 class FormatVersionError(StoreError):
     """The store was written by another version of the format."""
+
+
+class WorkerError(RoboZarrError):
+    """Worker processes do not start, cannot be reached, are of another version, or died over their work."""
 
 
 class WindowError(RoboZarrError):

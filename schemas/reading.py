@@ -63,15 +63,17 @@ def read_layout(store: Path, path: str) -> ArrayLayout:
     return parse_array_document(path, read_document(store / path))
 
 
-def read_shard(store: Path, layout: ArrayLayout, shard: int) -> NDArray[Any]:
-    """The rows of one shard.
+def read_shard(store: Path, layout: ArrayLayout, shard: int, *, below: Path | None = None) -> NDArray[Any]:
+    """The rows of one shard. Where `store` is the stage of an append, what it lacks is in the store `below` it.
 
     Raises
     ------
     CorruptChunkError
         If the shard is missing, unreadable, or not what was written; the text names array, shard and chunk.
     """
-    return decode_shard(read_shard_bytes(store, layout, shard), layout, shard)
+    path = layout.shard_path(shard)
+    root = store if below is None or (store / path).exists() else below
+    return decode_shard(read_shard_bytes(root, layout, shard), layout, shard)
 
 
 def read_shard_bytes(store: Path, layout: ArrayLayout, shard: int) -> bytes:

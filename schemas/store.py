@@ -31,6 +31,11 @@ FORMAT_VERSION: Final = 1
 ATTRIBUTE: Final = "robozarr"
 """Name of the root group's attribute that holds everything below."""
 
+TEMPORARY: Final = ".robozarr-tmp"
+"""Ending of the names of a writer's temporary files and folders; no name in a finished store ends so."""
+LEFT_OUT: Final = "left out: "
+"""How the reason of an entry of `not_stored` begins that stands for a demo, or a file, that the user had left out."""
+
 GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms", "checksums")
 """Every group below the root."""
 EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
@@ -217,8 +222,8 @@ class StoreMetadata:
             )
         if value.get("complete") is not True and not allow_incomplete:
             raise IncompleteStoreError(
-                f"{where}: the conversion that makes this store has not ended; run the same `robozarr convert` again, "
-                "with --overwrite"
+                f"{where}: the conversion that makes this store has not ended; run the same `robozarr convert` again "
+                "to go on with it"
             )
         try:
             return cls._parse(dict(value))

@@ -1,0 +1,174 @@
+"""Owns appending to a store: what is in it, as if its sources were scanned again; and putting the new files into place.
+
+The plan of an append is the plan of old and new sources together, so it is the plan of a store that is made at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.checks import texts_of
+from robozarr.convert.detect import control_frequency, parse_json
+from robozarr.convert.inventory import read_layouts, read_tables
+from robozarr.convert.journal import Journal
+from robozarr.convert.plan import REPEATS
+from robozarr.convert.settle import Base
+from robozarr.convert.types import DatasetInfo, DemoScan, FileScan
+from robozarr.convert.write import make_folder, remove_temporaries, write_metadata
+from robozarr.schemas.errors import Problem, SourceError, StoreError
+from robozarr.schemas.index import Alignment, ImageConvention, ImageEvidence
+from robozarr.schemas.reading import read_metadata
+from robozarr.schemas.store import TASK_TEXTS, SourceEntry, StoreMetadata
+
+__all__ = ["commit", "new_sources", "read_base"]
+
+
+def read_base(store: Path) -> Base:
+    """What a complete store holds, from its tables.
+
+    Raises
+    ------
+    StoreError
+        If it breaks a rule of FORMAT.md as far as tables show; nothing may be built on it.
+    """
+    metadata = read_metadata(store)
+    layouts, violations = read_layouts(store, metadata)
+    tables, more = read_tables(store, layouts)
+    if violations := [*violations, *more]:
+        raise StoreError(f"{store}: broken, so nothing is appended to it: {violations[0]} (robozarr verify lists all)")
+    demos = _demos(metadata, tables)
+    texts = {name: [text.decode() for text in texts_of(tables, f"tasks/{name}")] for name in TASK_TEXTS}
+    attributes = [text.decode() for text in texts_of(tables, "sources/attributes")]
+    source, task = tables["episodes/source"], tables["episodes/task"]
+    files = []
+    for number, entry in enumerate(metadata.sources):
+        mine = np.flatnonzero(source == number)
+        facts = {name: column[int(task[mine[0]])] for name, column in texts.items()} if len(mine) else {}
+        files.append(_file(metadata, entry, [demos[i] for i in mine], attributes[number], facts))
+    return Base(metadata=metadata, layouts=layouts, files=tuple(files))
+
+
+def _file(
+    metadata: StoreMetadata, entry: SourceEntry, demos: list[DemoScan], attributes: str, facts: dict[str, str]
+) -> FileScan:
+    mine = [fact for fact in metadata.not_stored if fact.source == entry.name]
+    repeats = Counter({fact.path: fact.n_demos for fact in mine if fact.reason == REPEATS})
+    of_data = json.loads(attributes).get("data", {})
+    env_args = parse_json(of_data.get("env_args", {}).get("value"))
+    return FileScan(
+        path=entry.name,
+        size=entry.size,
+        mtime_ns=entry.mtime_ns,
+        problems=(),
+        demos=tuple(_with_repeats(demo, i, repeats, metadata) for i, demo in enumerate(demos)),
+        not_stored=tuple((fact.path, fact.n_demos, fact.reason) for fact in mine if fact.reason != REPEATS),
+        splits=metadata.splits,  # those without members too
+        attributes=attributes,
+        suite=facts.get("suite", ""),
+        task=facts.get("name", ""),
+        instruction=facts.get("instruction", ""),
+        instruction_from_name=facts.get("instruction_from_name", ""),
+        env_name=facts.get("env_name", ""),
+        bddl=facts.get("bddl", ""),
+        control_freq=control_frequency(env_args),
+    )
+
+
+def _with_repeats(demo: DemoScan, number: int, repeats: Counter[str], metadata: StoreMetadata) -> DemoScan:
+    """A demo with the ``next_obs`` that its file's demos held and that repeat ``obs``; which demos held it is of no account."""
+    paths = tuple(path for path, n in sorted(repeats.items()) if number < n)
+    keys = {key.source: key for key in metadata.keys}
+    infos = [_info(path, keys[obs].dtype, (demo.length, *keys[obs].shape)) for path in paths if (obs := path[5:]) in keys]
+    return replace(demo, repeats=paths, datasets=(*demo.datasets, *infos))
+
+
+def _info(path: str, dtype: str, shape: tuple[int, ...]) -> DatasetInfo:
+    return DatasetInfo(path=path, shape=shape, dtype=dtype, stored_as=dtype)
+
+
+def _demos(metadata: StoreMetadata, tables: dict[str, NDArray[Any]]) -> list[DemoScan]:
+    names, attributes = (texts_of(tables, f"episodes/{name}") for name in ("demo", "attributes"))
+    sizes = {name: np.diff(tables[f"episodes/{name}/offsets"]) for name in ("model_file", "init_state")}
+    demos = []
+    for episode, (start, length) in enumerate(zip(tables["episodes/start"], tables["episodes/length"], strict=True)):
+        datasets = []
+        for key in metadata.keys:
+            shape = key.shape
+            if key.ragged:
+                offsets = tables[f"ragged/{key.name}/offsets"]
+                shape = (int(offsets[start + 1] - offsets[start]),)
+            datasets.append(_info(key.source, key.dtype, (int(length), *shape)))
+        demos.append(
+            DemoScan(
+                name=names[episode].decode(),
+                length=int(length),
+                datasets=tuple(datasets),
+                repeats=(),
+                flags=tables["index/flags"][start : start + length],
+                joint_key=metadata.joint_key,
+                alignment=Alignment(int(tables["episodes/alignment"][episode])),
+                alignment_error=tuple(tables["episodes/alignment_error"][episode].tolist()),
+                image_convention=ImageConvention(int(tables["episodes/image_convention"][episode])),
+                image_evidence=ImageEvidence(int(tables["episodes/image_evidence"][episode])),
+                success=int(tables["episodes/success"][episode]),
+                model_file_bytes=int(sizes["model_file"][episode]),
+                init_state_size=int(sizes["init_state"][episode]),
+                attributes=attributes[episode].decode(),
+                splits=tuple(split for split in metadata.splits if tables[f"episodes/splits/{split}"][episode]),
+            )
+        )
+    return demos
+
+
+def new_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
+    """The files among `paths` that the store does not hold yet.
+
+    Raises
+    ------
+    SourceError
+        If one has the name of a source of the store and is another file now.
+    """
+    new, problems = [], []
+    for path in paths:
+        stat = path.stat()
+        entry = next((entry for entry in metadata.sources if _is_called(path, entry.name)), None)
+        if entry is None:
+            new.append(path)
+        elif (entry.size, entry.mtime_ns) != (stat.st_size, stat.st_mtime_ns):
+            value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; in the store {entry.size} and {entry.mtime_ns}"
+            rule, remedy = (
+                f"{entry.name} is the file that the store holds",
+                "convert all into a new store",
+            )
+            problems.append(Problem(file=str(path), rule=rule, value=value, remedy=remedy))
+    if problems:
+        raise SourceError("sources of the store have changed; nothing was appended:", problems)
+    return new
+
+
+def _is_called(path: Path, name: str) -> bool:
+    parts = tuple(name.split("/"))
+    return path.parts[-len(parts) :] == parts
+
+
+def commit(journal: Journal) -> None:
+    """Put what waits in the stage of an append into place; may be killed and run again at any point."""
+    store, stage = journal.store, journal.stage
+    if (stage / "zarr.json").exists():
+        remove_temporaries(stage)
+        write_metadata(store, replace(read_metadata(stage), complete=False))
+        for path in sorted(stage.rglob("*")):
+            inner = path.relative_to(stage)
+            if path.is_file() and inner.as_posix() != "zarr.json":
+                make_folder((store / inner).parent)
+                path.replace(store / inner)
+        (stage / "zarr.json").replace(store / "zarr.json")
+    journal.clear()

@@ -1,0 +1,171 @@
+"""Owns the memory of an unfinished conversion: what it was begun with, which partitions are done. Imports no Dask.
+
+It lives in a folder of the store whose name is a temporary's, so that no finished store has one (FORMAT.md, M20):
+``plan.json`` (what it was begun with), ``done.jsonl`` (a line a finished partition), ``lock``, and for an append ``stage/``,
+where the new files wait, and ``commit``, which says that all of them are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from robozarr.convert.types import Done, FileScan, Partition
+from robozarr.schemas.errors import PlanError, Problem, SourceError, StoreError
+from robozarr.schemas.store import TEMPORARY
+
+__all__ = ["FOLDER", "Begun", "Journal", "check_same", "digest"]
+
+FOLDER: Final = f".convert{TEMPORARY}"
+Kind = Literal["convert", "append"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """What a conversion was begun with: all that decides about its bytes."""
+
+    kind: Kind
+    options: Mapping[str, Any]
+    """Profile, level, keys, and the versions of what encodes."""
+    sources: Mapping[str, tuple[int, int]]
+    """Path of each source → its size and time of change."""
+    left_out: tuple[Problem, ...] = ()
+    """Demos that turned out to be unreadable while their pictures were read, under ``--on-error skip``."""
+
+
+def sources_of(files: Sequence[FileScan]) -> dict[str, tuple[int, int]]:
+    """Size and time of change of each file, as they were when it was scanned."""
+    return {file.path: (file.size, file.mtime_ns) for file in files}
+
+
+def check_same(begun: Begun, now: Begun, store: Path) -> None:
+    """Refuse to go on with a conversion that would not end in the bytes that it was begun for.
+
+    Raises
+    ------
+    PlanError
+        If it was begun with other options, or by another version.
+    SourceError
+        If sources came, went or changed; it lists each.
+    """
+    changed = [name for name in now.options if begun.options.get(name) != now.options[name]]
+    anew = _anew(begun, store)
+    if changed:
+        what = "; ".join(f"{name} {begun.options.get(name)!r}, now {now.options[name]!r}" for name in changed)
+        raise PlanError(f"{store}: this {begun.kind} was begun with {what}; give the same again, or {anew}")
+    problems = []
+    for path in sorted({*begun.sources, *now.sources}):
+        old, new = begun.sources.get(path), now.sources.get(path)
+        if old != new:
+            value = f"{_fact(new)}; when it was begun: {_fact(old)}"
+            rule, remedy = f"an unfinished {begun.kind} goes on with the sources it was begun with", f"put it back, or {anew}"
+            problems.append(Problem(file=path, rule=rule, value=value, remedy=remedy))
+    if problems:
+        raise SourceError(f"{store}: sources are not what they were when this {begun.kind} was begun:", problems)
+
+
+def _anew(begun: Begun, store: Path) -> str:
+    if begun.kind == "append":
+        return f"remove {store / FOLDER} to give up the append (the store stays what it was)"
+    return "begin anew with --overwrite"
+
+
+def _fact(fact: tuple[int, int] | None) -> str:
+    return "no such source" if fact is None else f"{fact[0]} bytes, changed at {fact[1]} ns"
+
+
+def digest(partition: Partition) -> str:
+    """What a partition was planned from: layout, sources as they were scanned, rows."""
+    return hashlib.blake2b(repr(partition).encode(), digest_size=12).hexdigest()
+
+
+class Journal:
+    """The journal of one store. Writing to it takes the store's lock."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.folder = store / FOLDER
+        self.stage = self.folder / "stage"
+        self.lock = self.folder / "lock"
+        self._done: int | None = None
+
+    def begun(self) -> Begun | None:
+        """What the unfinished conversion was begun with; None if there is none."""
+        path = self.folder / "plan.json"
+        try:
+            value = json.loads(path.read_bytes())
+            return Begun(
+                kind=value["kind"],
+                options=value["options"],
+                sources={name: (size, mtime_ns) for name, (size, mtime_ns) in value["sources"].items()},
+                left_out=tuple(Problem(**problem) for problem in value["left_out"]),
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            raise StoreError(f"{path}: cannot be read ({exc!r}); begin anew with --overwrite") from exc
+
+    def begin(self, begun: Begun) -> None:
+        """Write down what a conversion begins with; whole or not at all."""
+        temporary = self.folder / "plan.json.new"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(json.dumps(asdict(begun), indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.folder / "plan.json")
+        except OSError as exc:
+            raise StoreError(f"{self.folder}: cannot be written: {exc.strerror or exc}; make room, then convert again") from exc
+
+    def done(self) -> dict[tuple[str, int], Done]:
+        """The partitions that were finished, by array and shard."""
+        return {(done.path, done.shard): done for done in self._lines()}
+
+    def _lines(self) -> Iterator[Done]:
+        path = self.folder / "done.jsonl"
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            try:
+                yield Done(**json.loads(line))
+            except (ValueError, TypeError):  # the last line of a writer that was killed; the partition is done again
+                continue
+
+    def record(self, done: Done) -> None:
+        """Add a finished partition."""
+        try:
+            if self._done is None:
+                self._done = os.open(self.folder / "done.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                os.write(self._done, b"\n")  # what a killed writer left of a line ends here
+            os.write(self._done, json.dumps(asdict(done)).encode() + b"\n")
+        except OSError as exc:
+            raise StoreError(f"{self.folder}: cannot be written: {exc.strerror or exc}; make room, then convert again") from exc
+
+    @property
+    def committing(self) -> bool:
+        """Whether an append has all its files and is about to put them into place."""
+        return (self.folder / "commit").exists()
+
+    def ready_to_commit(self) -> None:
+        """Say that all files of an append wait in the stage."""
+        (self.folder / "commit").touch()
+
+    def close(self) -> None:
+        """Close the file of finished partitions."""
+        if self._done is not None:
+            os.close(self._done)
+            self._done = None
+
+    def clear(self) -> None:
+        """Forget the conversion: it is done, or given up. The lock stays."""
+        self.close()
+        for name in ("done.jsonl", "plan.json", "plan.json.new"):
+            (self.folder / name).unlink(missing_ok=True)
+        if self.stage.exists():
+            shutil.rmtree(self.stage)
+        (self.folder / "commit").unlink(missing_ok=True)

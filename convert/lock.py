@@ -1,0 +1,139 @@
+"""Owns who may write to a store: one converter at a time. Imports nothing of a conversion.
+
+The lock is a file in the journal's folder. The kernel holds it (flock) for as long as the process lives, so a killed converter
+leaves no lock. File systems that are shared between machines do not always pass flock on; so the file says who holds it, and
+the holder touches it every `HEARTBEAT_S`. A lock of another machine is stale once it was not touched for `STALE_S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from robozarr.schemas.errors import StoreError
+
+__all__ = ["HEARTBEAT_S", "STALE_S", "hold_lock"]
+
+HEARTBEAT_S: Final = 30.0
+STALE_S: Final = 300.0
+"""Ten missed touches: a machine that is merely slow keeps its lock, a dead one is waited for a coffee's length."""
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, store: Path) -> Iterator[None]:
+    """Hold the lock file `path` of `store`; its folder is made, and removed again where nothing else is in it.
+
+    Raises
+    ------
+    StoreError
+        If another converter holds it; the text names its machine and process.
+    """
+    new = [folder for folder in (path.parent, store) if not folder.exists()]
+    descriptor = _acquire(path, store)
+    stop = threading.Event()
+    thread = threading.Thread(target=_touch, args=(descriptor, stop), daemon=True, name="robozarr-lock")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+        for folder in {path.parent, *new}:
+            _remove_if_empty(folder)
+        for folder in new:
+            _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not empty, or gone already
+        folder.rmdir()
+
+
+def _touch(descriptor: int, stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_S):
+        os.utime(descriptor)
+
+
+def _acquire(path: Path, store: Path) -> int:
+    for _ in range(100):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except FileNotFoundError:  # its last holder removed the folder in between
+            continue
+        except OSError as exc:
+            reason = exc.strerror or exc
+            raise StoreError(f"{path}: cannot be written: {reason}; choose another --store or change the rights") from exc
+        try:
+            locked = _flock(descriptor)
+            holder = _read(descriptor)
+            if not locked or (holder and _lives_elsewhere(descriptor, holder)):
+                raise _refused(store, path, holder)
+            if _is_same_file(descriptor, path):
+                _write(descriptor)
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # its last holder removed it in between
+    raise StoreError(f"{path}: the lock comes and goes; another converter is at work on {store}")
+
+
+def _flock(descriptor: int) -> bool:
+    """Whether the kernel gave the lock; True too where the file system has none, and only the file's text counts."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        if exc.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    return True
+
+
+def _is_same_file(descriptor: int, path: Path) -> bool:
+    mine = os.fstat(descriptor)
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return (mine.st_dev, mine.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    data = os.pread(descriptor, 4096, 0)
+    try:
+        holder = json.loads(data)
+    except ValueError:  # empty, or torn by a crash
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _lives_elsewhere(descriptor: int, holder: dict[str, Any]) -> bool:
+    """Whether another machine holds the lock, as far as one can tell: it touched the file a short while ago."""
+    return holder.get("host") != socket.gethostname() and time.time() - os.fstat(descriptor).st_mtime < STALE_S
+
+
+def _write(descriptor: int) -> None:
+    now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now}).encode(), 0)
+
+
+def _refused(store: Path, path: Path, holder: dict[str, Any]) -> StoreError:
+    who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "it has just begun"
+    return StoreError(
+        f"{store}: another converter is at work on this store ({who}); wait for it or stop it. If that machine is gone, its "
+        f"lock ends {STALE_S / 60:.0f} minutes after its last sign of life ({path})"
+    )

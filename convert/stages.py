@@ -1,0 +1,253 @@
+"""Owns the stages of a conversion that run on an executor: scan, write partitions, statistics. ``convert.run`` orders them.
+
+A file that takes workers down is found here: what they died over is run again by itself, in a child process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.executor import Executor, died
+from robozarr.convert.guard import Guard, GuardDied
+from robozarr.convert.journal import Journal, digest
+from robozarr.convert.plan import Plan
+from robozarr.convert.progress import Progress
+from robozarr.convert.read import column_blocks, episode_checksums
+from robozarr.convert.scan import scan_file
+from robozarr.convert.settle import Base, OnError
+from robozarr.convert.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
+from robozarr.convert.types import Done, FileScan, Partition
+from robozarr.convert.write import PartitionResult, WriteTask, read_partition, write_array, write_batch
+from robozarr.schemas.errors import Problem, SourceError
+from robozarr.schemas.index import FlagRules
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.reading import read_array, read_layout, read_shard
+from robozarr.schemas.store import EPISODE_STATISTICS, Key
+
+__all__ = ["Written", "key_statistics", "scan_sources", "write_partitions", "write_statistics"]
+
+LIMIT_S = 120.0
+SLOWEST_BYTES_PER_S = 2e6
+"""A task may take `LIMIT_S`, and the time that its bytes take at this speed: a slow network disk's."""
+LARGEST_BATCH = 8
+"""Partitions in one task: enough that reading ahead pays and the scheduler is not asked for each."""
+SHARE_OF_BATCHES = 16
+"""Batches that every worker should get at least, so that all end at about the same time."""
+
+
+def _limit_s(n_bytes: int) -> float:
+    return LIMIT_S + n_bytes / SLOWEST_BYTES_PER_S
+
+
+def scan_sources(
+    executor: Executor, paths: Sequence[Path], rules: FlagRules, selected: tuple[str, ...] | None, progress: Progress
+) -> list[FileScan]:
+    """Scan every file; in the order of `paths`. One that crashes or hangs HDF5 is its own problem."""
+    progress.start("scan files", len(paths))
+    scan = partial(scan_file, rules=rules, selected=selected)
+    limit_s = _limit_s(max((path.stat().st_size for path in paths if path.exists()), default=0))
+    found: dict[str, FileScan] = {}
+    with Guard() as guard:
+        rescue = partial(_rescue_scan, guard, scan, limit_s)
+        for result in executor.run(scan, [str(path) for path in paths], limit_s=limit_s, rescue=rescue):
+            found[result.path] = result
+            progress.advance()
+    return [found[str(path)] for path in paths]
+
+
+def _rescue_scan(guard: Guard, scan: partial[FileScan], limit_s: float, path: str) -> FileScan:
+    try:
+        return guard.call(scan, path, limit_s=limit_s)
+    except GuardDied as exc:
+        stat = Path(path).stat()
+        return FileScan(path=path, size=stat.st_size, mtime_ns=stat.st_mtime_ns, problems=(_harm(path, "", "", exc),))
+
+
+def _harm(path: str, demo: str, key: str, exc: GuardDied) -> Problem:
+    rule, remedy = "HDF5 reads it, and comes back", "copy or download the file again, or leave it out with --on-error skip"
+    return Problem(file=path, demo=demo, key=key, rule=rule, value=exc.how, remedy=remedy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What came of writing the partitions."""
+
+    stored_bytes: int
+    """Size of the shards on disk."""
+    n_kept: int
+    """Partitions that a run before had finished."""
+    moments: Mapping[str, MomentsOfKey]
+    """Statistics of the new frames, by path of the array."""
+    checksums: Mapping[str, NDArray[np.uint32]]
+    """What the chunks of frames end in, of all steps, by path of the array."""
+    broken: tuple[Problem, ...]
+    """Demos that could not be read, under ``--on-error skip``; the store is not to be finished."""
+
+
+def write_partitions(
+    executor: Executor, journal: Journal, root: Path, plan: Plan, base: Base | None, on_error: OnError, progress: Progress
+) -> Written:
+    """Write every partition that is not done yet; record each as it ends."""
+    progress.start("write partitions", plan.n_partitions, plan.n_bytes)
+    first = 0 if base is None else base.metadata.n_episodes
+    moments = {f"steps/{key.name}": MomentsOfKey(key, first_episode=first) for key in plan.metadata.keys if key.frame}
+    checksums = {path: _checksums_so_far(path, plan, base, journal.store) for path in moments}
+    stored_bytes = n_kept = 0
+    broken: dict[tuple[str, str], Problem] = {}
+    tasks = (WriteTask(partition=partition, done=done) for partition, done in _with_done(plan, journal))
+    size = max(1, min(LARGEST_BATCH, plan.n_partitions // (SHARE_OF_BATCHES * executor.n_workers)))
+    write = partial(write_batch, root=str(root), store=str(journal.store))
+    with Guard() as guard:
+        rescue = partial(_rescue_batch, guard)
+        limit_s = _limit_s(size * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
+        for batch in executor.run(write, _batches(tasks, size), limit_s=limit_s, rescue=rescue):
+            for result in batch:
+                if isinstance(result, SourceError):
+                    if on_error == "stop" or not all(problem.demo for problem in result.problems):
+                        raise result
+                    for problem in result.problems:
+                        broken.setdefault((problem.file, problem.demo), problem)
+                    progress.advance()
+                    continue
+                if not result.kept:
+                    journal.record(result.done)
+                stored_bytes, n_kept = stored_bytes + result.stored_bytes, n_kept + result.kept
+                if result.moments is not None:
+                    moments[result.path].add(result.shard, result.moments)
+                if result.checksums is not None:
+                    rows = slice(*plan.layouts[result.path].rows_of_shard(result.shard))
+                    checksums[result.path][rows] = result.checksums
+                progress.advance(1, result.n_bytes)
+    if n_kept:
+        progress.note(f"kept {n_kept} of {plan.n_partitions} partitions, which an earlier run had finished")
+    return Written(
+        stored_bytes=stored_bytes, n_kept=n_kept, moments=moments, checksums=checksums, broken=tuple(broken.values())
+    )
+
+
+def _checksums_so_far(path: str, plan: Plan, base: Base | None, store: Path) -> NDArray[np.uint32]:
+    """Room for the checksums of a frame key; of an append, with those that the store has."""
+    checksums = np.zeros(plan.metadata.n_steps, np.uint32)
+    if base is not None:
+        checksums[: base.metadata.n_steps] = read_array(store, base.layouts[path.replace("steps", "checksums", 1)])
+    return checksums
+
+
+def _with_done(plan: Plan, journal: Journal) -> Iterator[tuple[Partition, Done | None]]:
+    """Every partition, and what the journal knows of it if it was planned from the same."""
+    done = journal.done()
+    for partition in plan.partitions():
+        known = done.get((partition.layout.path, partition.shard))
+        yield partition, known if known is not None and known.digest == digest(partition) else None
+
+
+def _batches(tasks: Iterator[WriteTask], size: int) -> Iterator[list[WriteTask]]:
+    while batch := list(islice(tasks, size)):
+        yield batch
+
+
+def _rescue_batch(guard: Guard, tasks: list[WriteTask]) -> list[PartitionResult | SourceError]:
+    """Find the demos that workers died over; if it is none of them, the machine is to blame."""
+    problems = []
+    for task in tasks:
+        for segment in task.partition.segments:
+            part = replace(task.partition, segments=(segment,), old_rows=0)
+            try:
+                guard.call(_read_and_forget, part, limit_s=_limit_s(part.n_bytes))
+            except GuardDied as exc:
+                problems.append(_harm(segment.path, segment.demo, part.source, exc))
+            except SourceError:  # said when the partition is written
+                continue
+    if not problems:
+        raise died(GuardDied("its sources can be read"))
+    return [SourceError("sources cannot be read:", problems)]
+
+
+def _read_and_forget(partition: Partition) -> None:
+    read_partition(partition)
+
+
+def write_statistics(
+    executor: Executor,
+    journal: Journal,
+    root: Path,
+    plan: Plan,
+    base: Base | None,
+    written: Written,
+    progress: Progress,
+) -> None:
+    """Write the statistics and the checksums of every key."""
+    lengths: NDArray[np.int64] = plan.tables["episodes/length"]
+    below = None if base is None else journal.store
+    keys = [key for key in plan.metadata.keys if not key.ragged]
+    progress.start("compute statistics", len(keys))
+    for key in (key for key in keys if key.frame):
+        table, histogram = _frame_statistics(written.moments[f"steps/{key.name}"], lengths, key, base, below)
+        whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
+        layout = plan.layouts[f"histograms/{key.name}"]
+        write_array(root, layout, histogram.reshape(layout.shape), below=below)
+        _write_key_statistics(root, plan, key, table, whole, below)
+        write_array(root, plan.layouts[f"checksums/{key.name}"], written.checksums[f"steps/{key.name}"], below=below)
+        progress.advance()
+    low_dim = [key for key in keys if not key.frame]
+    of_key = partial(key_statistics, root=str(root), below=None if below is None else str(below))
+    for name, table, whole, checksums in executor.run(of_key, low_dim):
+        _write_key_statistics(root, plan, plan.metadata.key(name), table, whole, below)
+        write_array(root, plan.layouts[f"checksums/{name}"], checksums, below=below)
+        progress.advance()
+
+
+def _frame_statistics(
+    moments: MomentsOfKey, lengths: NDArray[np.int64], key: Key, base: Base | None, below: Path | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Per episode, and the histogram; of an append, what the store has and what is new."""
+    if base is None or below is None:
+        return moments.combine(lengths)
+    table, histogram = moments.combine(lengths[base.metadata.n_episodes :])
+    old_table, old_histogram = (
+        read_array(below, base.layouts[f"{group}/{key.name}"]) for group in ("episodes/stats", "histograms")
+    )
+    return np.concatenate([old_table, table]), histogram + old_histogram.reshape(histogram.shape)
+
+
+def _write_key_statistics(
+    root: Path, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64], below: Path | None
+) -> None:
+    write_array(root, plan.layouts[f"episodes/stats/{key.name}"], table, below=below)
+    write_array(root, plan.layouts[f"stats/{key.name}"], whole, below=below)
+
+
+def key_statistics(
+    key: Key, root: str, below: str | None = None
+) -> tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
+    """Statistics of a low-dim key, read back: its name, per episode, whole, and checksums. Runs in a worker.
+
+    Where `root` is the stage of an append, what it lacks is in the store `below` it.
+    """
+    stage, under = Path(root), None if below is None else Path(below)
+
+    def layout_of(path: str) -> ArrayLayout:
+        there = under is None or (stage / path / "zarr.json").exists()
+        return read_layout(stage if there or under is None else under, path)
+
+    lengths_layout = layout_of("episodes/length")
+    shards = range(lengths_layout.n_shards)
+    lengths = np.concatenate([read_shard(stage, lengths_layout, shard, below=under) for shard in shards])
+    n_elements = int(np.prod(key.shape, dtype=np.int64))
+    table = np.empty((len(lengths), len(EPISODE_STATISTICS), n_elements))
+    quantiles = np.empty((len(QUANTILES), n_elements))
+    for block, values in column_blocks(stage, layout_of(f"steps/{key.name}"), below=under):
+        table[:, :, block] = episode_statistics(values, lengths)
+        with np.errstate(invalid="ignore"):
+            quantiles[:, block] = np.quantile(values.astype(np.float64, copy=False), QUANTILES, axis=0)
+    table = table.reshape(len(lengths), len(EPISODE_STATISTICS), *key.shape)
+    whole = store_statistics(key, table, lengths, histogram=None, quantiles=quantiles.reshape(len(QUANTILES), *key.shape))
+    checksums = episode_checksums(stage, layout_of(f"steps/{key.name}"), lengths, below=under)
+    return key.name, table, whole, checksums
