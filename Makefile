@@ -43,10 +43,8 @@ bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore
 bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 windows
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
 
-# a wheel of torch with CUDA, by the version of constraints.txt: what is there may be the CPU's
 gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, and the way to the device against its limits
-	$(BIN)/python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' \
-		|| $(BIN)/python -m pip install -q --force-reinstall --no-deps $(TORCH_CUDA)
+	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
 	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
 
