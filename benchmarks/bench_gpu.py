@@ -29,13 +29,13 @@ from typing import Any, Final
 
 import torch
 from common import align, default_source, figure, machine, machine_lines
-from scale_store import window
 
 from robozarr.convert import convert
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.store import open_store
 from robozarr.loader.stream import WindowLoader
 from robozarr.schemas.layout import PROFILES
+from scale_store import window
 
 PACKAGES: Final = ("robozarr", "numpy", "torch", "numba", "blosc2")
 STEP_S: Final = 0.020

@@ -20,13 +20,13 @@ import tensorstore
 import torch
 import zarr
 from numpy.typing import NDArray
-from scale_store import window
 from torch.utils.data import DataLoader
 
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.store import Store, open_store
 from robozarr.loader.stream import WindowLoader
 from robozarr.schemas.layout import PROFILES, Profile
+from scale_store import window
 
 __all__ = ["Contender", "Demos", "Task", "contenders", "naive"]
 

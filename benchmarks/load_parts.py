@@ -13,7 +13,6 @@ from unittest import mock
 
 import numpy as np
 from load_contenders import Contender, Demos, Task
-from scale_store import window
 
 from robozarr.loader import read as loader_read
 from robozarr.loader.dataset import WindowDataset
@@ -22,6 +21,7 @@ from robozarr.loader.store import open_store
 from robozarr.loader.stream import WindowLoader
 from robozarr.schemas.layout import Profile
 from robozarr.schemas.shard import read_index
+from scale_store import window
 
 __all__ = ["cold_ways", "python_share"]
 
