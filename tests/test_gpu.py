@@ -29,7 +29,7 @@ def cuda() -> torch.device:
 
 
 @pytest.fixture(scope="module")
-def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, rz.Store]:
+def stores(cuda: torch.device, tmp_path_factory: pytest.TempPathFactory) -> dict[str, rz.Store]:
     """LIBERO's tree by profile, and OpenVLA's, whose pictures have the same convention and another alignment."""
     folder = tmp_path_factory.mktemp("gpu")
     libero = [write_libero(folder / f"suite/task_{n}_demo.hdf5", lengths=(23, 9, 31), seed=n) for n in range(2)]
