@@ -17,7 +17,7 @@ from robozarr.loader.cache import DeviceFrames, check_budget
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.order import OrderState
 from robozarr.loader.schedule import Schedule
-from robozarr.loader.slots import Copier, Slot
+from robozarr.loader.slots import Copier, Slot, device_of
 from robozarr.loader.team import Job, Team
 from robozarr.loader.transform import Images, Normalise, make_transform
 from robozarr.schemas.errors import WindowError
@@ -140,9 +140,7 @@ class WindowLoader:
             locality=locality, repeat=repeat, mixture=mixture,
         )  # fmt: skip
         self.batch_size = batch_size
-        self.device = torch.device("cpu" if device is None else device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device_of(device)
         self._readers = [dataset.windows for dataset in datasets]
         self._fields = _common_fields(self._readers)
         self._copy, self._transform, self._images, self._normalise = copy, transform, images, normalise
@@ -163,11 +161,11 @@ class WindowLoader:
         self._process = os.getpid()
         self._team: Team | None = None
         self._rings: list[list[Slot]] = []
-        self._frames: list[DeviceFrames] | None = None
+        self._frames: DeviceFrames | None = None
         self._prepare: Callable[[Sample], Sample] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_process", "_team", "_rings", "_frames", "_prepare")
+        own = ("_process", "_team", "_copier", "_rings", "_frames", "_prepare")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -253,7 +251,9 @@ class WindowLoader:
                 for *_, job in pending:
                     job.wait()
                 if ring:
-                    self._rings.append(ring)
+                    # the batch that was handed out last is the one that the next iteration leaves alone at first
+                    at = n_done % len(ring)
+                    self._rings.append(ring[at:] + ring[:at])
 
     def _planned(self, began: OrderState) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
@@ -278,17 +278,17 @@ class WindowLoader:
         if self._team is None:
             self._copier = Copier(self.device)
             self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
-            self._team = Team(self._threads)
+            self._team = Team(self._threads, self._copier.enter_thread)
         if self._cache == "host":
             self._readers = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
         if self._cache == "device" and self._frames is None:
-            self._frames = [DeviceFrames(reader, self.device, self._team) for reader in self._readers]
+            self._frames = DeviceFrames(self._readers, self.device, self._team)
 
     def _make_ring(self) -> list[Slot]:
         fields = self._fields
         if self._frames is not None:
-            fields = self._frames[0].fields(fields)
-        return [Slot(fields, self.batch_size, self.device) for _ in range(self._ahead + KEPT)]
+            fields = self._frames.fields(fields)
+        return [Slot(fields, self.batch_size, self._copier) for _ in range(self._ahead + KEPT)]
 
     def _submit(self, slot: Slot, batch: Planned) -> Job:
         """Have a batch read by the team, in parts; the last part to end sends it to the device."""
@@ -298,7 +298,7 @@ class WindowLoader:
             slot.wait_until_free()
             self._fill(slot, batch, (part, self._parts))
 
-        job = Job(fill, self._parts, lambda: slot.send(self._copier))
+        job = Job(fill, self._parts, slot.send)
         self._team.submit(job)
         return job
 
@@ -306,8 +306,8 @@ class WindowLoader:
         for number, windows, at in batch.parts:
             keys = None
             if self._frames is not None:
-                keys = self._frames[number].low_dim
-                self._frames[number].place(slot.batch, windows, at, part)
+                keys = self._frames.low_dim
+                self._frames.place(number, slot.batch, windows, at, part)
             self._readers[number].fill(slot.batch, windows, at, part, keys)
             if len(self._readers) > 1 and part[0] == 0:
                 slot.batch["store"][at] = number
@@ -319,7 +319,7 @@ class WindowLoader:
         n = batch.n_windows
         tensors = dict(slot.tensors) if n == self.batch_size else {name: tensor[:n] for name, tensor in slot.tensors.items()}
         if self._frames is not None:
-            tensors = self._frames[0].gather(self._frames, tensors)
+            tensors = self._frames.gather(tensors)
         if self._copy:
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         texts: list[str] = [""] * n

@@ -83,16 +83,22 @@ Jobs: TypeAlias = "SimpleQueue[tuple[Job, int] | None]"
 class Team:
     """Threads that do jobs until the team is forgotten, or the program ends.
 
+    Parameters
+    ----------
+    n_threads : int
+    begin : function, optional
+        Called by each thread before its first job.
+
     >>> team = Team(2)
     >>> team.map(abs, [-1, 2, -3])
     [1, 2, 3]
     """
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int, begin: Callable[[], object] | None = None) -> None:
         self._jobs: Jobs = SimpleQueue()
         # daemons, so that the interpreter ends; _dismiss waits for them then, so that none writes to memory that is gone
         threads = [
-            threading.Thread(target=_serve, args=(self._jobs,), name=f"robozarr_{number}", daemon=True)
+            threading.Thread(target=_serve, args=(self._jobs, begin), name=f"robozarr_{number}", daemon=True)
             for number in range(n_threads)
         ]
         weakref.finalize(self, _dismiss, self._jobs, threads)
@@ -122,7 +128,9 @@ class Team:
         return results
 
 
-def _serve(jobs: Jobs) -> None:
+def _serve(jobs: Jobs, begin: Callable[[], object] | None) -> None:
+    if begin is not None:
+        begin()
     while (item := jobs.get()) is not None:
         job, part = item
         job.run(part)
