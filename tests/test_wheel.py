@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("robozarr", "convert", "loader", "schemas")
+FOLDERS = ("robozarr", "convert", "loader", "schemas", "view")
 
 
 def expected_modules() -> set[str]:
@@ -20,7 +20,7 @@ def expected_modules() -> set[str]:
     found = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).glob("*"):
-            if (path.is_file() and path.suffix in (".py", ".md", ".typed")) or path.name == "py.typed":
+            if (path.is_file() and path.suffix in (".py", ".md", ".typed", ".jinja")) or path.name == "py.typed":
                 found.add(path.name if folder == "robozarr" else f"{folder}/{path.name}")
     return {f"robozarr/{name}" for name in found}
 
@@ -75,5 +75,5 @@ def test_the_converter_installs_alone_and_works(built: Path, tmp_path: Path) -> 
     robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
     subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=tmp_path)
     subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=tmp_path)
-    probe = "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib') if u.find_spec(n)])"
+    probe = "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib', 'pandas') if u.find_spec(n)])"
     assert subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "[]"

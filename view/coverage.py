@@ -72,7 +72,7 @@ class Sampler:
         order = drawable[np.argsort(source[drawable], kind="stable")]
         count = np.bincount(source[order], minlength=n_files)
         each = {"steps": length.astype(np.float64), "demos": np.ones(len(length)), "equal": np.ones(len(length))}[weights]
-        weight: F64 = np.bincount(source, weights=each, minlength=n_files)
+        weight = np.asarray(np.bincount(source, weights=each, minlength=n_files), np.float64)
         weight = np.where(count > 0, np.ones(n_files) if weights == "equal" else weight, 0.0)
         return cls(
             start=np.cumsum(length) - length,

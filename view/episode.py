@@ -72,7 +72,7 @@ class Episode:
         if not names:
             return "<p>This store holds no pictures.</p>"
         steps = np.unique(np.linspace(0, self.length - 1, n).round().astype(int)).tolist()
-        cells = "".join(f"<th>t = {t} <small>({t / self.hz:.2f} s)</small></th>" for t in steps)
+        cells = "".join(f'<th style="text-align:left">t = {t}<br><small>{t / self.hz:.2f} s</small></th>' for t in steps)
         rows = [f"<tr><th></th>{cells}</tr>"]
         for name in names:
             pictures = zip(steps, self.frames(name, steps), strict=True)
@@ -207,7 +207,7 @@ def _mark(axes: Axes, where: NDArray[np.bool_], colour: str, hatch: str, label: 
     """Shade runs of steps."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
     for k, (start, stop) in enumerate(edges.reshape(-1, 2).tolist()):
-        face, edge = (colour, 0.08 if hatch else 0.4), (colour, 0.35)
+        face, edge = "none" if hatch else (colour, 0.4), (colour, 0.35)
         axes.axvspan(
             start - 0.5, stop - 0.5, facecolor=face, edgecolor=edge, hatch=hatch, linewidth=0, zorder=0,
             label=label if k == 0 else None,

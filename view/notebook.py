@@ -59,18 +59,24 @@ def _tasks(store: Store, summary: StoreSummary) -> str:
             for name in names
         )
         cells = (str(number), task.suite, task.instruction, f"{task.n_episodes:,}", f"{task.n_steps:,}")
-        body.append(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}<td>{pictures}</td></tr>")
+        body.append(f'<tr>{_cells(cells)}<td style="white-space:nowrap">{pictures}</td></tr>')
     more = len(summary.tasks) - N_TASKS_SHOWN
     note = f"<p><small>… and {more} tasks more: <code>store.tasks</code></small></p>" if more > 0 else ""
     if names:
         note += f"<p><small>Pictures are {'; '.join(orientation(code) for code in sorted(conventions))}.</small></p>"
-    head = "".join(f"<th>{name}</th>" for name in ("task", "suite", "instruction", "episodes", "steps", ""))
+    head = "".join(
+        f'<th style="text-align:left">{name}</th>' for name in ("task", "suite", "instruction", "episodes", "steps", "")
+    )
     return (
         f'<div style="overflow-x:auto"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>{note}'
     )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    cells = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in rows)
-    names = "".join(f"<th>{html.escape(name)}</th>" for name in head)
-    return f'<div style="overflow-x:auto"><table><thead><tr>{names}</tr></thead><tbody>{cells}</tbody></table></div>'
+    body = "".join(f"<tr>{_cells(row)}</tr>" for row in rows)
+    names = "".join(f'<th style="text-align:left">{html.escape(name)}</th>' for name in head)
+    return f'<div style="overflow-x:auto"><table><thead><tr>{names}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in texts)

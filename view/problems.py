@@ -56,14 +56,14 @@ def find_problems(store: Store) -> list[Finding]:
 def saturation(actions: NDArray[Any]) -> NDArray[np.float64]:
     """Share of steps in which each element of the actions is at its own smallest or largest value; 0 for switches.
 
-    An element of at most three values (a gripper's command) is a switch, not saturated.
+    An element of at most three values (a gripper's command) is a switch, not saturated; a limit of 0 is rest.
 
     >>> actions = np.linspace(-1, 1, 10)[:, None].repeat(2, axis=1)
     >>> actions[4:, 1] = 1
     >>> saturation(actions).round(1).tolist()
     [0.2, 0.7]
     """
-    at_limit = ((actions == actions.min(axis=0)) | (actions == actions.max(axis=0))).mean(axis=0)
+    at_limit = (((actions == actions.min(axis=0)) | (actions == actions.max(axis=0))) & (actions != 0)).mean(axis=0)
     switches = np.array([len(np.unique(actions[:, i])) <= 3 for i in range(actions.shape[1])], np.bool_)
     share: NDArray[np.float64] = np.where(switches, 0.0, at_limit)
     return share
