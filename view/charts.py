@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from robozarr.loader.store import Store
@@ -75,6 +75,8 @@ def brightness_chart(store: Store, names: list[str]) -> Chart:
             np.arange(256), 100 * counts / counts.sum(), color=CYCLE[i], linestyle=("-", "--", "-.", ":")[i % 4], label=name
         )
     axes.set(xlabel="value of a pixel (0 black, 255 white)", ylabel="share of values (%)", xlim=(0, 255), yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(fontsize=8)
     return Chart(figure, "Brightness by camera: a peak at 0 or 255 means pictures that are too dark or too bright")
 
@@ -105,7 +107,7 @@ def coverage_chart(coverage: Coverage) -> Chart:
     axes.set_xscale("log")
     axes.set_xticks(coverage.epochs, [str(e) for e in coverage.epochs], minor=False)
     axes.minorticks_off()
-    figure.legend(loc="outside lower center", ncols=2, fontsize=7)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     share = coverage.random["windows"][-1]
     count = coverage.epochs[-1]
     return Chart(

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -82,7 +82,7 @@ def seconds_above(axes: Axes, hz: float, label: str) -> None:
     seconds.tick_params(colors=INK)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Chart:
     """A figure and the sentence that says what to see in it; shows itself in a notebook."""
 
@@ -92,6 +92,10 @@ class Chart:
 
     def svg(self) -> str:
         """The chart as an ``<svg>`` element that takes the width and the text colour of where it stands."""
+        return self._svg
+
+    @cached_property
+    def _svg(self) -> str:  # once: drawn a second time, the layout differs in the last digits
         buffer = StringIO()
         nothing: dict[str, Any] = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         with styled():
