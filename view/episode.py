@@ -175,7 +175,9 @@ class Episode:
                 Alignment.UNKNOWN: "it is not known whether observations are from before or after the action",
             }[self.alignment],
         }
-        facts = "".join(f"<div><b>{name}</b> {html.escape(text)}</div>" for name, text in rows.items())
+        facts = "".join(
+            f'<div style="overflow-wrap:anywhere"><b>{name}</b> {html.escape(text)}</div>' for name, text in rows.items()
+        )
         return f"<div><h3>Episode {self.number}</h3>{facts}{self.filmstrip()}{self.plot()._repr_html_()}</div>"
 
 
