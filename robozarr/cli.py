@@ -329,8 +329,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         show()
         sys.exit(getattr(error, "exit_code", EXIT_USAGE))
     if code == EXIT_INTERRUPTED:  # Typer turns a KeyboardInterrupt into this
-        print(
-            "robozarr: interrupted; a store that was begun is not complete: run the same command with --overwrite",
-            file=sys.stderr,
-        )
+        begun = "; a store that was begun is not complete: run the same command with --overwrite"
+        converting = "convert" in (sys.argv[1:2] if arguments is None else arguments[:1])
+        print(f"robozarr: interrupted{begun if converting else ''}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -46,13 +46,9 @@ def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[
         If a row cannot be read exactly; the text names array, shard and chunk.
     """
     store.array(name)
-    layout = store.layout(f"steps/{name}")
     wanted = np.asarray(rows, np.int64)
-    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
-    sums = store.checksums(name) if store.keys[name].frame else None
-    for shard in np.unique(wanted // layout.shard_rows).tolist():
-        _read_shard(store, layout, shard, wanted, out, sums)
-    return out
+    sums = _rows(store, f"checksums/{name}", wanted) if store.keys[name].frame else None
+    return _rows(store, f"steps/{name}", wanted, sums)
 
 
 def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
@@ -61,7 +57,7 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
     values = read_rows(store, name, range(start, start + length))
     if not store.keys[name].frame:
         as_stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
-        if google_crc32c.value(as_stored) != int(store.checksums(name)[episode]):
+        if google_crc32c.value(as_stored) != int(_rows(store, f"checksums/{name}", np.array([episode]))[0]):
             raise CorruptChunkError(
                 f"steps/{name} · episode {episode}: its rows agree with checksums/{name}; these are not the episode's "
                 f"→ run: robozarr verify {store.path}, then restore it from a copy, or convert again",
@@ -70,35 +66,45 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
     return values
 
 
+def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.uint32] | None = None) -> NDArray[Any]:
+    """Rows of an array, in any order; `sums` are what their chunks, of one row each, must end in."""
+    layout = store.layout(path)
+    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
+    shards = wanted // layout.shard_rows
+    for shard in np.unique(shards).tolist():
+        file = Path(store.path) / layout.shard_path(shard)
+        try:
+            with file.open("rb") as opened:
+                mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # what is not wanted is not read
+        except (OSError, ValueError) as exc:  # ValueError: an empty file
+            rule, found = "every expected shard exists and can be read", getattr(exc, "strerror", "") or str(exc)
+            raise corrupt_chunk("M7", layout, shard, None, rule, found) from exc
+        with mapped:
+            here = np.flatnonzero(shards == shard)
+            _read_shard(mapped, layout, shard, wanted[here] - shard * layout.shard_rows, here, out, sums)
+    return out
+
+
 def _read_shard(
-    store: Store,
+    data: Any,
     layout: ArrayLayout,
     shard: int,
-    wanted: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    at: NDArray[np.int64],
     out: NDArray[Any],
     sums: NDArray[np.uint32] | None,
 ) -> None:
-    """Put the wanted rows that lie in one shard into `out`; the file is mapped, so what is not wanted is not read."""
-    path = Path(store.path) / layout.shard_path(shard)
-    try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-            data = bytes(mapped) if len(mapped) < mmap.PAGESIZE else mapped
-            index = read_index(data, layout, shard)  # type: ignore[arg-type]  # a mapped file slices into bytes
-            buffer = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
-            chunks = wanted // layout.chunk_rows
-            for number in np.unique(chunks[wanted // layout.shard_rows == shard]).tolist():
-                chunk = number - shard * layout.chunks_per_shard
-                offset, length = index[chunk].tolist()
-                part = data[offset : offset + length]
-                if sums is not None and int.from_bytes(part[-CRC_BYTES:], "little") != int(sums[number]):
-                    rule = "the frame has the checksum that checksums/ states for its step"
-                    raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")
-                alone = np.zeros((chunk + 1, 2), np.uint64)
-                alone[chunk] = 0, length
-                decode_chunk(part, alone, layout, shard, chunk, buffer)
-                here = chunks == number
-                out[here] = buffer[wanted[here] - number * layout.chunk_rows]
-    except (OSError, ValueError) as exc:
-        raise corrupt_chunk(
-            "M7", layout, shard, None, "every expected shard exists and can be read", getattr(exc, "strerror", "") or str(exc)
-        ) from exc
+    """Put `rows` of a shard, counted from its first, to the places `at` of `out`."""
+    index = read_index(data, layout, shard)
+    buffer = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
+    chunks = rows // layout.chunk_rows
+    for chunk in np.unique(chunks).tolist():
+        offset, length = index[chunk].tolist()
+        part, here = data[offset : offset + length], np.flatnonzero(chunks == chunk)
+        if sums is not None and int.from_bytes(part[-CRC_BYTES:], "little") != int(sums[at[here[0]]]):
+            rule = "the frame has the checksum that checksums/ states for its step"
+            raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")
+        alone = np.zeros((chunk + 1, 2), np.uint64)
+        alone[chunk] = 0, length
+        decode_chunk(part, alone, layout, shard, chunk, buffer)
+        out[at[here]] = buffer[rows[here] - chunk * layout.chunk_rows]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from math import isnan
+from typing import TYPE_CHECKING
 
-from robozarr.loader.summary import KeySummary
+if TYPE_CHECKING:
+    from robozarr.loader.summary import KeySummary
 
 __all__ = ["key_shape", "share_words", "size_words"]
 
