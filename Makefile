@@ -7,10 +7,11 @@ STORE ?= $(VENV)/demo.zarr
 .PHONY: demo test check install bench-convert clean
 .DELETE_ON_ERROR:
 
-demo: install  ## set up, then convert, verify and show the embedded sample
+demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
 	$(BIN)/robozarr convert sample --store $(STORE) --overwrite
 	$(BIN)/robozarr verify $(STORE) --source sample
 	$(BIN)/robozarr info $(STORE)
+	$(BIN)/python examples/train_bc.py $(STORE) --epochs 1
 
 test: check  ## set up, then style, types, all tests with doctests, and the wheel
 	$(BIN)/pytest -q --durations=10 tests benchmarks
@@ -20,7 +21,7 @@ check: install  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p robozarr
-	$(BIN)/mypy tests benchmarks sample
+	$(BIN)/mypy tests benchmarks sample examples
 
 # torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along
 $(VENV)/dependencies: pyproject.toml constraints.txt

@@ -47,13 +47,16 @@ class Batch:
         if arrays is None:
             arrays = {field.name: np.empty((n, *field.shape), field.dtype) for field in fields}
         self.arrays = dict(arrays)
-        self.as_bytes = {
-            name: array.reshape(*array.shape[:2], -1).view(np.uint8) for name, array in arrays.items() if array.ndim > 1
-        }
+        self.as_bytes = {name: _as_bytes(array) for name, array in self.arrays.items() if array.ndim > 1}
         """The same memory, uint8 [batch, n_offsets, row_bytes]."""
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self.arrays[name]
+
+
+def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
+    row_bytes = int(np.prod(array.shape[2:], dtype=np.int64)) * array.itemsize
+    return array.reshape(-1).view(np.uint8).reshape(*array.shape[:2], row_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,24 @@ from robozarr.loader.schedule import Schedule
 __all__ = ["WindowDataLoader", "WindowSampler"]
 
 
-class WindowSampler(Sampler[int]):
+class _Windows(Sampler[int]):
+    """Serves this rank's windows, batch after batch. Has no epoch to be set: trainers set it by counts of their own."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.began = schedule.state
+
+    def __iter__(self) -> Iterator[int]:
+        self.began = began = self.schedule.begin()
+        for batch in self.schedule.batches(began):
+            yield from batch.parts[0][1].tolist()
+
+    def __len__(self) -> int:
+        """Windows of this rank in a whole epoch."""
+        return len(self.schedule.share.positions(self.schedule.order.n_positions))
+
+
+class WindowSampler(_Windows):
     """The order of ``WindowLoader``, as a sampler: this rank's windows, batch after batch.
 
     Parameters
@@ -29,17 +46,7 @@ class WindowSampler(Sampler[int]):
     """
 
     def __init__(self, dataset: WindowDataset, batch_size: int, **options: Any) -> None:
-        self.schedule = Schedule([dataset], batch_size, **options)
-        self._began = self.schedule.state
-
-    def __iter__(self) -> Iterator[int]:
-        self._began = began = self.schedule.begin()
-        for batch in self.schedule.batches(began):
-            yield from batch.parts[0][1].tolist()
-
-    def __len__(self) -> int:
-        schedule = self.schedule
-        return len(schedule.share.positions(schedule.order.n_positions, start=schedule.start))
+        super().__init__(Schedule([dataset], batch_size, **options))
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch."""
@@ -47,7 +54,7 @@ class WindowSampler(Sampler[int]):
 
     def state_dict(self, n_batches: int) -> dict[str, Any]:
         """Where the run stands after `n_batches` batches of the present iteration were consumed by the training."""
-        self.schedule.consume(self._began, n_batches)
+        self.schedule.consume(self.began, n_batches)
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -74,18 +81,21 @@ class WindowDataLoader(DataLoader[Sample]):
     def __init__(
         self, dataset: WindowDataset, batch_size: int, *, order: Mapping[str, Any] | None = None, **options: Any
     ) -> None:
-        sampler = WindowSampler(dataset, batch_size, **(order or {}))
+        self.schedule = Schedule([dataset], batch_size, **(order or {}))
         options.setdefault("collate_fn", dataset.collate)
-        super().__init__(dataset, batch_size=batch_size, sampler=sampler, **options)
-        self.schedule = sampler.schedule
+        super().__init__(dataset, batch_size=batch_size, sampler=_Windows(self.schedule), **options)
 
     def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
         began, n_batches = None, 0
         for batch in super().__iter__():
-            began = began or self.sampler._began  # type: ignore[attr-defined]
+            began = began or self.sampler.began  # type: ignore[attr-defined]
             n_batches += 1
             self.schedule.consume(began, n_batches)
             yield batch
+
+    def __len__(self) -> int:
+        """Batches of this rank in a whole epoch."""
+        return self.schedule.n_batches
 
     def set_epoch(self, epoch: int) -> None:
         """Go to an epoch."""

@@ -97,7 +97,12 @@ class Schedule:
 
     @property
     def n_batches(self) -> int:
-        """Batches of this rank in the next iteration."""
+        """Batches of this rank in a whole epoch."""
+        return self.share.n_batches(self.order.n_positions)
+
+    @property
+    def n_batches_left(self) -> int:
+        """Batches of this rank in the next iteration: fewer than in an epoch after a state was loaded."""
         return self.share.n_batches(self.order.n_positions, self.start)
 
     def set_epoch(self, epoch: int) -> None:

@@ -176,8 +176,13 @@ class WindowLoader:
         self._reset()
 
     def __len__(self) -> int:
-        """Batches of this rank in the next iteration: all of an epoch, or what a resumed one has left."""
+        """Batches of this rank in a whole epoch, as of torch's loaders; a resumed iteration has ``n_batches_left``."""
         return self.schedule.n_batches
+
+    @property
+    def n_batches_left(self) -> int:
+        """Batches of this rank in the next iteration."""
+        return self.schedule.n_batches_left
 
     def __repr__(self) -> str:
         n, share = self.schedule.order.n_positions, self.schedule.share
