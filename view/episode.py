@@ -201,7 +201,7 @@ def _lines(axes: Axes, t: NDArray[np.int64], values: NDArray[Any], labels: Seque
         axes.plot(
             t, values[:, i], color=CYCLE[i % len(CYCLE)], linestyle=dashes[i // len(CYCLE) % 4], label=label, linewidth=1.1
         )
-    if values.shape[1] <= 10:
+    if 0 < values.shape[1] <= 10:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7)
 
 
