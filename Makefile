@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test check install bench-convert clean
+.PHONY: demo test check install bench-convert soak clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -37,6 +37,9 @@ install: $(VENV)/dependencies
 
 bench-convert: install  ## MB/s of source: cp, h5py, robozarr by profile and workers, the bare loop
 	$(BIN)/python benchmarks/bench_convert.py $(ARGS)
+
+soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memory, files, threads flat, every batch right
+	$(BIN)/python tests/soak.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

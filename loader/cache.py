@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from robozarr.loader.batch import Batch, Field, PlannedWindows, WindowReader
+from robozarr.loader.team import Team
 from robozarr.schemas.errors import WindowError
 
 __all__ = ["DeviceFrames", "check_budget"]
@@ -58,11 +58,11 @@ class DeviceFrames:
     ----------
     reader : WindowReader
     device : torch.device
-    pool : Executor
+    team : Team
         Threads that read.
     """
 
-    def __init__(self, reader: WindowReader, device: torch.device, pool: Executor) -> None:
+    def __init__(self, reader: WindowReader, device: torch.device, team: Team) -> None:
         table = reader.table
         length = np.where(table.served, table.stop - table.start, 0)
         self._shift = table.start - (np.cumsum(length) - length)
@@ -83,7 +83,7 @@ class DeviceFrames:
                 reader.reader.read(name, block[:, None], np.arange(len(block)), out.reshape(len(block), 1, -1).view(np.uint8))
                 frames[start : start + BLOCK].copy_(torch.from_numpy(out))
 
-            list(pool.map(load, range(0, len(rows), BLOCK)))
+            team.map(load, range(0, len(rows), BLOCK))
             self._frames[name] = frames
 
     def fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -20,6 +18,7 @@ from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.order import OrderState
 from robozarr.loader.schedule import Schedule
 from robozarr.loader.slots import Copier, Slot
+from robozarr.loader.team import Job, Team
 from robozarr.loader.transform import Images, Normalise, make_transform
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
@@ -162,13 +161,13 @@ class WindowLoader:
     def _reset(self) -> None:
         """Forget what a process cannot hand to another one."""
         self._process = os.getpid()
-        self._pool: ThreadPoolExecutor | None = None
+        self._team: Team | None = None
         self._rings: list[list[Slot]] = []
         self._frames: list[DeviceFrames] | None = None
         self._prepare: Callable[[Sample], Sample] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_process", "_pool", "_rings", "_frames", "_prepare")
+        own = ("_process", "_team", "_rings", "_frames", "_prepare")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -214,33 +213,47 @@ class WindowLoader:
 
     def __iter__(self) -> Iterator[Sample]:
         self._start()
+        process = os.getpid()
         began = self.schedule.begin()
         batches = self._planned(began)
         ring = self._rings.pop() if self._rings else self._make_ring()
-        pending: deque[tuple[Slot, Planned, Future[None]]] = deque()
+        pending: deque[tuple[Slot, Planned, Job]] = deque()
         n_batches, n_asked, n_done = self.schedule.share.n_batches(self.schedule.order.n_positions, began.consumed), 0, 0
         try:
             while n_done < n_batches:
+                if os.getpid() != process:
+                    raise WindowError(
+                        "loader: an iteration ends in the process that began it; this one is a fork of it → iterate anew here"
+                    )
                 # the slot of the batch before the last one is free now, for a batch further ahead
                 while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
                     slot = ring[n_asked % len(ring)]
                     slot.release()
                     pending.append((slot, batch, self._submit(slot, batch)))
                     n_asked += 1
-                slot, batch, done = pending.popleft()
-                done.result()
+                slot, batch, job = pending[0]
+                job.result()
+                pending.popleft()
                 n_done += 1
                 sample = self._hand_out(slot, batch)
                 self.schedule.consume(began, n_done)
                 yield sample
             if n_batches == 0:
                 self.schedule.consume(began, 0)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            ring = []  # not used again: Ctrl-C may come between handing a slot to the threads and noting that
+            raise
         finally:
             # break, an error, Ctrl-C: nobody writes to the slots any more when they are given back
-            for *_, done in pending:
-                done.cancel()
-            wait_for([done for *_, done in pending])
-            self._rings.append(ring)
+            if os.getpid() == process:  # the threads that read did not come along into a fork: it would wait for ever
+                for *_, job in pending:
+                    job.cancel()
+                for *_, job in pending:
+                    job.wait()
+                if ring:
+                    self._rings.append(ring)
 
     def _planned(self, began: OrderState) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
@@ -262,14 +275,14 @@ class WindowLoader:
         """Make what threads and devices need, in the process that iterates."""
         if self._process != os.getpid():  # a fork carries no threads along
             self._reset()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="robozarr")
+        if self._team is None:
             self._copier = Copier(self.device)
             self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
+            self._team = Team(self._threads)
         if self._cache == "host":
-            self._readers = [reader if reader.holds_frames else reader.with_frames(self._pool) for reader in self._readers]
+            self._readers = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
         if self._cache == "device" and self._frames is None:
-            self._frames = [DeviceFrames(reader, self.device, self._pool) for reader in self._readers]
+            self._frames = [DeviceFrames(reader, self.device, self._team) for reader in self._readers]
 
     def _make_ring(self) -> list[Slot]:
         fields = self._fields
@@ -277,32 +290,17 @@ class WindowLoader:
             fields = self._frames[0].fields(fields)
         return [Slot(fields, self.batch_size, self.device) for _ in range(self._ahead + KEPT)]
 
-    def _submit(self, slot: Slot, batch: Planned) -> Future[None]:
-        """Have a batch read by the pool, in parts; the last part to end sends it to the device."""
-        assert self._pool is not None
-        done: Future[None] = Future()
-        left = list(range(self._parts))  # whoever takes the 0 is the last one
-        failed: list[BaseException] = []
+    def _submit(self, slot: Slot, batch: Planned) -> Job:
+        """Have a batch read by the team, in parts; the last part to end sends it to the device."""
+        assert self._team is not None
 
         def fill(part: int) -> None:
-            try:
-                if not done.cancelled():
-                    slot.wait_until_free()
-                    self._fill(slot, batch, (part, self._parts))
-            except BaseException as exc:
-                failed.append(exc)
-            if left.pop() == 0 and done.set_running_or_notify_cancel():
-                try:
-                    if failed:
-                        raise failed[0]
-                    slot.send(self._copier)
-                    done.set_result(None)
-                except BaseException as exc:
-                    done.set_exception(exc)
+            slot.wait_until_free()
+            self._fill(slot, batch, (part, self._parts))
 
-        for part in range(self._parts):
-            self._pool.submit(fill, part)
-        return done
+        job = Job(fill, self._parts, lambda: slot.send(self._copier))
+        self._team.submit(job)
+        return job
 
     def _fill(self, slot: Slot, batch: Planned, part: tuple[int, int]) -> None:
         for number, windows, at in batch.parts:
