@@ -12,16 +12,22 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from robozarr.loader.showing import html_of, viewer
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.reading import read_array, read_layout, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
+
+if TYPE_CHECKING:
+    import pandas
+
+    from robozarr.view.episode import Episode
 
 __all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
 
@@ -61,6 +67,14 @@ class Episodes:
     splits: Mapping[str, NDArray[np.bool_]]
     """Members of each split."""
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a frame, codes as words; needs ``pip install 'robozarr[view]'``."""
+        frame: pandas.DataFrame = viewer("tables").episode_frame(self)
+        return frame
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: self.to_pandas().to_html(max_rows=20))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
@@ -77,6 +91,14 @@ class Tasks:
     env_name: tuple[str, ...]
     bddl: tuple[str, ...]
     """The task's BDDL text."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a frame, without the BDDL text; needs ``pip install 'robozarr[view]'``."""
+        frame: pandas.DataFrame = viewer("tables").task_frame(self)
+        return frame
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: self.to_pandas().to_html(max_rows=20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,22 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: viewer("notebook").store_html(self))
+
+    def episode(self, number: int) -> Episode:
+        """One episode to look at: ``filmstrip()``, ``plot()``, ``video()``; it shows itself in a notebook.
+
+        Reads that episode and nothing else of the data. Needs ``pip install 'robozarr[view]'``.
+
+        Raises
+        ------
+        StoreError
+            If there is no such episode; negative numbers count from the end.
+        """
+        episode: Episode = viewer("episode").open_episode(self, number)
+        return episode
 
     @property
     def n_steps(self) -> int:
@@ -203,6 +241,11 @@ class Store:
         self.array(name)
         table = self._read(f"episodes/stats/{name}")
         return {statistic: table[:, number] for number, statistic in enumerate(EPISODE_STATISTICS)}
+
+    def histogram(self, name: str) -> NDArray[np.int64]:
+        """Counts of a frame key's values over the whole store (FORMAT.md, M19): int64 [channel…, bin]; 256 bins of uint8."""
+        self.array(name)
+        return self._read(f"histograms/{name}")
 
     def checksums(self, name: str) -> NDArray[np.uint32]:
         """What data must have (FORMAT.md, M21): uint32, one a step of a frame key, one an episode of any other."""
