@@ -1,10 +1,10 @@
-# make demo | make test | make check | make bench-convert. All set up what they need in $(VENV).
+# make demo | make test | make check | make bench-convert | make bench-load | make bench-scale | make gpu-check. All set up what they need in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test check install bench-convert clean
+.PHONY: demo test check install bench-convert bench-load bench-scale gpu-check soak clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -37,6 +37,20 @@ install: $(VENV)/dependencies
 
 bench-convert: install  ## MB/s of source: cp, h5py, robozarr by profile and workers, the bare loop
 	$(BIN)/python benchmarks/bench_convert.py $(ARGS)
+
+soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memory, files, threads flat, every batch right
+	$(BIN)/python tests/soak.py $(ARGS)
+
+bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore, DataLoader, WindowLoader, the limit
+	$(BIN)/python benchmarks/bench_load.py $(ARGS)
+
+bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 windows
+	$(BIN)/python benchmarks/bench_scale.py $(ARGS)
+
+gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, and the way to the device against its limits
+	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
+	$(BIN)/pytest -q -m gpu tests/test_gpu.py
+	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

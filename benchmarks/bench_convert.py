@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import argparse
 import gc
-import importlib.metadata
 import json
 import os
-import platform
 import random
 import resource
 import shutil
@@ -25,16 +23,17 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from common import align, default_source, figure, file_system, machine, machine_lines, read_once
+
 if TYPE_CHECKING:
     from contenders import Contender
 
-ROOT: Final = Path(__file__).resolve().parents[1]
 PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "google-crc32c", "zarr", "dask", "distributed")
 NET: Final = ", net of start-up"
 
@@ -72,25 +71,10 @@ class Row:
     """None for the rows net of start-up: the workers' time counts when they end."""
 
 
-def default_source() -> Path:
-    """The real data beside the repository if it is there, else the sample inside it."""
-    real = ROOT.parent / "shared" / "data"
-    return real if real.is_dir() else ROOT / "sample"
-
-
 def cpu_seconds() -> float:
     """User and system time so far of this process and its ended children."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def read_once(files: Iterable[Path]) -> None:
-    """Bring files into the page cache."""
-    buffer = bytearray(8 * 2**20)
-    for path in files:
-        with path.open("rb", buffering=0) as file:
-            while file.readinto(buffer):
-                pass
 
 
 def time_once(contender: Contender, scratch: Path, check: bool) -> Timing:
@@ -157,68 +141,37 @@ def make_rows(contenders: Sequence[Contender], timings: Mapping[str, Sequence[Ti
 
 def describe(files: Sequence[Path], source: str, rounds: int, scratch: Path) -> dict[str, Any]:
     """What a reader needs to judge the numbers; no names of machines, no paths."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "source": source,
         "source_files": len(files),
         "source_bytes": sum(file.stat().st_size for file in files),
         "rounds": rounds,
         "page_cache": "warm: the source is read before every round",
-        "cores": cores,
-        "processor": _processor(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "output_file_system": _file_system(scratch),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "output_file_system": file_system(scratch),
+        **machine(PACKAGES),
     }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _file_system(path: Path) -> str:
-    """Type of the file system that holds `path`; "" where Linux's list of mounts is missing."""
-    try:
-        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    except OSError:
-        return ""
-    holding = [(len(mount[1]), mount[2]) for mount in mounts if path.resolve().is_relative_to(mount[1])]
-    return max(holding)[1] if holding else ""
 
 
 def format_table(rows: Sequence[Row]) -> str:
     """The rows as aligned text."""
 
-    def number(value: float | None, digits: int) -> str:
-        return "–" if value is None else f"{value:.{digits}f}"
-
     lines: list[tuple[str, ...]] = [("", "MB/s", "min–max", "÷ cp", "÷ cp + fsync", "÷ bare loop", "CPU ms/MB")]
     for row in rows:
         spread = f"{row.mb_per_s_min:.0f}–{row.mb_per_s_max:.0f}"
-        ratios = [number(value, 2) for value in (row.to_cp, row.to_cp_fsync, row.to_bare)]
+        ratios = [figure(value, 2) for value in (row.to_cp, row.to_cp_fsync, row.to_bare)]
         cpu = None if row.cpu_s_per_mb is None else 1000 * row.cpu_s_per_mb
-        lines.append((row.name, number(row.mb_per_s, 0), spread, *ratios, number(cpu, 2)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )
+        lines.append((row.name, figure(row.mb_per_s, 0), spread, *ratios, figure(cpu, 2)))
+    return align(lines)
 
 
 def format_header(header: Mapping[str, Any], start_ups: Mapping[str, Mapping[str, float]]) -> str:
     """What stands above the table."""
-    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     lines = [
         f"source: {header['source']}, {header['source_files']} files, {header['source_bytes'] / 1e6:.0f} MB; "
         f"{header['rounds']} round(s), interleaved; page cache {header['page_cache']}",
-        f"machine: {header['cores']} cores ({header['processor']}), {header['memory_gib']} GiB; "
-        f"output on {header['output_file_system'] or 'an unknown file system'}, removed after every run",
-        f"Python {header['python']}, {versions}",
+        *machine_lines(
+            header, f"output on {header['output_file_system'] or 'an unknown file system'}, removed after every run"
+        ),
     ]
     lines += [f"{name}: {s['median']:.2f} s ({s['min']:.2f}–{s['max']:.2f})" for name, s in start_ups.items()]
     return "\n".join(lines)

@@ -46,7 +46,7 @@ __all__ = [
     "write_metadata",
 ]
 
-Buffer = bytes | memoryview
+Buffer = Any  # bytes, or uint8 [n]: mypy knows arrays as buffers from Python 3.12 on only
 PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
 

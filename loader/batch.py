@@ -7,7 +7,6 @@ compiled code. ``loader.dataset`` and ``loader.stream`` both fill batches throug
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, TypeAlias
@@ -17,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from robozarr.loader.read import Reader
 from robozarr.loader.store import Store
+from robozarr.loader.team import Team
 from robozarr.loader.windows import WindowTable
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.store import Key
@@ -120,9 +120,9 @@ class WindowReader:
         self._names = [key.name for key in spec.keys]
         self.reader = Reader(store, self._names, in_memory=frames_in_memory, run=run)
 
-    def with_frames(self, pool: Executor) -> WindowReader:
-        """The same windows, with all frames read into memory by `pool`."""
-        return WindowReader(self.store, self.spec, self.table, embeddings=self.embeddings, frames_in_memory=True, run=pool.map)
+    def with_frames(self, team: Team) -> WindowReader:
+        """The same windows, with all frames read into memory by `team`."""
+        return WindowReader(self.store, self.spec, self.table, embeddings=self.embeddings, frames_in_memory=True, run=team.map)
 
     @property
     def frame_bytes(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, Literal
 
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from robozarr.loader.batch import Batch, Field, PlannedWindows, WindowReader
+from robozarr.loader.slots import wait_for_device
+from robozarr.loader.team import Team
 from robozarr.schemas.errors import WindowError
 
 __all__ = ["DeviceFrames", "check_budget"]
@@ -52,39 +53,40 @@ def _rows(reader: WindowReader) -> NDArray[np.int64]:
 
 
 class DeviceFrames:
-    """All frames of one store's windows, on a device. A batch is then rows, sent there, and one gather.
+    """All frames that windows need, of one store or several end to end, on a device.
+
+    A batch is then rows, sent there, and one gather; the host never waits for the device.
 
     Parameters
     ----------
-    reader : WindowReader
+    readers : sequence of WindowReader
+        Of the same fields.
     device : torch.device
-    pool : Executor
+    team : Team
         Threads that read.
     """
 
-    def __init__(self, reader: WindowReader, device: torch.device, pool: Executor) -> None:
-        table = reader.table
-        length = np.where(table.served, table.stop - table.start, 0)
-        self._shift = table.start - (np.cumsum(length) - length)
-        self._names = [key.name for key in reader.spec.keys if reader.store.keys[key.name].frame]
-        self.low_dim = [key.name for key in reader.spec.keys if key.name not in self._names]
+    def __init__(self, readers: Sequence[WindowReader], device: torch.device, team: Team) -> None:
+        spec, keys = readers[0].spec, readers[0].store.keys
+        self._names = [key.name for key in spec.keys if keys[key.name].frame]
+        self.low_dim = [key.name for key in spec.keys if key.name not in self._names]
         """Keys that still come from the host."""
-        self._padded_by_zeros = {key.name for key in reader.spec.keys if key.padding == "zero"}
-        rows = _rows(reader)
+        self._padded_by_zeros = {key.name for key in spec.keys if key.padding == "zero"}
+        rows = [_rows(reader) for reader in readers]
+        ends = np.cumsum([len(part) for part in rows])
+        self._shifts = []
+        """By store and episode, what turns a row of the store into a row here."""
+        for reader, begin in zip(readers, [0, *ends.tolist()], strict=False):
+            length = np.where(reader.table.served, reader.table.stop - reader.table.start, 0)
+            self._shifts.append(begin + np.cumsum(length) - length - reader.table.start)
         self._frames: dict[str, torch.Tensor] = {}
         for name in self._names:
-            key = reader.store.keys[name]
-            kind = torch.from_numpy(np.empty(0, key.dtype)).dtype
-            frames = torch.empty((len(rows), *key.shape), dtype=kind, device=device)
-
-            def load(start: int, name: str = name, frames: torch.Tensor = frames) -> None:
-                block = rows[start : start + BLOCK]
-                out = np.empty((len(block), *frames.shape[1:]), reader.store.keys[name].dtype)
-                reader.reader.read(name, block[:, None], np.arange(len(block)), out.reshape(len(block), 1, -1).view(np.uint8))
-                frames[start : start + BLOCK].copy_(torch.from_numpy(out))
-
-            list(pool.map(load, range(0, len(rows), BLOCK)))
-            self._frames[name] = frames
+            kind = torch.from_numpy(np.empty(0, keys[name].dtype)).dtype
+            self._frames[name] = torch.empty((int(ends[-1]), *keys[name].shape), dtype=kind, device=device)
+        wait_for_device(device)  # the threads' streams write to memory that this one's may have used before
+        for name, frames in self._frames.items():
+            for reader, part, end in zip(readers, rows, ends.tolist(), strict=True):
+                _load(reader, name, part, frames[end - len(part) : end], team)
 
     def fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:
         """What the host fills instead of frames: their rows."""
@@ -95,16 +97,17 @@ class DeviceFrames:
             for field in fields
         )
 
-    def place(self, batch: Batch, windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]) -> None:
-        """Put the rows of frames into a batch; -1: zeros."""
+    def place(
+        self, number: int, batch: Batch, windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]
+    ) -> None:
+        """Put the rows of the frames of one store's windows into a batch; -1: zeros."""
         if part[0] == 0:
-            shift = self._shift[windows.episode][:, None]
+            shift = self._shifts[number][windows.episode][:, None]
             for name in self._names:
                 rows = windows.rows[name]
-                batch[_rows_of(name)][slice(len(rows)) if at is None else at] = np.where(rows < 0, -1, rows - shift)
+                batch[_rows_of(name)][slice(len(rows)) if at is None else at] = np.where(rows < 0, -1, rows + shift)
 
-    @staticmethod
-    def gather(stores: Sequence[DeviceFrames], batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def gather(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A batch on the device with frames instead of their rows; in new memory there."""
         out = {}
         for name, tensor in batch.items():
@@ -112,20 +115,24 @@ class DeviceFrames:
             if key == name:
                 out[name] = tensor
                 continue
-            flat = tensor.clamp_min(0).view(-1)
-            if len(stores) == 1:
-                frames = stores[0]._frames[key].index_select(0, flat)
-            else:
-                store = batch["store"].repeat_interleave(tensor.shape[1])
-                frames = torch.empty((len(flat), *stores[0]._frames[key].shape[1:]), dtype=stores[0]._frames[key].dtype,
-                                     device=tensor.device)  # fmt: skip
-                for number, own in enumerate(stores):
-                    where = (store == number).nonzero().view(-1)
-                    frames[where] = own._frames[key].index_select(0, flat[where])
+            frames = self._frames[key].index_select(0, tensor.clamp_min(0).view(-1))
             out[key] = frames.view(*tensor.shape, *frames.shape[1:])
-            if key in stores[0]._padded_by_zeros:
+            if key in self._padded_by_zeros:
                 out[key].masked_fill_((tensor < 0).view(*tensor.shape, *[1] * (out[key].dim() - 2)), 0)
         return out
+
+
+def _load(reader: WindowReader, name: str, rows: NDArray[np.int64], frames: torch.Tensor, team: Team) -> None:
+    """Read rows of a key into `frames` [len(rows), …], block by block; all of it is there when this returns."""
+
+    def load(start: int) -> None:
+        block = rows[start : start + BLOCK]
+        out = np.empty((len(block), *frames.shape[1:]), reader.store.keys[name].dtype)
+        reader.reader.read(name, block[:, None], np.arange(len(block)), out.reshape(len(block), 1, -1).view(np.uint8))
+        frames[start : start + BLOCK].copy_(torch.from_numpy(out))
+        wait_for_device(frames.device)
+
+    team.map(load, range(0, len(rows), BLOCK))
 
 
 def _rows_of(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, default_collate
 from robozarr.loader.batch import Batch, WindowReader
 from robozarr.loader.embedding import read_task_embedding
 from robozarr.loader.selection import LeftOut, Selection
+from robozarr.loader.showing import viewer
 from robozarr.loader.store import Store
 from robozarr.loader.windows import WindowTable
 from robozarr.schemas.errors import WindowError
@@ -176,10 +177,7 @@ class WindowDataset(Dataset[Sample]):
 
     def show(self, window: int) -> Any:
         """Draw one window: its frames, its action chunk, its masks. Needs ``pip install 'robozarr[view]'``."""
-        from importlib import import_module
-
-        show: Callable[[WindowDataset, int], Any] = import_module("robozarr.view.windows").show_window
-        return show(self, window)
+        return viewer("windows").show_window(self, window)
 
 
 def _task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:

@@ -12,16 +12,22 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from robozarr.schemas.errors import StoreError
+from robozarr.loader.showing import html_of, viewer
+from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.reading import read_array, read_layout, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
+
+if TYPE_CHECKING:
+    import pandas
+
+    from robozarr.view.episode import Episode
 
 __all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
 
@@ -61,6 +67,14 @@ class Episodes:
     splits: Mapping[str, NDArray[np.bool_]]
     """Members of each split."""
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a frame, codes as words; needs ``pip install 'robozarr[view]'``."""
+        frame: pandas.DataFrame = viewer("tables").episode_frame(self)
+        return frame
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: self.to_pandas().to_html(max_rows=20))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
@@ -77,6 +91,14 @@ class Tasks:
     env_name: tuple[str, ...]
     bddl: tuple[str, ...]
     """The task's BDDL text."""
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The table as a frame, without the BDDL text; needs ``pip install 'robozarr[view]'``."""
+        frame: pandas.DataFrame = viewer("tables").task_frame(self)
+        return frame
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: self.to_pandas().to_html(max_rows=20))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +136,22 @@ class Store:
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
+
+    def _repr_html_(self) -> str | None:
+        return html_of(lambda: viewer("notebook").store_html(self))
+
+    def episode(self, number: int) -> Episode:
+        """One episode to look at: ``filmstrip()``, ``plot()``, ``video()``; it shows itself in a notebook.
+
+        Reads that episode and nothing else of the data. Needs ``pip install 'robozarr[view]'``.
+
+        Raises
+        ------
+        StoreError
+            If there is no such episode; negative numbers count from the end.
+        """
+        episode: Episode = viewer("episode").open_episode(self, number)
+        return episode
 
     @property
     def n_steps(self) -> int:
@@ -157,8 +195,9 @@ class Store:
         """
         if not self.metadata.key(name).ragged:
             raise StoreError(f"key {name!r} is not ragged; use store.array({name!r})")
-        values = f"ragged/{name}/values"
-        return Ragged(self._array(values), self._read(f"ragged/{name}/offsets"), partial(self._rows, values))
+        values, offsets = f"ragged/{name}/values", self._read(f"ragged/{name}/offsets")
+        self._check_offsets(f"ragged/{name}", offsets, self.layout(values).shape[0])
+        return Ragged(self._array(values), offsets, partial(self._rows, values))
 
     @cached_property
     def index(self) -> StepIndex:
@@ -169,10 +208,18 @@ class Store:
     def episodes(self) -> Episodes:
         """The episode table."""
         columns = ("start", "length", "task", "source", "success", "alignment", "image_convention")
+        table = {name: self._read(f"episodes/{name}") for name in columns}
+        for name, n in (("task", self.n_tasks), ("source", len(self.metadata.sources))):
+            if ((table[name] < 0) | (table[name] >= n)).any():
+                raise CorruptChunkError(
+                    f"{self.path}: episodes/{name}: numbers in [0, {n}); found {table[name].min()} to {table[name].max()} → "
+                    f"run: robozarr verify {self.path}, then convert again",
+                    "M13",
+                )
         return Episodes(
             demo=self._texts("episodes/demo"),
             splits={name: self._read(f"episodes/splits/{name}") for name in self.metadata.splits},
-            **{name: self._read(f"episodes/{name}") for name in columns},
+            **table,
         )
 
     @cached_property
@@ -194,6 +241,11 @@ class Store:
         self.array(name)
         table = self._read(f"episodes/stats/{name}")
         return {statistic: table[:, number] for number, statistic in enumerate(EPISODE_STATISTICS)}
+
+    def histogram(self, name: str) -> NDArray[np.int64]:
+        """Counts of a frame key's values over the whole store (FORMAT.md, M19): int64 [channel…, bin]; 256 bins of uint8."""
+        self.array(name)
+        return self._read(f"histograms/{name}")
 
     def checksums(self, name: str) -> NDArray[np.uint32]:
         """What data must have (FORMAT.md, M21): uint32, one a step of a frame key, one an episode of any other."""
@@ -223,6 +275,11 @@ class Store:
         except KeyError as exc:
             raise StoreError(
                 f"{self.path}: array {path} is missing; run: robozarr verify {self.path}, then convert again"
+            ) from exc
+        except (ValueError, TypeError, AttributeError, ArithmeticError, OSError) as exc:  # zarr's words for a bad document
+            raise StoreError(
+                f"{self.path}/{path}: an array that zarr can open; found {exc} → run: robozarr verify {self.path}, then "
+                "convert again"
             ) from exc
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path}: {path} must be an array; run: robozarr verify {self.path}")
@@ -263,15 +320,31 @@ class Store:
         return np.concatenate(shards)[start - at : stop - at]
 
     def _texts(self, path: str) -> tuple[str, ...]:
-        offsets, data = self._read(f"{path}/offsets").tolist(), self._read(f"{path}/bytes").tobytes()
-        return tuple(data[a:b].decode("utf-8", "replace") for a, b in pairwise(offsets))
+        offsets, data = self._read(f"{path}/offsets"), self._read(f"{path}/bytes").tobytes()
+        self._check_offsets(path, offsets, len(data))
+        if offsets[0] != 0 or offsets[-1] != len(data):
+            raise self._bad_offsets(path, offsets, len(data))
+        return tuple(data[a:b].decode("utf-8", "replace") for a, b in pairwise(offsets.tolist()))
 
     def _text(self, path: str, row: int) -> str:
         return bytes(self._between(path, "bytes", row)).decode("utf-8", "replace")
 
     def _between(self, path: str, what: str, row: int) -> NDArray[Any]:
-        start, stop = self._rows(f"{path}/offsets", row, row + 2).tolist()
-        return self._rows(f"{path}/{what}", start, stop)
+        offsets = self._rows(f"{path}/offsets", row, row + 2)
+        self._check_offsets(path, offsets, self.layout(f"{path}/{what}").shape[0])
+        return self._rows(f"{path}/{what}", int(offsets[0]), int(offsets[1]))
+
+    def _check_offsets(self, path: str, offsets: NDArray[np.int64], n: int) -> None:
+        """M15, of some neighbouring offsets: whole ones that were mixed up would cut texts elsewhere."""
+        if (np.diff(offsets) < 0).any() or offsets[0] < 0 or offsets[-1] > n:
+            raise self._bad_offsets(path, offsets, n)
+
+    def _bad_offsets(self, path: str, offsets: NDArray[np.int64], n: int) -> CorruptChunkError:
+        return CorruptChunkError(
+            f"{self.path}: {path}/offsets: ascend from 0 to the {n} values that they point into; found {offsets[0]} to "
+            f"{offsets[-1]} → run: robozarr verify {self.path}, then convert again",
+            "M15",
+        )
 
 
 def open_store(path: str | Path) -> Store:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from itertools import islice
 from typing import Any, Final, Literal, NamedTuple
 
@@ -19,7 +17,8 @@ from robozarr.loader.cache import DeviceFrames, check_budget
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.order import OrderState
 from robozarr.loader.schedule import Schedule
-from robozarr.loader.slots import Copier, Slot
+from robozarr.loader.slots import Copier, Slot, device_of
+from robozarr.loader.team import Job, Team
 from robozarr.loader.transform import Images, Normalise, make_transform
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
@@ -141,9 +140,7 @@ class WindowLoader:
             locality=locality, repeat=repeat, mixture=mixture,
         )  # fmt: skip
         self.batch_size = batch_size
-        self.device = torch.device("cpu" if device is None else device)
-        if self.device.type == "cuda" and self.device.index is None:
-            self.device = torch.device("cuda", torch.cuda.current_device())
+        self.device = device_of(device)
         self._readers = [dataset.windows for dataset in datasets]
         self._fields = _common_fields(self._readers)
         self._copy, self._transform, self._images, self._normalise = copy, transform, images, normalise
@@ -162,13 +159,13 @@ class WindowLoader:
     def _reset(self) -> None:
         """Forget what a process cannot hand to another one."""
         self._process = os.getpid()
-        self._pool: ThreadPoolExecutor | None = None
+        self._team: Team | None = None
         self._rings: list[list[Slot]] = []
-        self._frames: list[DeviceFrames] | None = None
+        self._frames: DeviceFrames | None = None
         self._prepare: Callable[[Sample], Sample] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        own = ("_process", "_pool", "_rings", "_frames", "_prepare")
+        own = ("_process", "_team", "_copier", "_rings", "_frames", "_prepare")
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -214,33 +211,49 @@ class WindowLoader:
 
     def __iter__(self) -> Iterator[Sample]:
         self._start()
+        process = os.getpid()
         began = self.schedule.begin()
         batches = self._planned(began)
         ring = self._rings.pop() if self._rings else self._make_ring()
-        pending: deque[tuple[Slot, Planned, Future[None]]] = deque()
+        pending: deque[tuple[Slot, Planned, Job]] = deque()
         n_batches, n_asked, n_done = self.schedule.share.n_batches(self.schedule.order.n_positions, began.consumed), 0, 0
         try:
             while n_done < n_batches:
+                if os.getpid() != process:
+                    raise WindowError(
+                        "loader: an iteration ends in the process that began it; this one is a fork of it → iterate anew here"
+                    )
                 # the slot of the batch before the last one is free now, for a batch further ahead
                 while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
                     slot = ring[n_asked % len(ring)]
                     slot.release()
                     pending.append((slot, batch, self._submit(slot, batch)))
                     n_asked += 1
-                slot, batch, done = pending.popleft()
-                done.result()
+                slot, batch, job = pending[0]
+                job.result()
+                pending.popleft()
                 n_done += 1
                 sample = self._hand_out(slot, batch)
                 self.schedule.consume(began, n_done)
                 yield sample
             if n_batches == 0:
                 self.schedule.consume(began, 0)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            ring = []  # not used again: Ctrl-C may come between handing a slot to the threads and noting that
+            raise
         finally:
             # break, an error, Ctrl-C: nobody writes to the slots any more when they are given back
-            for *_, done in pending:
-                done.cancel()
-            wait_for([done for *_, done in pending])
-            self._rings.append(ring)
+            if os.getpid() == process:  # the threads that read did not come along into a fork: it would wait for ever
+                for *_, job in pending:
+                    job.cancel()
+                for *_, job in pending:
+                    job.wait()
+                if ring:
+                    # the batch that was handed out last is the one that the next iteration leaves alone at first
+                    at = n_done % len(ring)
+                    self._rings.append(ring[at:] + ring[:at])
 
     def _planned(self, began: OrderState) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
@@ -262,54 +275,39 @@ class WindowLoader:
         """Make what threads and devices need, in the process that iterates."""
         if self._process != os.getpid():  # a fork carries no threads along
             self._reset()
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="robozarr")
+        if self._team is None:
             self._copier = Copier(self.device)
             self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
+            self._team = Team(self._threads, self._copier.enter_thread)
         if self._cache == "host":
-            self._readers = [reader if reader.holds_frames else reader.with_frames(self._pool) for reader in self._readers]
+            self._readers = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
         if self._cache == "device" and self._frames is None:
-            self._frames = [DeviceFrames(reader, self.device, self._pool) for reader in self._readers]
+            self._frames = DeviceFrames(self._readers, self.device, self._team)
 
     def _make_ring(self) -> list[Slot]:
         fields = self._fields
         if self._frames is not None:
-            fields = self._frames[0].fields(fields)
-        return [Slot(fields, self.batch_size, self.device) for _ in range(self._ahead + KEPT)]
+            fields = self._frames.fields(fields)
+        return [Slot(fields, self.batch_size, self._copier) for _ in range(self._ahead + KEPT)]
 
-    def _submit(self, slot: Slot, batch: Planned) -> Future[None]:
-        """Have a batch read by the pool, in parts; the last part to end sends it to the device."""
-        assert self._pool is not None
-        done: Future[None] = Future()
-        left = list(range(self._parts))  # whoever takes the 0 is the last one
-        failed: list[BaseException] = []
+    def _submit(self, slot: Slot, batch: Planned) -> Job:
+        """Have a batch read by the team, in parts; the last part to end sends it to the device."""
+        assert self._team is not None
 
         def fill(part: int) -> None:
-            try:
-                if not done.cancelled():
-                    slot.wait_until_free()
-                    self._fill(slot, batch, (part, self._parts))
-            except BaseException as exc:
-                failed.append(exc)
-            if left.pop() == 0 and done.set_running_or_notify_cancel():
-                try:
-                    if failed:
-                        raise failed[0]
-                    slot.send(self._copier)
-                    done.set_result(None)
-                except BaseException as exc:
-                    done.set_exception(exc)
+            slot.wait_until_free()
+            self._fill(slot, batch, (part, self._parts))
 
-        for part in range(self._parts):
-            self._pool.submit(fill, part)
-        return done
+        job = Job(fill, self._parts, slot.send)
+        self._team.submit(job)
+        return job
 
     def _fill(self, slot: Slot, batch: Planned, part: tuple[int, int]) -> None:
         for number, windows, at in batch.parts:
             keys = None
             if self._frames is not None:
-                keys = self._frames[number].low_dim
-                self._frames[number].place(slot.batch, windows, at, part)
+                keys = self._frames.low_dim
+                self._frames.place(number, slot.batch, windows, at, part)
             self._readers[number].fill(slot.batch, windows, at, part, keys)
             if len(self._readers) > 1 and part[0] == 0:
                 slot.batch["store"][at] = number
@@ -321,7 +319,7 @@ class WindowLoader:
         n = batch.n_windows
         tensors = dict(slot.tensors) if n == self.batch_size else {name: tensor[:n] for name, tensor in slot.tensors.items()}
         if self._frames is not None:
-            tensors = self._frames[0].gather(self._frames, tensors)
+            tensors = self._frames.gather(tensors)
         if self._copy:
             tensors = {name: tensor.clone() for name, tensor in tensors.items()}
         texts: list[str] = [""] * n

@@ -129,9 +129,9 @@ def _of_windows(per_store: list[torch.Tensor], batch: Mapping[str, Any]) -> torc
     if len(per_store) == 1:
         return per_store[0][batch["episode"]]
     out = torch.zeros_like(batch["episode"], dtype=torch.bool)
-    for number, values in enumerate(per_store):
-        where = batch["store"] == number
-        out[where] = values[batch["episode"][where]]
+    for number, values in enumerate(per_store):  # no boolean indexing, for which the host would wait for the device
+        own = values[batch["episode"].clamp_max(len(values) - 1)]
+        out = torch.where(batch["store"] == number, own, out)
     return out
 
 

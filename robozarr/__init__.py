@@ -56,10 +56,10 @@ def __getattr__(name: str) -> object:
         value = getattr(import_module(_HOME[name]), name)
         globals()[name] = value
         return value
-    if name in ("convert", "loader", "schemas"):
+    if name in ("convert", "loader", "schemas", "view"):
         return import_module(f"robozarr.{name}")
     raise AttributeError(f"module 'robozarr' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, "convert", "loader", "schemas"])
+    return sorted([*__all__, "convert", "loader", "schemas", "view"])

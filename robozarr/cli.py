@@ -6,12 +6,13 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -20,11 +21,10 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from robozarr import __version__
 from robozarr.schemas.errors import PlanError, Problem, RoboZarrError, SourceError, StoreError, WorkerError
+from robozarr.view.words import size_words
 
 __all__ = ["app", "run"]
 
@@ -53,6 +53,14 @@ class OnErrorName(StrEnum):
 
     stop = "stop"
     skip = "skip"
+
+
+class FileWeights(StrEnum):
+    """Choices of ``--weights``."""
+
+    steps = "steps"
+    demos = "demos"
+    equal = "equal"
 
 
 def _version(wanted: bool) -> None:
@@ -168,7 +176,9 @@ def convert(
     if append:
         verb = f"{'would append' if dry_run else 'appended'} {report.n_appended} files: the store has"
     size = (
-        f"{_size(report.source_bytes)} of source" if dry_run else f"{_size(report.source_bytes)} → {_size(report.stored_bytes)}"
+        f"{size_words(report.source_bytes)} of source"
+        if dry_run
+        else f"{size_words(report.source_bytes)} → {size_words(report.stored_bytes)}"
     )
     print(
         f"{verb} {report.n_episodes} episodes of {report.n_tasks} tasks, {report.n_steps} steps, {len(report.keys)} keys "
@@ -216,7 +226,7 @@ def verify(
         if report.ok:
             print(
                 f"{store}: {against}good: {report.n_episodes} episodes, {report.n_steps} steps, {report.n_arrays} arrays, "
-                f"{report.n_shards} shards, {_size(report.n_bytes)} read back in {report.seconds:.1f} s"
+                f"{report.n_shards} shards, {size_words(report.n_bytes)} read back in {report.seconds:.1f} s"
             )
         else:
             print(
@@ -232,59 +242,110 @@ def info(store: Annotated[Path, typer.Argument(help="A store.")], as_json: Json 
     """Show what a store holds."""
     from robozarr.loader.store import open_store
     from robozarr.loader.summary import summarise
+    from robozarr.view.terminal import print_info
 
     summary = summarise(open_store(store))
     if as_json:
         return _print_json(summary.to_json())
+    return print_info(summary, _console())
+
+
+Chunk = Annotated[int, typer.Option("--chunk", "-c", min=1, help="C: steps of the action chunk, for coverage. 64 is RDT's.")]
+
+
+@app.command(epilog="Examples: `robozarr report libero.zarr` · `robozarr report libero.zarr -o /tmp/libero.html --chunk 16`")
+def report(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", dir_okay=False, help="The HTML file to write; replaced if it is there.")
+    ] = Path("report.html"),
+    chunk: Chunk = 64,
+) -> None:
+    """Write one HTML page that shows a store: pictures, distributions, problems, coverage. Needs no network, no server."""
+    with _needs_view():
+        from robozarr.view.report import write_report
+    from robozarr.loader.store import open_store
+
+    _check_folder(output)
+    with Console(stderr=True).status("reading the store"):
+        n_bytes = write_report(open_store(store), output, chunk=chunk)
+    print(f"{output}: {size_words(n_bytes)}; open it in a browser")
+
+
+@app.command(
+    epilog="Examples: `robozarr coverage libero.zarr` · `robozarr coverage libero.zarr --chunk 16 --epochs 1,9 -o a.png` · "
+    "`robozarr coverage libero.zarr --draws 100000 --weights equal --json`"
+)
+def coverage(
+    store: Annotated[Path, typer.Argument(help="A store.")],
+    chunk: Chunk = 64,
+    draws: Annotated[
+        int | None, typer.Option("--draws", "-n", min=1, help="Windows an epoch draws. [default: the store's steps]")
+    ] = None,
+    epochs: Annotated[
+        str, typer.Option("--epochs", help="After which epochs to look, comma-separated, ascending.")
+    ] = "1,2,5,10",
+    weights: Annotated[
+        FileWeights, typer.Option("--weights", help="What the random sampler draws a file by; steps is RDT's rule.")
+    ] = FileWeights.steps,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of both simulations.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", dir_okay=False, help="Also draw it: a .png, .svg or .pdf file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare what random sampling sees of a store with what enumeration sees: windows, episode tails, key moments."""
+    from robozarr.loader.store import open_store
+    from robozarr.view.coverage import measure_coverage
+    from robozarr.view.terminal import print_coverage
+
+    looks = [int(part) if part.strip().isdecimal() else 0 for part in epochs.split(",")]
+    if looks[0] < 1 or looks != sorted(set(looks)):
+        raise typer.BadParameter(f"--epochs is ascending numbers from 1 on, such as 1,2,5,10; got {epochs}")
+    if output is not None:
+        if output.suffix not in (".png", ".svg", ".pdf"):
+            raise typer.BadParameter(f"--output ends in .png, .svg or .pdf; got {output}")
+        _check_folder(output)
+    found = measure_coverage(open_store(store), chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed)
+    if output is not None:
+        with _needs_view():
+            from robozarr.view.charts import coverage_chart
+        coverage_chart(found).save(output)
+    if as_json:
+        return _print_json(found.to_json())
+    print_coverage(found, _console())
+    return print(f"plot: {output}") if output is not None else None
+
+
+def _console() -> Console:
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = 200  # a pipe has no width: lines stay whole
-    frequency = "differs" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
-    console.print(
-        f"[bold]{escape(summary.path)}[/]  format {summary.format_version}, {escape(summary.software)}, "
-        f"profile {summary.profile} (codec {summary.codec})"
-    )
-    ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
-    console.print(
-        f"{summary.n_tasks} tasks, {summary.n_episodes} episodes, {summary.n_steps} steps at {frequency}; "
-        f"{_size(summary.stored_bytes)} on disk for {_size(summary.decoded_bytes)} of data (ratio {ratio:.2f})"
-    )
-    for title, counts in (
-        ("flagged steps", summary.flags),
-        ("alignment", summary.alignment),
-        ("image convention", summary.image_convention),
-        ("success", summary.success),
-        ("splits", summary.splits),
-    ):
-        if counts:
-            console.print(
-                f"{title}: " + ", ".join(f"{escape(name)} {n}" for name, n in counts.items() if n or title == "flagged steps")
-            )
-    table = Table("key", "role", "dtype", "shape", "unit", "size", "ratio", box=None, header_style="bold", pad_edge=False)
-    for key in summary.keys:
-        shape = "ragged" if key.shape is None else "×".join(map(str, key.shape)) or "scalar"
-        table.add_row(
-            escape(key.name), key.role, key.dtype, shape, escape(key.unit), _size(key.stored_bytes), f"{key.ratio:.2f}"
-        )
-    console.print(table)
-    table = Table("suite", "instruction", "episodes", "steps", box=None, header_style="bold", pad_edge=False)
-    for task in summary.tasks:
-        table.add_row(escape(task.suite), escape(task.instruction), str(task.n_episodes), str(task.n_steps))
-    console.print(table)
-    table = Table("source", "size", "demos", box=None, header_style="bold", pad_edge=False)
-    for entry in summary.sources:
-        table.add_row(escape(entry["name"]), _size(entry["size"]), str(entry["n_demos"]))
-    console.print(table)
-    for entry in summary.not_stored:
-        console.print(escape(f"not stored: {entry['path']} of {entry['source']}: {entry['reason']}"))
-    return None
+    return console
+
+
+@contextmanager
+def _needs_view() -> Iterator[None]:
+    """Say how to install what a view needs, and end with the code for usage."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.split(".")[0] == "robozarr":
+            raise
+        print(f"robozarr: this needs {exc.name}; install it with: pip install 'robozarr[view]'", file=sys.stderr)
+        raise typer.Exit(EXIT_USAGE) from exc
+
+
+def _check_folder(output: Path) -> None:
+    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
+        raise typer.BadParameter(f"--output: {output.parent} is not a folder that can be written to; make it first")
 
 
 def _print_json(value: dict[str, Any]) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
-@contextlib.contextmanager
+@contextmanager
 def _errors_as_json(wanted: bool) -> Iterator[None]:
     """Print an error as JSON too, for machines; people still read it on standard error."""
     try:
@@ -294,13 +355,6 @@ def _errors_as_json(wanted: bool) -> Iterator[None]:
             problems = [asdict(problem) for problem in error.problems] if isinstance(error, SourceError) else []
             _print_json({"ok": False, "error": type(error).__name__, "message": str(error), "problems": problems})
         raise
-
-
-def _size(n_bytes: int) -> str:
-    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
-    while size >= 1000 and len(units) > 1:
-        size, units = size / 1000, units[1:]
-    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
 
 
 def _exit_code(error: RoboZarrError) -> int:
@@ -332,8 +386,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
         show()
         sys.exit(getattr(error, "exit_code", EXIT_USAGE))
     if code == EXIT_INTERRUPTED:  # Typer turns a KeyboardInterrupt into this
-        print(
-            "robozarr: interrupted; a store that was begun is not complete: run the same command again to go on with it",
-            file=sys.stderr,
-        )
+        begun = "; a store that was begun is not complete: run the same command again to go on with it"
+        converting = "convert" in (sys.argv[1:2] if arguments is None else arguments[:1])
+        print(f"robozarr: interrupted{begun if converting else ''}", file=sys.stderr)
     sys.exit(code if isinstance(code, int) else 0)

@@ -107,6 +107,13 @@ def _expect(name: str, got: Any, expected: Any) -> None:
         raise ValueError(f"{name} must be {expected!r}, got {got!r}")
 
 
+def _counts(numbers: Any) -> tuple[int, ...]:
+    """Numbers of a shape: integers, for 4e96 is JSON too."""
+    if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError(f"shapes must be lists of counts, got {numbers!r}")
+    return tuple(numbers)
+
+
 def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     _expect("zarr_format", document["zarr_format"], 3)
     _expect("node_type", document["node_type"], "array")
@@ -121,14 +128,14 @@ def _parse(path: str, document: Mapping[str, Any]) -> ArrayLayout:
     _expect("separator", separator, "/")
     if not isinstance(document["dimension_names"], list):
         raise ValueError(f"dimension_names must be a list, got {document['dimension_names']!r}")
-    shape, dtype = tuple(int(n) for n in document["shape"]), str(document["data_type"])
-    outer = [int(n) for n in document["chunk_grid"]["configuration"]["chunk_shape"]]
+    shape, dtype = _counts(document["shape"]), str(document["data_type"])
+    outer = _counts(document["chunk_grid"]["configuration"]["chunk_shape"])
     (sharding,) = document["codecs"]
     _expect("codec", sharding["name"], "sharding_indexed")
     configuration = sharding["configuration"]
-    inner = [int(n) for n in configuration["chunk_shape"]]
-    _expect("shard shape behind the first axis", tuple(outer[1:]), shape[1:])
-    _expect("chunk shape behind the first axis", tuple(inner[1:]), shape[1:])
+    inner = _counts(configuration["chunk_shape"])
+    _expect("shard shape behind the first axis", outer[1:], shape[1:])
+    _expect("chunk shape behind the first axis", inner[1:], shape[1:])
     _expect("index_location", configuration["index_location"], "end")
     _expect("index codecs", [codec["name"] for codec in configuration["index_codecs"]], ["bytes", "crc32c"])
     _expect("endian of the index", configuration["index_codecs"][0]["configuration"]["endian"], "little")

@@ -59,9 +59,13 @@ def test_converting_imports_neither_torch_nor_the_loader() -> None:
     assert not modules & {"torch", "numba", "blosc2", "matplotlib", "zarr"}
 
 
+def test_the_command_line_starts_without_what_a_command_needs() -> None:
+    assert not modules_after("import robozarr.cli") & {"zarr", "numpy", "h5py", "dask", "torch", "matplotlib", "pandas"}
+
+
 def test_opening_a_store_imports_neither_torch_nor_dask_nor_h5py() -> None:
     modules = modules_after("import robozarr.loader.store")
-    assert not modules & {"torch", "dask", "distributed", "h5py", "matplotlib", "typer"}
+    assert not modules & {"torch", "dask", "distributed", "h5py", "matplotlib", "pandas", "jinja2", "typer"}
 
 
 def test_extras_hold_what_they_promise() -> None:
@@ -74,4 +78,6 @@ def test_extras_hold_what_they_promise() -> None:
     assert not {"torch", "numba", "matplotlib"} & names("convert")
     assert {"torch", "numba", "blosc2"} <= names("train")
     assert not {"dask", "distributed", "h5py", "matplotlib"} & names("train")
+    assert {"jinja2", "matplotlib", "pandas", "pillow"} <= names("view")
     assert not {"torch", "dask", "h5py"} & names("view")
+    assert not {"pandas", "jinja2", "pillow", "ipykernel"} & (names("train") | names("convert"))

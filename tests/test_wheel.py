@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("robozarr", "convert", "loader", "schemas")
+FOLDERS = ("robozarr", "convert", "loader", "schemas", "view")
 
 
 def expected_modules() -> set[str]:
@@ -20,7 +22,7 @@ def expected_modules() -> set[str]:
     found = set()
     for folder in FOLDERS:
         for path in (ROOT / folder).glob("*"):
-            if (path.is_file() and path.suffix in (".py", ".md", ".typed")) or path.name == "py.typed":
+            if (path.is_file() and path.suffix in (".py", ".md", ".typed", ".jinja")) or path.name == "py.typed":
                 found.add(path.name if folder == "robozarr" else f"{folder}/{path.name}")
     return {f"robozarr/{name}" for name in found}
 
@@ -66,6 +68,12 @@ def test_mypy_checks_every_module() -> None:
     assert int(match.group(1)) == sum(name.endswith(".py") for name in expected_modules())
 
 
+def installed(python: str | Path, *modules: str) -> str:
+    """Which of the modules an environment has, as a printed list."""
+    probe = f"import importlib.util as u; print([n for n in {modules!r} if u.find_spec(n)])"
+    return subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def test_the_converter_installs_alone_and_works(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
@@ -75,5 +83,40 @@ def test_the_converter_installs_alone_and_works(built: Path, tmp_path: Path) -> 
     robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
     subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=tmp_path)
     subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=tmp_path)
-    probe = "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib') if u.find_spec(n)])"
+    probe = (
+        "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib', 'pandas') if u.find_spec(n)])"
+    )
     assert subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_view_installs_alone_and_is_enough_to_look(built: Path, sample_store: Path, tmp_path: Path) -> None:
+    (wheel,) = built.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, f"{wheel}[view]"], check=True)
+    robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
+    store = str(sample_store)
+    for arguments in (["info", store], ["coverage", store, "-o", "a.png"], ["report", store, "-o", "a.html"]):
+        subprocess.run([robozarr, *arguments], check=True, cwd=tmp_path, capture_output=True)
+    assert installed(python, "torch", "numba", "blosc2", "dask", "h5py") == "[]"
+    # the notebook, in a kernel of that environment
+    notebook = json.loads((ROOT / "notebooks" / "inspect.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    kernel = {
+        "argv": [python, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+        "display_name": "view",
+        "language": "python",
+    }
+    (tmp_path / "kernels" / "view").mkdir(parents=True)
+    (tmp_path / "kernels" / "view" / "kernel.json").write_text(json.dumps(kernel))
+    run = (
+        "import nbformat, sys; from nbclient import NotebookClient; notebook = nbformat.read(sys.argv[1], 4)\n"
+        "NotebookClient(notebook, kernel_name='view', timeout=120).execute()\n"
+        "print(sum(bool(cell.get('outputs')) for cell in notebook.cells))"
+    )
+    command = [sys.executable, "-c", run, str(ROOT / "notebooks" / "inspect.ipynb")]
+    environment = {**os.environ, "JUPYTER_PATH": str(tmp_path), "ROBOZARR_STORE": store}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len(cells)

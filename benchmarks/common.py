@@ -1,0 +1,104 @@
+"""Owns what every benchmark here needs: the default source, a warm or a cold page cache, the machine in words, a table.
+
+Imports nothing but the standard library: Dask's workers import the benchmarks when they start.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = [
+    "ROOT",
+    "align",
+    "default_source",
+    "drop_from_cache",
+    "figure",
+    "file_system",
+    "machine",
+    "machine_lines",
+    "read_once",
+]
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+
+
+def default_source() -> Path:
+    """The real data beside the repository if it is there, else the sample inside it."""
+    real = ROOT.parent / "shared" / "data"
+    return real if real.is_dir() else ROOT / "sample"
+
+
+def read_once(files: Iterable[Path]) -> None:
+    """Bring files into the page cache."""
+    buffer = bytearray(8 * 2**20)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def drop_from_cache(files: Iterable[Path]) -> None:
+    """Have the page cache forget files: what is not on the disk yet goes there first."""
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """What a reader needs to judge numbers; no names of machines, no paths."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cores": cores,
+        "processor": _processor(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def machine_lines(header: Mapping[str, Any], more: str) -> list[str]:
+    """The same as text; `more` follows the memory."""
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    return [
+        f"machine: {header['cores']} cores ({header['processor']}), {header['memory_gib']} GiB; {more}",
+        f"Python {header['python']}, {versions}",
+    ]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def file_system(path: Path) -> str:
+    """Type of the file system that holds `path`; "" where Linux's list of mounts is missing."""
+    try:
+        mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return ""
+    holding = [(len(mount[1]), mount[2]) for mount in mounts if path.resolve().is_relative_to(mount[1])]
+    return max(holding)[1] if holding else ""
+
+
+def figure(value: float | None, digits: int) -> str:
+    """A number in a table."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text: the first column to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )

@@ -1,0 +1,169 @@
+"""Owns two questions of ``bench_load``: what of a loader's CPU time is Python's, and ways to read with a cold page cache."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from unittest import mock
+
+import numpy as np
+from load_contenders import Contender, Demos, Task
+
+from robozarr.loader import read as loader_read
+from robozarr.loader.dataset import WindowDataset
+from robozarr.loader.order import Order
+from robozarr.loader.store import open_store
+from robozarr.loader.stream import WindowLoader
+from robozarr.schemas.layout import Profile
+from robozarr.schemas.shard import read_index
+from scale_store import window
+
+__all__ = ["cold_ways", "python_share"]
+
+COMPILED: Final = ("group_rows", "prepare_shards", "read_chunks", "copy_rows")
+"""What ``loader.read`` calls of the kernel for a batch."""
+COLD_BATCHES: Final = 6
+Ways = dict[str, tuple[Callable[[], int], Sequence[Path]]]
+
+
+@contextmanager
+def _counted(spent: dict[str, int], calls: dict[str, list[tuple[Any, ...]]]) -> Iterator[None]:
+    """Add up the CPU time of compiled calls, by function, and keep one call's arguments of each."""
+
+    def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any) -> Any:
+            began = time.thread_time_ns()
+            value = function(*arguments)
+            spent[name] = spent.get(name, 0) + time.thread_time_ns() - began
+            calls.setdefault(name, []).append(arguments)
+            return value
+
+        return counted
+
+    replaced: dict[str, Any] = {name: wrap(name, getattr(loader_read, name)) for name in COMPILED}
+    with mock.patch.multiple(loader_read, **replaced):
+        yield
+
+
+def _without_work(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same arguments, for no rows: what is left is the way from Python into compiled code and back."""
+    if name == "read_chunks":
+        return (*arguments[:2], 0, 0, *arguments[4:])
+    if name == "prepare_shards":
+        return (arguments[0], arguments[1][:0], *arguments[2:])
+    if name == "copy_rows":
+        return (arguments[0], arguments[1][:0], arguments[2][:0], arguments[3])
+    return (arguments[0][:0], arguments[1][:0], arguments[2])
+
+
+def python_share(store: Path, batch_size: int, epochs: int) -> float:
+    """Share of a WindowLoader's CPU time that is not spent inside compiled calls; 1 thread, warm.
+
+    The way into compiled code counts as Python's: it is measured by the same calls without rows. So does what the clock
+    takes, which makes the share a little too large.
+    """
+    loader = WindowLoader(WindowDataset(open_store(store), window()), batch_size, threads=1)
+    for _ in loader:
+        pass
+    spent: dict[str, int] = {}
+    calls: dict[str, list[tuple[Any, ...]]] = {}
+    with _counted(spent, calls):
+        began = time.process_time_ns()
+        for _ in range(epochs):
+            for _ in loader:
+                pass
+        total = time.process_time_ns() - began
+    entering = 0
+    for name, every in calls.items():
+        function, empty = getattr(loader_read, name), _without_work(name, every[0])
+        began = time.thread_time_ns()
+        for _ in every:
+            function(*empty)
+        entering += time.thread_time_ns() - began
+    return 1 - (sum(spent.values()) - entering) / total
+
+
+# a cold page cache
+
+
+def cold_ways(
+    contenders: Sequence[Contender], demos: Demos, stores: Mapping[Profile, Path], sources: Sequence[Path], batch_size: int
+) -> Ways:
+    """The same windows: one request at a time, by h5py, by WindowLoader of 1 and 2 threads; nothing is open before."""
+    n_windows = int(demos.stop[-1])
+    windows = Order(n_windows=n_windows).windows(range(n_windows), 0)[: COLD_BATCHES * batch_size]
+    batches = [windows[at : at + batch_size] for at in range(0, len(windows), batch_size)]
+    by_name = {contender.name: contender for contender in contenders}
+    ways: Ways = {}
+    for name in ("h5py low-level into the batch", "memmap of contiguous HDF5"):
+        ways[name] = partial(_read_all, by_name[name], Task(epoch=0, batches=batches)), sources
+    for profile in ("raw", "fast"):
+        frames = [file for name in ("agentview_rgb", "eye_in_hand_rgb") for file in _shards(stores[profile], name)]
+        ways[f"one pread at a time, {profile}"] = _one_at_a_time(stores[profile], batches), frames
+        for threads in (1, 2):
+            several = f"{threads} thread{'s' * (threads > 1)}"
+            ways[f"WindowLoader {profile}, {several}"] = _loaded(stores[profile], batch_size, threads), frames
+    return ways
+
+
+def _shards(store: Path, name: str) -> list[Path]:
+    layout = open_store(store).layout(f"steps/{name}")
+    return [store / layout.shard_path(shard) for shard in range(layout.n_shards)]
+
+
+def _read_all(contender: Contender, task: Task) -> int:
+    return sum(len(batch["actions"]) for batch in contender.read(task))
+
+
+def _loaded(store: Path, batch_size: int, threads: int) -> Callable[[], int]:
+    dataset = WindowDataset(open_store(store), window())
+
+    def read() -> int:
+        loader, n = WindowLoader(dataset, batch_size, threads=threads), 0
+        for batch in loader:
+            n += len(batch["actions"])
+            if n >= COLD_BATCHES * batch_size:
+                break
+        return n
+
+    return read
+
+
+def _one_at_a_time(store: Path, batches: Sequence[np.ndarray[Any, np.dtype[np.int64]]]) -> Callable[[], int]:
+    """The frames' bytes by one read a window and camera, each begun when the last one is there; not checked, not decoded."""
+    opened = open_store(store)
+    dataset = WindowDataset(opened, window())
+    requests: list[tuple[Path, int, int]] = []
+    for windows in batches:
+        planned = dataset.windows.plan(windows)
+        for name in ("agentview_rgb", "eye_in_hand_rgb"):
+            layout = opened.layout(f"steps/{name}")
+            paths = _shards(store, name)
+            indexes = [read_index(path.read_bytes(), layout, shard) for shard, path in enumerate(paths)]
+            for row in np.unique(planned.rows[name]).tolist():
+                shard, chunk = divmod(row, layout.shard_rows)
+                offset, length = indexes[shard][chunk].tolist()
+                last = requests[-1] if requests else None
+                if last and last[0] == paths[shard] and sum(last[1:]) == offset:
+                    requests[-1] = (paths[shard], last[1], last[2] + length)
+                else:
+                    requests.append((paths[shard], offset, length))
+    n = sum(map(len, batches))
+
+    def read() -> int:
+        files = {path: os.open(path, os.O_RDONLY) for path, _, _ in requests}
+        for descriptor in files.values():
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # as random to the kernel as it is: no reading ahead
+        for path, offset, length in requests:
+            if len(os.pread(files[path], length, offset)) != length:
+                raise RuntimeError(f"{path.name} ends early")
+        for descriptor in files.values():
+            os.close(descriptor)
+        return n
+
+    return read

@@ -1,0 +1,145 @@
+"""Owns the threads that read: a team that takes jobs from a queue. Imports neither zarr nor torch.
+
+Not ``concurrent.futures``: its locks are written in Python, and Ctrl-C may come after one is taken and before that is noted.
+Then the threads, and with them the end of the program, wait for ever. Here the consumer's thread calls only what is written in
+C, or may be done twice.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+from typing import Any, Final, TypeAlias
+
+__all__ = ["Job", "Team"]
+
+LOOK_AGAIN_S: Final = 1.0
+"""A thread that waits looks again after this time: where a wake-up got lost in an interrupt, this is all it costs."""
+
+
+class Job:
+    """Work in parts, that threads of a team do in any order.
+
+    Parameters
+    ----------
+    work : function of a part's number
+    n_parts : int
+    last : function, optional
+        Called by the thread that ends last, if nothing failed and nobody cancelled.
+    """
+
+    def __init__(self, work: Callable[[int], object], n_parts: int, last: Callable[[], object] | None = None) -> None:
+        self.n_parts = n_parts
+        self._work: Callable[[int], object] | None = work
+        self._last = last
+        self._left = list(range(n_parts))  # whoever takes the 0 is the last one
+        self._error: BaseException | None = None
+        self._cancelled, self._finished = False, n_parts == 0
+        self._latch = threading.Lock()
+        self._latch.acquire()
+
+    def run(self, part: int) -> None:
+        """Do one part."""
+        try:
+            if self._work is not None and not self._cancelled and self._error is None:
+                self._work(part)
+        except BaseException as exc:
+            self._error = exc
+        if self._left.pop() == 0:
+            try:
+                if self._last is not None and not self._cancelled and self._error is None:
+                    self._last()
+            except BaseException as exc:
+                self._error = exc
+            self._work = self._last = None  # what they hold may go
+            self._finished = True
+            self._latch.release()
+
+    def cancel(self) -> None:
+        """Leave out what has not begun; `wait` waits for the rest."""
+        self._cancelled = True
+
+    def wait(self) -> None:
+        """Wait until no thread is at it any more."""
+        while not self._finished:
+            self._latch.acquire(timeout=LOOK_AGAIN_S)
+
+    def result(self) -> None:
+        """Wait; raises what a part raised."""
+        self.wait()
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame
+
+
+Jobs: TypeAlias = "SimpleQueue[tuple[Job, int] | None]"
+
+
+class Team:
+    """Threads that do jobs until the team is forgotten, or the program ends.
+
+    Parameters
+    ----------
+    n_threads : int
+    begin : function, optional
+        Called by each thread before its first job.
+
+    >>> team = Team(2)
+    >>> team.map(abs, [-1, 2, -3])
+    [1, 2, 3]
+    """
+
+    def __init__(self, n_threads: int, begin: Callable[[], object] | None = None) -> None:
+        self._jobs: Jobs = SimpleQueue()
+        # daemons, so that the interpreter ends; _dismiss waits for them then, so that none writes to memory that is gone
+        threads = [
+            threading.Thread(target=_serve, args=(self._jobs, begin), name=f"robozarr_{number}", daemon=True)
+            for number in range(n_threads)
+        ]
+        weakref.finalize(self, _dismiss, self._jobs, threads)
+        for thread in threads:
+            thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Have a job done."""
+        for part in range(job.n_parts):
+            self._jobs.put((job, part))
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+        """What a function returns for each item; raises what it raises."""
+        todo = list(items)
+        results: list[Any] = [None] * len(todo)
+
+        def work(number: int) -> None:
+            results[number] = function(todo[number])
+
+        job = Job(work, len(todo))
+        try:
+            self.submit(job)
+            job.result()
+        except BaseException:
+            job.cancel()
+            raise
+        return results
+
+
+def _serve(jobs: Jobs, begin: Callable[[], object] | None) -> None:
+    if begin is not None:
+        begin()
+    while (item := jobs.get()) is not None:
+        job, part = item
+        job.run(part)
+        del item, job  # not kept while waiting for the next one
+
+
+def _dismiss(jobs: Jobs, threads: list[threading.Thread]) -> None:
+    for _ in threads:
+        jobs.put(None)
+    for thread in threads:
+        if thread.ident is not None and thread is not threading.current_thread():
+            thread.join()

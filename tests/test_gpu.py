@@ -1,0 +1,174 @@
+"""Batches on a GPU equal those on the CPU, tensor by tensor; every test skips itself where there is no CUDA device."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import pytest
+import torch
+
+import robozarr as rz
+from robozarr.convert import convert
+from robozarr.schemas.layout import PROFILES, Profile
+from synthetic import write_libero, write_openvla
+
+pytestmark = pytest.mark.gpu
+
+Cache = Literal["device", "host"]
+CACHES: tuple[Cache | None, ...] = (None, "host", "device")
+SPEC = rz.WindowSpec({"agentview_rgb": [-1, 0], "eye_in_hand_rgb": [-2, 0], "joint_states": [0], "actions": range(6)})
+
+
+@pytest.fixture(scope="module")
+def cuda() -> torch.device:
+    if not torch.cuda.is_available():
+        pytest.skip(f"no CUDA device for torch {torch.__version__}")
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+@pytest.fixture(scope="module")
+def stores(cuda: torch.device, tmp_path_factory: pytest.TempPathFactory) -> dict[str, rz.Store]:
+    """LIBERO's tree by profile, and OpenVLA's, whose pictures have the same convention and another alignment."""
+    folder = tmp_path_factory.mktemp("gpu")
+    libero = [write_libero(folder / f"suite/task_{n}_demo.hdf5", lengths=(23, 9, 31), seed=n) for n in range(2)]
+    made = {}
+    for profile in PROFILES:
+        convert(libero, folder / f"{profile}.zarr", profile=profile, workers=0)
+        made[str(profile)] = rz.open_store(folder / f"{profile}.zarr")
+    openvla = write_openvla(folder / "suite/other_demo.hdf5", lengths=(17, 20), numbers=(0, 1), size=16, seed=7)
+    convert([openvla], folder / "openvla.zarr", workers=0)
+    return made | {"openvla": rz.open_store(folder / "openvla.zarr")}
+
+
+def on_host(batches: Iterator[dict[str, Any]] | rz.WindowLoader) -> list[dict[str, Any]]:
+    """Batches of an epoch, copied from wherever they are as they come."""
+    return [
+        {name: value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+        for batch in batches
+    ]
+
+
+def assert_same(got: list[dict[str, Any]], expected: list[dict[str, Any]], *, exact: bool = True) -> None:
+    """Bit for bit; not `exact`: floats that were computed on either side may be rounded otherwise."""
+    assert len(got) == len(expected) > 1
+    for one, other in zip(got, expected, strict=True):
+        assert list(one) == list(other)
+        for name, value in other.items():
+            if isinstance(value, torch.Tensor):
+                assert one[name].dtype == value.dtype, name
+                if exact or not value.is_floating_point():
+                    assert torch.equal(one[name], value), name
+                else:
+                    torch.testing.assert_close(one[name], value)
+            else:
+                assert one[name] == value
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("batch_size", [16, 80])
+def test_every_profile_and_cache(
+    stores: dict[str, rz.Store], cuda: torch.device, profile: Profile, cache: Cache | None, batch_size: int
+) -> None:
+    dataset = rz.WindowDataset(stores[profile], SPEC)
+    assert len(dataset) % batch_size  # the last batch is a partial one
+    expected = on_host(rz.WindowLoader(dataset, batch_size, seed=3))
+    loader = rz.WindowLoader(dataset, batch_size, seed=3, device=cuda, cache=cache)
+    for batch in loader:
+        assert {value.device for value in batch.values() if isinstance(value, torch.Tensor)} == {cuda}
+    loader.set_epoch(0)
+    assert_same(on_host(loader), expected)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    "images",
+    [
+        rz.Images(),
+        rz.Images(upright=False, dtype=None, scale=False),
+        rz.Images(channels_first=False, dtype=torch.float16),
+        rz.Images(scale=False),
+    ],
+)
+def test_images(stores: dict[str, rz.Store], cuda: torch.device, images: rz.Images, cache: Cache | None) -> None:
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 32, images=images))
+    assert_same(on_host(rz.WindowLoader(dataset, 32, images=images, device=cuda, cache=cache)), expected, exact=False)
+
+
+@pytest.mark.parametrize("scope", ["store", "windows"])
+def test_normalise(stores: dict[str, rz.Store], cuda: torch.device, scope: Literal["store", "windows"]) -> None:
+    normalise = rz.Normalise(keys={"joint_states": "mean_std", "agentview_rgb": "mean_std"}, scope=scope)
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 32, images=rz.Images(), normalise=normalise))
+    got = rz.WindowLoader(dataset, 32, images=rz.Images(), normalise=normalise, device=cuda)
+    assert_same(on_host(got), expected, exact=False)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_zero_padding(stores: dict[str, rz.Store], cuda: torch.device, cache: Cache | None) -> None:
+    spec = rz.WindowSpec({"agentview_rgb": [-3, 0, 2], "actions": range(-2, 5)}, padding="zero")
+    dataset = rz.WindowDataset(stores["fast"], spec)
+    expected = on_host(rz.WindowLoader(dataset, 32))
+    assert_same(on_host(rz.WindowLoader(dataset, 32, device=cuda, cache=cache)), expected)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_mixtures(stores: dict[str, rz.Store], cuda: torch.device, cache: Cache | None) -> None:
+    datasets = [rz.WindowDataset(stores[name], SPEC) for name in ("fast", "openvla")]
+    options: dict[str, Any] = {"mixture": [2, 1], "images": rz.Images(upright=False)}
+    expected = on_host(rz.WindowLoader(datasets, 16, **options))
+    assert_same(on_host(rz.WindowLoader(datasets, 16, device=cuda, cache=cache, **options)), expected)
+
+
+def test_copies_stay_and_transform_runs_on_the_device(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 16, transform=lambda batch: batch | {"sum": batch["actions"].sum((1, 2))}))
+    loader = rz.WindowLoader(
+        dataset, 16, device=cuda, copy=True, transform=lambda batch: batch | {"sum": batch["actions"].sum((1, 2))}
+    )
+    kept = list(loader)
+    assert all(batch["sum"].device == cuda for batch in kept)
+    assert_same(on_host(iter(kept)), expected, exact=False)
+
+
+@pytest.mark.parametrize("prefetch", [1, 2, 5])
+def test_slow_consumers_in_a_stream_of_their_own(stores: dict[str, rz.Store], cuda: torch.device, prefetch: int) -> None:
+    """A batch is not overwritten while work on it is queued: the copy into its slot waits for that work."""
+    dataset = rz.WindowDataset(stores["raw"], SPEC)
+    expected = [batch["agentview_rgb"].clone() for batch in rz.WindowLoader(dataset, 8)]
+    stream = torch.cuda.Stream(cuda)  # type: ignore[no-untyped-call]
+    seen = []
+    with torch.cuda.stream(stream):
+        for batch in rz.WindowLoader(dataset, 8, device=cuda, prefetch=prefetch):
+            torch.cuda._sleep(20_000_000)  # type: ignore[no-untyped-call]
+            seen.append(batch["agentview_rgb"].clone())  # queued behind the sleep
+    stream.synchronize()
+    assert all(torch.equal(one.cpu(), other) for one, other in zip(seen, expected, strict=True))
+
+
+def test_memory_that_a_loader_gave_back_is_not_written_to(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    """After a break the copies of batches that nobody got may still be under way, into memory that is used anew."""
+    dataset = rz.WindowDataset(stores["raw"], SPEC)
+    for _ in range(20):
+        loader = rz.WindowLoader(dataset, 64, device=cuda, prefetch=3)
+        for _batch in loader:
+            torch.cuda._sleep(5_000_000)  # type: ignore[no-untyped-call]
+            break
+        n_bytes = 64 * 4 * 16 * 16 * 3
+        del loader, _batch
+        gc.collect()
+        zeros = [torch.zeros(n_bytes, dtype=torch.uint8, device=cuda) for _ in range(8)]
+        torch.cuda.synchronize()
+        assert not any(block.any().item() for block in zeros)
+
+
+def test_pinned_memory_and_no_second_copy(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    loader = rz.WindowLoader(rz.WindowDataset(stores["raw"], SPEC), 16, device=cuda)
+    places = {batch["agentview_rgb"].data_ptr() for batch in loader}
+    (ring,) = loader._rings
+    assert all(slot._host.is_pinned() for slot in ring)
+    assert len(places) <= len(ring)
+    assert places <= {slot.tensors["agentview_rgb"].data_ptr() for slot in ring}

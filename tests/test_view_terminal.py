@@ -1,0 +1,120 @@
+"""`robozarr info`, `report`, `coverage` as a user meets them, and what is said where view is not installed."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+import robozarr as rz
+import synthetic
+from robozarr.convert import convert
+from robozarr.loader.summary import summarise
+from robozarr.view.coverage import MEASURES, measure_coverage
+from robozarr.view.terminal import N_LINES, print_coverage, print_info
+
+
+def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "robozarr", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+def without(module: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code where a module cannot be imported."""
+    block = f"import sys; sys.modules[{module!r}] = None\n"
+    return subprocess.run([sys.executable, "-c", block + code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_info_is_aligned_and_short(tmp_path: Path) -> None:
+    for task in range(N_LINES + 2):
+        synthetic.write_libero(tmp_path / f"s/task_{task}_demo.hdf5", lengths=(4,), instruction=f"do [bold]thing[/] {task}")
+    convert(tmp_path / "s", tmp_path / "a.zarr", workers=0)
+    buffer = io.StringIO()
+    print_info(summarise(rz.open_store(tmp_path / "a.zarr")), Console(file=buffer, width=160))
+    lines = buffer.getvalue().splitlines()
+    assert any(line.startswith("holds") and "22 tasks · 22 episodes · 88 steps at 20 Hz" in line for line in lines)
+    facts = [line for line in lines if line.startswith(("holds", "size", "written by", "flagged steps", "alignment"))]
+    assert len({len(line) - len(line[18:].lstrip()) for line in facts if len(line) > 18}) == 1
+    (head,) = [i for i, line in enumerate(lines) if line.startswith("key ")]
+    ratio = slice(lines[head].index("ratio"), lines[head].index("ratio") + len("ratio"))
+    n_keys = len(rz.open_store(tmp_path / "a.zarr").keys)
+    assert all(re.fullmatch(r" *\d+\.\d\d", line[ratio]) for line in lines[head + 1 : head + 1 + n_keys])
+    assert "do [bold]thing[/] 3" in buffer.getvalue()
+    assert "… and 2 tasks more: --json lists all" in buffer.getvalue()
+    assert max(map(len, lines)) <= 160
+
+
+def test_report_writes_a_page(sample_store: Path, tmp_path: Path) -> None:
+    done = run("report", sample_store, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("report.html: ")
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+    done = run("report", sample_store, "-o", tmp_path / "none" / "a.html")
+    assert done.returncode == 2
+    assert "is not a folder that can be written to" in done.stderr
+    done = run("report", tmp_path / "none.zarr", "-o", tmp_path / "a.html")
+    assert done.returncode == 3
+    assert "no store there" in done.stderr
+    assert not (tmp_path / "a.html").exists()
+
+
+def test_coverage_prints_a_table_and_draws_a_plot(sample_store: Path, tmp_path: Path) -> None:
+    done = run("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "-o", tmp_path / "a.png", "--seed", "5")
+    assert done.returncode == 0, done.stderr
+    found = measure_coverage(rz.open_store(sample_store), chunk=4, epochs=(1, 3), seed=5)
+    for name in MEASURES:
+        assert name in done.stdout
+    assert f"{found.random['windows'][1]:.1%} ({found.random_simulated['windows'][1]:.1%})" in done.stdout
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    as_json = json.loads(run("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "--seed", "5", "--json").stdout)
+    assert as_json == json.loads(json.dumps(found.to_json()))
+    for arguments, words in (
+        (["--epochs", "3,1"], "--epochs is ascending numbers"),
+        (["--chunk", "0"], "greater than or equal to 1"),
+        (["-o", "a.txt"], "--output ends in .png"),
+        (["--weights", "size"], "is not one of"),
+    ):
+        done = run("coverage", sample_store, *arguments)
+        assert done.returncode == 2
+        assert words in done.stderr
+
+
+def test_coverage_of_a_store_without_key_moments(tmp_path: Path) -> None:
+    synthetic.write_libero(tmp_path / "s/a_demo.hdf5", lengths=(1,))
+    convert(tmp_path / "s", tmp_path / "a.zarr", workers=0)
+    buffer = io.StringIO()
+    print_coverage(measure_coverage(rz.open_store(tmp_path / "a.zarr")), Console(file=buffer, width=160))
+    (line, *_) = [line for line in buffer.getvalue().splitlines() if "key moments" in line]
+    assert "– (–)" in line
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "pandas", "jinja2"])
+def test_where_view_is_not_installed_it_says_so(sample_store: Path, tmp_path: Path, module: str) -> None:
+    ask = {
+        "matplotlib": "store.episode(0)",
+        "pandas": "store.episodes.to_pandas()",
+        "jinja2": "from robozarr.cli import run; run(['report', store.path, '-o', '/nowhere/a.html'])",
+    }[module]
+    done = without(module, f"import robozarr; store = robozarr.open_store({str(sample_store)!r}); {ask}")
+    assert done.returncode in (1, 2)
+    assert "pip install 'robozarr[view]'" in done.stderr
+    ask = "print(store.episodes._repr_html_() is None)"
+    shown = without(module, f"import robozarr; store = robozarr.open_store({str(sample_store)!r}); {ask}")
+    assert shown.stdout.strip() == str(module == "pandas")
+
+
+def test_opening_and_training_load_nothing_that_draws(sample_store: Path) -> None:
+    code = (
+        f"import sys, robozarr as rz; store = rz.open_store({str(sample_store)!r}); store.episodes, store.tasks\n"
+        "if 'torch' in sys.argv: rz.WindowDataset(store, rz.WindowSpec({'actions': range(4)}))[0]\n"
+        "print(sorted({'pandas', 'matplotlib', 'jinja2', 'PIL'} & {name.partition('.')[0] for name in sys.modules}))"
+    )
+    for argument in ("", "torch"):
+        done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"

@@ -1,0 +1,118 @@
+"""Owns the charts of a whole store: lengths, actions, brightness, coverage. Numbers in, ``Chart`` out."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+from robozarr.loader.store import Store
+from robozarr.view.coverage import MEASURES, Coverage
+from robozarr.view.problems import SATURATED_SHARE, saturation
+from robozarr.view.theme import BLUE, CYCLE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, Chart, new_axes, seconds_above, styled
+
+__all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart"]
+
+
+@styled()
+def lengths_chart(length: NDArray[np.integer[Any]], hz: float | None) -> Chart:
+    """How many episodes have which length; a second axis in seconds where the frequency is known."""
+    figure, (axes,) = new_axes(4.6, 2.9)
+    low, high, median = int(length.min()), int(length.max()), float(np.median(length))
+    bins = np.linspace(low, high + 1, min(40, max(5, high - low + 2)))
+    axes.hist(length, bins=list(bins), color=BLUE, edgecolor="none")
+    axes.axvline(median, color=VERMILLION, linestyle="--", label=f"median {median:g}")
+    axes.set(xlabel="length of an episode (steps)", ylabel="episodes")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper right")
+    if hz:
+        seconds_above(axes, hz, "length (s)")
+    span = f"{low} to {high}" if high > low else f"{low}"
+    return Chart(figure, f"Episodes last {span} steps; bars that stand alone are episodes to look at")
+
+
+@styled()
+def actions_chart(actions: NDArray[Any]) -> Chart:
+    """A histogram for each element of the actions, with its share at the limits."""
+    n = actions.shape[1]
+    columns = min(n, 3)
+    rows = math.ceil(n / columns)
+    figure, panels = new_axes(4.6, 0.5 + 1.35 * rows, rows=rows, columns=columns)
+    share = saturation(actions)
+    for i, axes in enumerate(panels):
+        if i >= n:
+            axes.set_axis_off()
+            continue
+        column = actions[:, i].astype(np.float64)
+        low, high = float(column.min()), float(column.max())
+        bins = np.linspace(low, high, 31) if high > low else np.linspace(low - 0.5, low + 0.5, 31)
+        full = share[i] >= SATURATED_SHARE
+        axes.hist(column, bins=list(bins), weights=np.full(len(column), 100 / len(column)), color=ORANGE if full else BLUE)
+        name = "gripper" if i == n - 1 else f"element {i}"
+        axes.set_title(f"{name} · {share[i]:.0%}" if full else name, fontsize=8)
+        axes.tick_params(labelsize=7)
+    figure.supxlabel("command", fontsize=9, color=INK)
+    figure.supylabel("share of steps (%)", fontsize=9, color=INK)
+    n_full = int((share >= SATURATED_SHARE).sum())
+    what = (
+        f"{n_full} of {n} elements of the actions are saturated (orange, with their share at the limits)"
+        if n_full
+        else "No element of the actions is saturated"
+    )
+    return Chart(figure, f"{what}: tall bars at both ends mean that commands were clipped")
+
+
+@styled()
+def brightness_chart(store: Store, names: list[str]) -> Chart:
+    """Histogram of the values of each uint8 camera, all channels together."""
+    figure, (axes,) = new_axes(4.6, 2.6)
+    for i, name in enumerate(names):
+        counts = store.histogram(name).reshape(-1, 256).sum(axis=0)
+        axes.plot(
+            np.arange(256), 100 * counts / counts.sum(), color=CYCLE[i], linestyle=("-", "--", "-.", ":")[i % 4], label=name
+        )
+    axes.set(xlabel="value of a pixel (0 black, 255 white)", ylabel="share of values (%)", xlim=(0, 255), yscale="log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(fontsize=8)
+    return Chart(figure, "Brightness by camera: a peak at 0 or 255 means pictures that are too dark or too bright")
+
+
+@styled()
+def coverage_chart(coverage: Coverage) -> Chart:
+    """What random sampling has seen by epochs: lines are the closed form, marks the simulation; enumeration for comparison."""
+    figure, (axes,) = new_axes(4.6, 3.3)
+    marks = dict(zip(MEASURES, ("o", "s", "^", "D"), strict=True))
+    colours = dict(zip(MEASURES, (BLUE, VERMILLION, PURPLE, SKY), strict=True))
+    for name in MEASURES:
+        values = 100 * np.array(coverage.random[name])
+        if np.isnan(values).all():
+            continue
+        axes.plot(coverage.epochs, values, color=colours[name], label=f"random: {name}")
+        axes.plot(
+            coverage.epochs, 100 * np.array(coverage.random_simulated[name]), marks[name], color=colours[name], markersize=4
+        )
+    axes.plot(
+        coverage.epochs,
+        100 * np.array(coverage.enumerated["windows"]),
+        color=GREEN,
+        linestyle="--",
+        label="enumerated: all of these",
+    )
+    axes.plot(coverage.epochs, 100 * np.array(coverage.enumerated_simulated["windows"]), "x", color=GREEN, markersize=5)
+    axes.set(xlabel=f"epochs of {coverage.draws:,} draws", ylabel="seen (%)", ylim=(-4, 104), xlim=(0.8, None))
+    axes.set_xscale("log")
+    axes.set_xticks(coverage.epochs, [str(e) for e in coverage.epochs], minor=False)
+    axes.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    share = coverage.random["windows"][-1]
+    count = coverage.epochs[-1]
+    return Chart(
+        figure,
+        f"After {count} epoch{'s' * (count > 1)} random sampling has seen {share:.0%} of the windows and "
+        f"{coverage.random['episode tails'][-1]:.0%} of episode tails, enumeration {coverage.enumerated['windows'][-1]:.0%} "
+        "of both (lines: closed form; marks: simulated)",
+    )

@@ -1,0 +1,110 @@
+"""Owns reading single rows of a store for a viewer: only the chunks asked for, with every check. Imports no Zarr library.
+
+A missing shard, a broken chunk, a frame that belongs elsewhere are errors here, never a black or a wrong picture. Training
+reads by ``loader.read``, which needs compiled code; looking does not.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.store import Store
+from robozarr.schemas.errors import CorruptChunkError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.shard import CRC_BYTES, corrupt_chunk, decode_chunk, read_index
+
+__all__ = ["read_episode", "read_rows"]
+
+
+def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
+    """Rows of a key that is not ragged.
+
+    Parameters
+    ----------
+    store : Store
+    name : str
+        The key.
+    rows : int [n], in [0, n_steps)
+        In any order.
+
+    Returns
+    -------
+    the key's type [n, …]
+
+    Raises
+    ------
+    StoreError
+        If there is no such key.
+    CorruptChunkError
+        If a row cannot be read exactly; the text names array, shard and chunk.
+    """
+    store.array(name)
+    wanted = np.asarray(rows, np.int64)
+    sums = _rows(store, f"checksums/{name}", wanted) if store.keys[name].frame else None
+    return _rows(store, f"steps/{name}", wanted, sums)
+
+
+def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
+    """All rows of one episode of a key [length, …]; raises as `read_rows` does."""
+    start, length = int(store.episodes.start[episode]), int(store.episodes.length[episode])
+    values = read_rows(store, name, range(start, start + length))
+    if not store.keys[name].frame:
+        as_stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
+        if google_crc32c.value(as_stored) != int(_rows(store, f"checksums/{name}", np.array([episode]))[0]):
+            raise CorruptChunkError(
+                f"steps/{name} · episode {episode}: its rows agree with checksums/{name}; these are not the episode's "
+                f"→ run: robozarr verify {store.path}, then restore it from a copy, or convert again",
+                "M21",
+            )
+    return values
+
+
+def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.uint32] | None = None) -> NDArray[Any]:
+    """Rows of an array, in any order; `sums` are what their chunks, of one row each, must end in."""
+    layout = store.layout(path)
+    out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
+    shards = wanted // layout.shard_rows
+    for shard in np.unique(shards).tolist():
+        file = Path(store.path) / layout.shard_path(shard)
+        try:
+            with file.open("rb") as opened:
+                mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # what is not wanted is not read
+        except (OSError, ValueError) as exc:  # ValueError: an empty file
+            rule, found = "every expected shard exists and can be read", getattr(exc, "strerror", "") or str(exc)
+            raise corrupt_chunk("M7", layout, shard, None, rule, found) from exc
+        with mapped:
+            here = np.flatnonzero(shards == shard)
+            _read_shard(mapped, layout, shard, wanted[here] - shard * layout.shard_rows, here, out, sums)
+    return out
+
+
+def _read_shard(
+    data: Any,
+    layout: ArrayLayout,
+    shard: int,
+    rows: NDArray[np.int64],
+    at: NDArray[np.int64],
+    out: NDArray[Any],
+    sums: NDArray[np.uint32] | None,
+) -> None:
+    """Put `rows` of a shard, counted from its first, to the places `at` of `out`."""
+    index = read_index(data, layout, shard)
+    buffer = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
+    chunks = rows // layout.chunk_rows
+    for chunk in np.unique(chunks).tolist():
+        offset, length = index[chunk].tolist()
+        part, here = data[offset : offset + length], np.flatnonzero(chunks == chunk)
+        if sums is not None and int.from_bytes(part[-CRC_BYTES:], "little") != int(sums[at[here[0]]]):
+            rule = "the frame has the checksum that checksums/ states for its step"
+            raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")
+        alone = np.zeros((chunk + 1, 2), np.uint64)
+        alone[chunk] = 0, length
+        decode_chunk(part, alone, layout, shard, chunk, buffer)
+        out[at[here]] = buffer[rows[here] - chunk * layout.chunk_rows]

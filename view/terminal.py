@@ -1,0 +1,130 @@
+"""Owns what the command line prints about a store: compact, aligned tables. Imports rich, and nothing that draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from robozarr.loader.summary import StoreSummary
+from robozarr.view.coverage import MEASURES, Coverage
+from robozarr.view.words import key_shape, share_words, size_words
+
+__all__ = ["print_coverage", "print_info"]
+
+N_LINES = 20
+"""Tasks, sources and things not stored that are listed each; ``--json`` lists all."""
+
+
+def print_info(summary: StoreSummary, console: Console) -> None:
+    """A store at a glance: counts, then facts about episodes, keys, tasks, sources."""
+    frequency = "a frequency that differs" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
+    ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
+    console.print(f"[bold]{escape(summary.path)}[/]")
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(
+        "[dim]holds[/]",
+        f"{summary.n_tasks:,} tasks · {summary.n_episodes:,} episodes · {summary.n_steps:,} steps at {frequency}",
+    )
+    facts.add_row(
+        "[dim]size[/]",
+        f"{size_words(summary.stored_bytes)} on disk for {size_words(summary.decoded_bytes)} of data (ratio {ratio:.2f})",
+    )
+    facts.add_row(
+        "[dim]written by[/]",
+        f"{escape(summary.software)}, format {summary.format_version}, profile {summary.profile} (codec {summary.codec})",
+    )
+    flags = (f"{name} {n:,} ({share_words(n / max(1, summary.n_steps))})" for name, n in summary.flags.items())
+    facts.add_row("[dim]flagged steps[/]", " · ".join(flags))
+    for title, counts in (
+        ("alignment", summary.alignment),
+        ("image convention", summary.image_convention),
+        ("success", summary.success),
+        ("splits", summary.splits),
+    ):
+        if any(counts.values()):
+            facts.add_row(f"[dim]{title}[/]", _counts(counts))
+    console.print(facts)
+    keys = _table("key", "role", "dtype", ">shape", ">size", ">ratio", "unit")
+    for key in summary.keys:
+        keys.add_row(
+            escape(key.name),
+            key.role,
+            key.dtype,
+            key_shape(key),
+            size_words(key.stored_bytes),
+            f"{key.ratio:.2f}",
+            escape(key.unit),
+        )
+    console.print("", keys)
+    tasks = _table(">task", "suite", "instruction", ">episodes", ">steps")
+    for number, task in enumerate(summary.tasks[:N_LINES]):
+        tasks.add_row(str(number), escape(task.suite), escape(task.instruction), f"{task.n_episodes:,}", f"{task.n_steps:,}")
+    console.print("", tasks)
+    _more(console, len(summary.tasks), "tasks")
+    sources = _table("source", ">size", ">demos")
+    for entry in summary.sources[:N_LINES]:
+        sources.add_row(escape(entry["name"]), size_words(entry["size"]), f"{entry['n_demos']:,}")
+    console.print("", sources)
+    _more(console, len(summary.sources), "sources")
+    for entry in summary.not_stored[:N_LINES]:
+        console.print(escape(f"not stored: {entry['path']} of {entry['source']}: {entry['reason']}"))
+    _more(console, len(summary.not_stored), "that are not stored")
+
+
+def print_coverage(coverage: Coverage, console: Console) -> None:
+    """Shares seen by epochs, closed form and simulation, and a bar of the last epoch."""
+    by = {"steps": "its number of steps", "demos": "its number of demos", "equal": "all alike"}[coverage.weights]
+    console.print(
+        f"{coverage.n_steps:,} windows, {coverage.draws:,} draws an epoch, action chunk C = {coverage.chunk}. Random sampling: "
+        f"a file by {by}, a demo, t in [0, T − C). Enumeration: every t, each once an epoch."
+    )
+    table = _table(
+        "sampling",
+        "seen",
+        ">of",
+        *(f">epoch {epoch}" for epoch in coverage.epochs),
+        ">never",
+        f"after epoch {coverage.epochs[-1]}",
+    )
+    for kind, shares, simulated in (
+        ("random", coverage.random, coverage.random_simulated),
+        ("enumerated", coverage.enumerated, coverage.enumerated_simulated),
+    ):
+        for name in MEASURES:
+            each = (f"{share_words(a)} [dim]({share_words(b)})[/]" for a, b in zip(shares[name], simulated[name], strict=True))
+            never = share_words(coverage.never[name]) if kind == "random" else "0%"
+            table.add_row(kind, name, f"{coverage.members[name]:,}", *each, never, _bar(shares[name][-1]))
+    console.print("", table, "")
+    console.print(
+        f"[dim]Each pair: expected by closed form, and one run with seed {coverage.seed}. never: what random sampling cannot "
+        "see, however long it draws.[/]"
+    )
+    for name, words in MEASURES.items():
+        console.print(f"[dim]{name}: {words}[/]")
+
+
+def _bar(share: float, width: int = 20) -> str:
+    if share != share:
+        return ""
+    full = round(share * width)
+    return f"[blue]{'█' * full}[/][dim]{'░' * (width - full)}[/]"
+
+
+def _table(*columns: str) -> Table:
+    """A table without lines; a column that begins with > is set right."""
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return table
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return " · ".join(f"{escape(name)} {n:,}" for name, n in counts.items() if n)
+
+
+def _more(console: Console, n: int, what: str) -> None:
+    if n > N_LINES:
+        console.print(f"[dim]… and {n - N_LINES:,} {what} more: --json lists all[/]")

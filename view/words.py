@@ -1,0 +1,41 @@
+"""Owns small words for numbers: sizes, shapes, shares. Pure."""
+
+from __future__ import annotations
+
+from math import isnan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from robozarr.loader.summary import KeySummary
+
+__all__ = ["key_shape", "share_words", "size_words"]
+
+
+def size_words(n_bytes: int) -> str:
+    """A size for people.
+
+    >>> size_words(999), size_words(95_900_000)
+    ('999 B', '95.9 MB')
+    """
+    size, units = float(n_bytes), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} B" if units[0] == "B" else f"{size:.1f} {units[0]}"
+
+
+def key_shape(key: KeySummary) -> str:
+    """Shape of one step of a key."""
+    return "ragged" if key.shape is None else "×".join(map(str, key.shape)) or "scalar"
+
+
+def share_words(share: float) -> str:
+    """A share in percent, without rounding what is not all to all, or what is not nothing to nothing.
+
+    >>> share_words(0.3104), share_words(0.9999), share_words(1.0), share_words(0.0001), share_words(float("nan"))
+    ('31.0%', '>99.9%', '100%', '<0.1%', '–')
+    """
+    if isnan(share):
+        return "–"
+    if share in (0.0, 1.0):
+        return f"{share:.0%}"
+    return ">99.9%" if share > 0.999 else "<0.1%" if share < 0.001 else f"{share:.1%}"
