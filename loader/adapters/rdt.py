@@ -93,7 +93,7 @@ class RDTDataset:
         self._told = self.config.describe()
         self._images = UPRIGHT if self.config.upright else AS_RECORDED
         self._upright: Callable[[Sample], Sample] | None = None
-        self._batches = RDTBatches(self, torch.from_numpy(np.empty(0, self.dtype)).dtype)
+        self._batches = RDTBatches(self, self.dtype)
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -170,7 +170,7 @@ class RDTDataset:
         What comes of vectors is made on the device; pictures cross the bus as bytes.
         """
         options.setdefault("images", self._images)
-        return WindowLoader(self.windows, batch_size, transform=RDTBatches(self, torch.float32), **options)
+        return WindowLoader(self.windows, batch_size, transform=RDTBatches(self, np.float32), **options)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_upright": None}  # a closure
@@ -193,77 +193,85 @@ class RDTBatches:
     ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them.
     """
 
-    def __init__(self, dataset: RDTDataset, dtype: torch.dtype) -> None:
-        self.config, self.dtype = dataset.config, dtype
-        vectors = dataset.vectors
-        tables: dict[str, Any] = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
-        self._tables = {name: torch.from_numpy(table).to(dtype) for name, table in tables.items()}
-        self._tables |= {name: torch.from_numpy(getattr(vectors, name)) for name in ("start", "stop", "first_action")}
-        self._tables["state_slots"] = torch.tensor(STATE_SLOTS)
-        self._tables["action_slots"] = torch.tensor(vectors.slots)
-        self._tables["offsets"] = torch.arange(dataset.config.chunk)
-        self._tables["past"] = torch.arange(1 - dataset.config.chunk, 1)
-        if dataset.config.skip_still:
-            self._tables["pictures"] = torch.arange(1 - dataset.config.history, 1)
-            self._tables["still"] = torch.from_numpy((dataset.store.index.flags & int(StepFlag.STILL)) != 0)
+    def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
+        self.config, vectors = dataset.config, dataset.vectors
+        tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
+        self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
+        self._tables |= {name: getattr(vectors, name) for name in ("start", "stop", "first_action")}
+        self._tables |= {
+            "state_slots": np.array(STATE_SLOTS), "action_slots": np.array(vectors.slots),
+            "offsets": np.arange(self.config.chunk), "past": np.arange(1 - self.config.chunk, 1),
+            "pictures": np.arange(1 - self.config.history, 1),
+        }  # fmt: skip
+        if self.config.skip_still:
+            self._tables["still"] = (dataset.store.index.flags & int(StepFlag.STILL)) != 0
         if dataset.lang_embed is not None:
-            self._tables["lang_embeds"], self._tables["lang_attn_mask"] = pad_lang_embeds(dataset.lang_embed)
-        self._on = {torch.device("cpu"): self._tables}
+            embeds, mask = pad_lang_embeds(dataset.lang_embed)
+            self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
+        self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
         """Make RDT's batch of a batch of the window that ``RDTDataset`` reads."""
-        tables, episode, step = self._at(batch["step"].device), batch["episode"], batch["step"]
+        xp, tables, (episode, step, task) = self._at(batch, "episode", "step", "task")
         row, last = tables["start"][episode] + step, tables["stop"][episode] - 1
         at = (row + tables["first_action"][episode])[:, None] + tables["offsets"]
-        is_pad = at > last[:, None]
-        out: Sample = {
+        out = {
             "state": self._vectors("state", row[:, None], tables),
             "state_std": tables["std"][episode],
             "state_mean": tables["mean"][episode],
             "state_norm": tables["norm"][episode],
-            "actions": self._vectors("action", torch.minimum(at, last[:, None]), tables),
-            "actions_is_pad": is_pad,
-            "state_indicator": tables["indicator"].expand(len(row), -1),
+            "actions": self._vectors("action", xp.minimum(at, last[:, None]), tables),
+            "actions_is_pad": at > last[:, None],
+            "state_indicator": tables["indicator"][None][task * 0],
         }
-        for camera in CAMERAS:
-            out[camera], out[f"{camera}_mask"] = self._pictures(batch, camera, row, tables)
         if "lang_embeds" in tables:
-            out |= {name: tables[name][batch["task"]] for name in ("lang_embeds", "lang_attn_mask")}
-        return out | {name: batch[name] for name in ("episode", "step", "task", "instruction")}
+            out |= {name: tables[name][task] for name in ("lang_embeds", "lang_attn_mask")}
+        made = {name: torch.as_tensor(values) for name, values in out.items()}
+        for camera in CAMERAS:
+            made |= self._pictures(batch, camera, row, xp, tables)
+        return made | {name: batch[name] for name in ("episode", "step", "task", "instruction")}
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         """States up to the anchor, the first repeated [b, chunk, 128], and which are inside the episode (flatten_episode)."""
-        tables, episode = self._at(batch["step"].device), batch["episode"]
+        xp, tables, (episode, step) = self._at(batch, "episode", "step")
         first = tables["start"][episode][:, None]
-        at = (first[:, 0] + batch["step"])[:, None] + tables["past"]
-        return self._vectors("state", torch.maximum(at, first), tables), at >= first
+        at = first + step[:, None] + tables["past"]
+        return torch.as_tensor(self._vectors("state", xp.maximum(at, first), tables)), torch.as_tensor(at >= first)
 
-    def _vectors(self, name: str, rows: torch.Tensor, tables: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _vectors(self, name: str, rows: Any, tables: Mapping[str, Any]) -> Any:
         """Vectors of rows [b, n] in their slots: [b, n, 128]."""
-        values = tables[name].index_select(0, rows.flatten())
-        out = values.new_zeros((len(values), STATE_DIM))
-        out.index_copy_(1, tables[f"{name}_slots"], values)
+        table = tables[name]
+        if isinstance(table, np.ndarray):
+            return unify(table[rows], tuple(tables[f"{name}_slots"].tolist()), table.dtype)
+        values = table.index_select(0, rows.flatten())
+        out = values.new_zeros((len(values), STATE_DIM)).index_copy_(1, tables[f"{name}_slots"], values)
         return out.view(*rows.shape, STATE_DIM)
 
-    def _pictures(
-        self, batch: Sample, camera: str, row: torch.Tensor, tables: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pictures(self, batch: Sample, camera: str, row: Any, xp: Any, tables: Mapping[str, Any]) -> Sample:
+        device, shape = batch["step"].device, (len(row), self.config.history)
         if camera not in self.config.cameras:
-            shape = (len(row), self.config.history)
-            return row.new_zeros((*shape, 0, 0, 0), dtype=torch.uint8), row.new_zeros(shape, dtype=torch.bool)
+            absent = torch.zeros((*shape, 0, 0, 0), dtype=torch.uint8, device=device)
+            return {camera: absent, f"{camera}_mask": torch.zeros(shape, dtype=torch.bool, device=device)}
         key = self.config.cameras[camera]
         mask = ~batch[f"{key}_is_pad"]
-        if "still" in tables:  # "For step_id = first_idx - 1, the valid_len should be one"
-            mask = mask & ~tables["still"][(row[:, None] + tables["pictures"]).clamp_min(0)]
-        return batch[key], mask
+        if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
+            mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
+        return {camera: batch[key], f"{camera}_mask": mask}
 
-    def _at(self, device: torch.device) -> Mapping[str, torch.Tensor]:
+    def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
+        """numpy or torch, the tables and some fields, for the device of a batch.
+
+        On the CPU it is numpy: torch's threads would wait for cores that the loader's threads are reading on.
+        """
+        device = batch["step"].device
+        if device.type == "cpu":
+            return np, self._tables, [batch[field].numpy() for field in fields]
         if device not in self._on:
-            self._on[device] = {name: table.to(device) for name, table in self._tables.items()}
-        return self._on[device]
+            self._on[device] = {name: torch.from_numpy(table).to(device) for name, table in self._tables.items()}
+        return torch, self._on[device], [batch[field] for field in fields]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_on": {torch.device("cpu"): self._tables}}
+        return self.__dict__ | {"_on": {}}
 
 
 def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> WindowDataset:
