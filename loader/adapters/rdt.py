@@ -160,9 +160,17 @@ class RDTDataset:
 
     def read(self, windows: Sequence[int]) -> Sample:
         """One batch of windows, in new memory; fields as of ``RDTBatches``."""
+        return self.make(self.windows.read(windows))
+
+    def make(self, batch: Sample) -> Sample:
+        """RDT's batch of a batch of ``windows``, as it was read."""
         if self._upright is None:
             self._upright = make_transform([self.windows.windows], self._images, None, torch.device("cpu"))
-        return self._batches(self._upright(self.windows.read(windows)))
+        return self._batches(self._upright(batch))
+
+    def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        """States up to the anchors of a batch, as ``RDTBatches.past_states``."""
+        return self._batches.past_states(batch)
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
         """Batches of all windows by ``WindowLoader``, float32, on any device; `options` are its own.
