@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.native import compiled
 from robozarr.loader.selection import rows_of
 from robozarr.loader.store import Store, open_store
 from robozarr.schemas.errors import WindowError
@@ -54,7 +55,7 @@ class LiberoWindows:
     ) -> None:
         self.store = store if isinstance(store, Store) else open_store(store)
         self.images, self.chunk = tuple(images), chunk
-        offsets: dict[str, Any] = {**dict.fromkeys(images, [0]), **dict.fromkeys(STATES, [0]), "actions": [0]}
+        offsets: dict[str, Any] = {key: [0] for key in (*images, *STATES, "actions")}
         if drop_noops:
             filters["exclude_flags"] = filters.get("exclude_flags", StepFlag(0)) | StepFlag.NOOP
         # offset 0 of a causal window is the action chosen after the picture was seen
@@ -63,13 +64,18 @@ class LiberoWindows:
         kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
         self._kept: I64 = np.flatnonzero(kept)
         self._place: I64 = np.cumsum(kept) - 1  # row → its place among those that are kept
+        for name in images:
+            if name in self.store.keys and (self.store.keys[name].dtype, self.store.keys[name].shape[2:]) != ("uint8", (3,)):
+                raise WindowError(
+                    f"pictures · {name}: uint8 [y, x, 3]; got {self.store.keys[name]} → name other keys in images="
+                )
         self._texts = self._wordings(wording)
         self._upside_down = self.store.episodes.image_convention == ImageConvention.OPENGL
         unknown = self.dataset.table.served & (self.store.episodes.image_convention == ImageConvention.UNKNOWN)
         if unknown.any():
             raise WindowError(
-                f"pictures · turn: every episode's convention is known; it is not of {int(unknown.sum())} "
-                '→ look at a picture (dataset.show), leave these out by episodes=, or pass turn="none"'
+                f"pictures · turn: every episode's convention is known; it is not of {int(unknown.sum())}, such as "
+                f"{int(np.flatnonzero(unknown)[0])} → look at a picture (dataset.show), and leave these out by episodes="
             )
 
     def __len__(self) -> int:
@@ -122,7 +128,8 @@ class LiberoWindows:
 
     def is_upside_down(self, batch: Sample) -> NDArray[np.bool_]:
         """Bool [b]: whether row 0 of a picture is its bottom row."""
-        return self._upside_down[batch["episode"].cpu().numpy()]
+        over: NDArray[np.bool_] = self._upside_down[batch["episode"].cpu().numpy()]
+        return over
 
 
 def gripper_open(command: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,35 +142,41 @@ def gripper_open(command: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def proprio_of(windows: LiberoWindows) -> NDArray[np.float64]:
-    """float64 [n_steps, 8]: end-effector position, axis-angle, two finger positions (oxe/configs.py: EEF_state, gripper_state)."""
+    """float64 [n_steps, 8]: end-effector position, axis-angle, two fingers (oxe/configs.py: EEF_state, gripper_state)."""
     column = windows.dataset.windows.reader.column
     return np.concatenate([column(name) for name in STATES], axis=1, dtype=np.float64)
 
 
 def pictures(batch: Sample, windows: LiberoWindows, turn: Turn, names: Sequence[str]) -> Sample:
     """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, c]."""
-    out: Sample = {}
-    upside_down = windows.is_upside_down(batch)
-    for key, name in zip(windows.images, names, strict=False):
-        x: torch.Tensor = batch[key]
-        if turn != "none":
-            x = _upright(x, upside_down)
-        out[name] = _mirrored(x) if turn == "rotate" else x
-    return out
+    if turn not in ("rotate", "upright", "none"):
+        raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+    over = windows.is_upside_down(batch) & (turn != "none")
+    return {name: _turned(batch[key], over, turn == "rotate") for key, name in zip(windows.images, names, strict=False)}
 
 
-def _upright(x: torch.Tensor, upside_down: NDArray[np.bool_]) -> torch.Tensor:
-    if not upside_down.any():
-        return x
-    over = _flip(x, 2)
-    if upside_down.all():
-        return over
-    return torch.where(torch.from_numpy(upside_down).to(x.device)[:, None, None, None, None], over, x)
+def _turned(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:
+    """Pictures with their rows in reverse where `over`, and their columns if `mirror`."""
+    if x.device.type == "cpu":
+        out = np.empty(x.shape, np.uint8)
+        turn_frames(x.numpy().reshape(-1, *x.shape[-3:]), over, mirror, out.reshape(-1, *x.shape[-3:]))
+        return torch.from_numpy(out)
+    if over.any():
+        down = torch.from_numpy(over).to(x.device)[:, None, None, None, None]
+        x = x.flip(2) if over.all() else torch.where(down, x.flip(2), x)
+    return x.flip(3) if mirror else x
 
 
-def _mirrored(x: torch.Tensor) -> torch.Tensor:
-    return _flip(x, 3)
-
-
-def _flip(x: torch.Tensor, axis: int) -> torch.Tensor:
-    return x.flip(axis)
+@compiled
+def turn_frames(frames: NDArray[np.uint8], over: NDArray[np.bool_], mirror: bool, out: NDArray[np.uint8]) -> None:
+    """Copy frames [n, y, x, 3], turned; compiled, because neither torch nor numpy is quick at mirroring pixels on the CPU."""
+    n, height, width, _ = frames.shape
+    for i in range(n):
+        for y in range(height):
+            source = frames[i, height - 1 - y] if over[i] else frames[i, y]
+            row = out[i, y]
+            if not mirror:
+                row[:] = source
+                continue
+            for x in range(width):
+                row[x, 0], row[x, 1], row[x, 2] = source[width - 1 - x, 0], source[width - 1 - x, 1], source[width - 1 - x, 2]

@@ -26,8 +26,8 @@ class OpenPIDataset(Dataset[Sample]):
     """openpi's data set: ``image``, ``wrist_image`` uint8 [y, x, 3], ``state`` float32 [8], ``actions`` float32 [horizon, 7],
     ``actions_is_pad`` bool [horizon], ``prompt``.
 
-    Actions are LIBERO's commands as they are (-1 opens the gripper, +1 closes it): what openpi trains on, and what the simulator
-    takes. Those behind an episode's end are its last one again. Pictures are turned by 180°, as in examples/libero/main.py.
+    Actions are LIBERO's commands as they are (-1 opens the gripper, +1 closes it), which openpi trains on.
+    Those behind an episode's end are its last one again. Pictures are turned by 180°, as in examples/libero/main.py.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class OpenPIDataset(Dataset[Sample]):
         return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
 
     def make(self, batch: Sample) -> Sample:
-        """openpi's batch of a batch of the window that is read; on its device."""
+        """Openpi's batch of a batch of the window that is read; on its device."""
         row, at, is_pad = self.windows.rows(batch)
         device = batch["step"].device
         turned = pictures(batch, self.windows, self.turn, ("image", "wrist_image"))

@@ -158,7 +158,9 @@ class OpenVLADataset(Dataset[Any]):
             "action": {**action, "mask": NORMALISED.copy()},
             "proprio": _statistics_of(proprio[anchors]),
             "num_transitions": len(rows),
-            "num_trajectories": int(self.windows.dataset.table.served.sum()) if scope == "windows" else self.windows.store.n_episodes,
+            "num_trajectories": int(self.windows.dataset.table.served.sum())
+            if scope == "windows"
+            else self.windows.store.n_episodes,
         }
 
     @staticmethod

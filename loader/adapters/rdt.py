@@ -1,6 +1,7 @@
-"""Owns RDT's samples: what ``HDF5VLADataset`` of thu-ml/RoboticsDiffusionTransformer gives, of every window, and batches of them.
+"""Owns RDT's samples: what its ``HDF5VLADataset`` gives, of every window, and batches of them.
 
-The dict and its rules are those of data/hdf5_vla_dataset.py; ``loader.adapters.rdt_pretrain`` has the pre-training form.
+The dict and its rules are those of thu-ml/RoboticsDiffusionTransformer, data/hdf5_vla_dataset.py;
+``loader.adapters.rdt_pretrain`` has the pre-training form.
 """
 
 from __future__ import annotations
@@ -267,7 +268,7 @@ class RDTBatches:
         return {camera: batch[key], f"{camera}_mask": mask}
 
     def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
-        """numpy or torch, the tables and some fields, for the device of a batch.
+        """Numpy or torch, the tables and some fields, for the device of a batch.
 
         On the CPU it is numpy: torch's threads would wait for cores that the loader's threads are reading on.
         """
@@ -288,7 +289,7 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
     keys = config.keys
     if config.profile == "delta":  # decides which anchors a causal window has
         offsets[keys.actions] = range(config.chunk)
-    offsets |= dict.fromkeys((*keys.states, keys.actions), [0]) | offsets
+    offsets |= {key: [0] for key in (*keys.states, keys.actions)} | offsets
     for name in config.cameras.values():
         if name in store.keys and (not store.keys[name].frame or store.keys[name].dtype != "uint8"):
             raise WindowError(f"rdt · cameras: uint8 pictures; {name} has {store.keys[name].dtype} → name another key")
@@ -318,5 +319,3 @@ def _beyond(table: WindowTable, most: int) -> NDArray[np.bool_]:
             rng = np.random.default_rng([CAP_SEED, episode])
             beyond[rng.permutation(rows)[most:]] = True
     return beyond
-
-

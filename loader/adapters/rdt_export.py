@@ -67,7 +67,12 @@ def rdt_entries(dataset: RDTDataset, control_freq: float | None = None) -> dict[
 
 
 def export_rdt(
-    dataset: RDTDataset, configs: str | Path, *, control_freq: float | None = None, overwrite: bool = False, dry_run: bool = False
+    dataset: RDTDataset,
+    configs: str | Path,
+    *,
+    control_freq: float | None = None,
+    overwrite: bool = False,
+    dry_run: bool = False,
 ) -> dict[str, str]:
     """Put a data set's entries into the files of RDT's configs folder; other entries stay as they are.
 

@@ -20,9 +20,7 @@ LangEmbed: TypeAlias = Mapping[str, Any] | Sequence[Any] | NDArray[Any]
 """A path or an array [n_tokens, d] for each task: in the order of the task table, or by instruction or name of the task."""
 
 
-def write_lang_embeds(
-    store: Store, folder: str | Path, encode: Callable[[str], Any], *, overwrite: bool = False
-) -> list[Path]:
+def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], Any], *, overwrite: bool = False) -> list[Path]:
     """Encode every task's instruction once, into files as RDT loads them: ``torch.load(path)`` is a tensor [n_tokens, d].
 
     Parameters
@@ -74,7 +72,7 @@ def lang_embeds_of(store: Store, given: LangEmbed) -> list[str | torch.Tensor]:
             found = [given[name] for name in names if name in given]
             if not found:
                 raise WindowError(
-                    f"rdt · lang_embed: one for each task; got none for {names[0] or names[1]!r} → add it by instruction or name"
+                    f"rdt · lang_embed: one for each task; got none for {names[0] or names[1]!r} → add it by name"
                 )
             rows.append(found[0])
     else:
@@ -111,7 +109,8 @@ def _load(path: str) -> torch.Tensor:
         raise StoreError(f"{path}: a tensor [n_tokens, d]; found {type(embed).__name__} → make it with write_lang_embeds")
     embed = embed[0] if embed.dim() == 3 and len(embed) == 1 else embed
     _check(embed.shape, path)
-    return embed
+    tensor: torch.Tensor = embed
+    return tensor
 
 
 def _check(shape: Sequence[int], name: str) -> None:

@@ -34,7 +34,7 @@ flatten_episode). "delta": the controller's commands, as recorded by LIBERO, in 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RDTKeys:
-    """Names in the store; the default is LIBERO's. robomimic's: ``robot0_joint_pos``, ``robot0_gripper_qpos``, …"""
+    """Names in the store; the default is LIBERO's. robomimic has ``robot0_joint_pos`` and so on."""
 
     joints: str = "joint_states"
     """[7], rad."""

@@ -1,7 +1,7 @@
 """Owns robomimic's samples: what ``SequenceDataset`` gives, from a store.
 
-ARISE-Initiative/robomimic, robomimic/utils/dataset.py (0.3.0): get_item, get_sequence_from_demo; LIBERO trains through the same
-class. Its order, its padding (edges repeated) and its mask are kept; `make test-interop` compares every sample with the package.
+ARISE-Initiative/robomimic, robomimic/utils/dataset.py (0.3.0): get_item, get_sequence_from_demo; LIBERO trains through it too.
+Its order, its padding (edges repeated) and its mask are kept; `make test-interop` compares every sample with the package.
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class SequenceDataset(Dataset[Sample]):
         if hdf5_normalize_obs:
             raise WindowError("robomimic · hdf5_normalize_obs: false; → pass normalise=Normalise(…) to loader()")
         if goal_mode not in (None, "last") or (goal_mode is not None and not load_next_obs):
-            raise WindowError(f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass one of these')
+            raise WindowError(
+                f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass these'
+            )
         self.store = hdf5_path if isinstance(hdf5_path, Store) else open_store(hdf5_path)
         self.obs_keys, self.dataset_keys = tuple(obs_keys), tuple(dataset_keys)
         self.n_frame_stack, self.seq_length = frame_stack, seq_length
@@ -170,7 +172,7 @@ class SequenceDataset(Dataset[Sample]):
         return batch
 
     def make(self, batch: Sample) -> Sample:
-        """robomimic's batch of a batch of `windows`; on its device."""
+        """Make robomimic's batch of a batch of `windows`; on its device."""
         size = self.n_frame_stack - 1 + self.seq_length
         any_key = next(key.name for key in self.windows.spec.keys)
         mask = ~batch[f"{any_key}_is_pad"][:, :size, None]
@@ -188,13 +190,15 @@ class SequenceDataset(Dataset[Sample]):
             for name in ("obs", "next_obs"):
                 if name in out:
                     out[name]["pad_mask"] = mask
+            if self._goals is not None:
+                out["goal_obs"]["pad_mask"] = torch.ones_like(mask[:, 0])
         return out
 
     def _dataset(self, batch: Sample, key: str, size: int) -> torch.Tensor:
         if key in self._missing:
             return batch["step"].new_zeros((len(batch["step"]), size, 1), dtype=torch.float32)
         values: torch.Tensor = batch[key][:, :size]
-        return values if self.hdf5_cache_mode is None else values.to(torch.float32)
+        return values if self.hdf5_cache_mode is None else values.to(dtype=torch.float32)
 
     def _places(self, batch: Sample) -> torch.Tensor:
         """Where in a window of one step more each ``next_obs`` lies: that of a repeated step is that step's."""
@@ -202,7 +206,8 @@ class SequenceDataset(Dataset[Sample]):
         step, past = batch["step"][:, None], self.n_frame_stack - 1
         at = step + torch.arange(-past, self.seq_length, device=step.device)
         after = torch.minimum(torch.clamp(at, min=0) + 1, length[:, None] - 1)
-        return after - step + past
+        places: torch.Tensor = after - step + past
+        return places
 
     def _goal(self, batch: Sample) -> Sample:
         assert self._goals is not None
@@ -212,9 +217,7 @@ class SequenceDataset(Dataset[Sample]):
         read = self._goals.read(rows)
         late = self._goals.read(np.minimum(rows + 1, table.stop[batch["episode"].cpu().numpy()] - 1))
         device = batch["step"].device
-        return {
-            key: (read[f"next_obs.{key}"] if key in stored else late[key])[:, 0].to(device) for key in self.obs_keys
-        }
+        return {key: (read[f"next_obs.{key}"] if key in stored else late[key])[:, 0].to(device) for key in self.obs_keys}
 
     def get_dataset_sampler(self) -> None:
         """None: every window, in the DataLoader's order (robomimic/scripts/train.py asks)."""
@@ -222,7 +225,8 @@ class SequenceDataset(Dataset[Sample]):
 
 
 def _take(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    return values[torch.arange(len(values), device=values.device)[:, None], places]
+    taken: torch.Tensor = values[torch.arange(len(values), device=values.device)[:, None], places]
+    return taken
 
 
 def _part(batch: Sample, i: int) -> Sample:
