@@ -16,7 +16,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from synthetic import write_libero
 from torch.utils.data import DataLoader, Dataset
 
 from robozarr.convert import convert
@@ -26,6 +25,7 @@ from robozarr.loader.adapters.rdt_language import write_lang_embeds
 from robozarr.loader.adapters.rdt_pretrain import FIELDS, RDTSteps
 from robozarr.loader.adapters.rdt_vector import RDTConfig, rotation_6d
 from robozarr.schemas.errors import StoreError, WindowError
+from synthetic import write_libero
 
 FIXED = np.arange(128)
 
@@ -61,7 +61,9 @@ def naive_delta(action: Any) -> Any:
 
 
 def naive_picture(obs: Any, key: str, t: int) -> Any:
-    return obs[key][max(t, 0)][::-1]  # data/hdf5_vla_dataset.py: "Pad the images using the first image"; LIBERO's are upside down
+    return obs[key][max(t, 0)][
+        ::-1
+    ]  # data/hdf5_vla_dataset.py: "Pad the images using the first image"; LIBERO's are upside down
 
 
 def demos(folder: Path) -> list[tuple[str, Any]]:
@@ -86,7 +88,9 @@ def test_every_sample_is_the_naive_references(sample: Path, sample_store: Path, 
         indicator = (np.isin(FIXED, [*range(7), 10, *range(30, 39)])).astype(float)
         norm = np.sqrt(np.mean(states**2, axis=0))
         if profile == "future_state":
-            targets = [[states[min(t + 1 + k, n - 1)] for k in range(64)] for t in range(n)]  # flatten_episode: from t + 1, last repeated
+            targets = [
+                [states[min(t + 1 + k, n - 1)] for k in range(64)] for t in range(n)
+            ]  # flatten_episode: from t + 1, last repeated
             anchors = n
         else:
             deltas = np.stack([naive_delta(action) for action in actions])
@@ -133,7 +137,9 @@ def test_batches_are_the_samples(sample_store: Path) -> None:
                 item = dataset.get_item(position)
                 for name, values in item.items():
                     if name != "meta":
-                        np.testing.assert_array_equal(batch[name][row].numpy(), np.asarray(values).astype(batch[name].numpy().dtype))
+                        np.testing.assert_array_equal(
+                            batch[name][row].numpy(), np.asarray(values).astype(batch[name].numpy().dtype)
+                        )
                 position += 1
         assert position == len(dataset)
 
@@ -185,7 +191,9 @@ def test_callers_without_an_index_see_every_window_once_an_epoch(sample_store: P
     dataset = RDTDataset(sample_store, seed=3)
     anchors = dataset.windows.table.anchors(np.arange(len(dataset)))
     everything = sorted(zip(anchors.episode.tolist(), anchors.step.tolist(), strict=True))
-    per_episode = {(dataset.store.episodes.length[e], dataset.store.episodes.task[e]): e for e in range(dataset.store.n_episodes)}
+    per_episode = {
+        (dataset.store.episodes.length[e], dataset.store.episodes.task[e]): e for e in range(dataset.store.n_episodes)
+    }
     assert len(per_episode) == dataset.store.n_episodes
     tasks = {text: number for number, text in enumerate(dataset.store.tasks.instruction)}
     orders = []
@@ -245,7 +253,18 @@ def naive_stat(episodes: list[Any]) -> dict[str, Any]:
 def test_export_writes_upstreams_statistics_and_keeps_other_entries(sample: Path, sample_store: Path, tmp_path: Path) -> None:
     (tmp_path / "dataset_control_freq.json").write_text('{"agilex": 25}')
     (tmp_path / "finetune_datasets.json").write_text('["agilex"]')
-    command = [sys.executable, "-m", "robozarr", "export", "rdt", str(sample_store), "--configs", str(tmp_path), "--name", "lib"]
+    command = [
+        sys.executable,
+        "-m",
+        "robozarr",
+        "export",
+        "rdt",
+        str(sample_store),
+        "--configs",
+        str(tmp_path),
+        "--name",
+        "lib",
+    ]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)["files"].values()) == {"added"}
     assert json.loads((tmp_path / "dataset_control_freq.json").read_text()) == {"agilex": 25, "lib": 20}
@@ -283,7 +302,10 @@ def test_language_is_encoded_once_a_task(sample_store: Path, tmp_path: Path) -> 
     assert asked == list(dataset.store.tasks.instruction)
     by_path = RDTDataset(sample_store, lang_embed=paths)
     item = by_path.get_item(0)
-    assert torch.load(item["meta"]["instruction"]).shape == (len(asked[0].split()), 4)  # train/dataset.py: use_precomp_lang_embed
+    assert torch.load(item["meta"]["instruction"]).shape == (
+        len(asked[0].split()),
+        4,
+    )  # train/dataset.py: use_precomp_lang_embed
     arrays = {text: encode(text)[0].numpy() for text in list(asked)}
     by_array = RDTDataset(sample_store, lang_embed=arrays)
     np.testing.assert_array_equal(by_array.get_item(0)["lang_embed"], arrays[asked[0]])

@@ -92,9 +92,7 @@ class SequenceDataset(Dataset[Sample]):
         if hdf5_normalize_obs:
             raise WindowError("robomimic · hdf5_normalize_obs: false; → pass normalise=Normalise(…) to loader()")
         if goal_mode not in (None, "last") or (goal_mode is not None and not load_next_obs):
-            raise WindowError(
-                f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass these'
-            )
+            raise WindowError(f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass these')
         self.store = hdf5_path if isinstance(hdf5_path, Store) else open_store(hdf5_path)
         self.obs_keys, self.dataset_keys = tuple(obs_keys), tuple(dataset_keys)
         self.n_frame_stack, self.seq_length = frame_stack, seq_length

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import synthetic
 from robomimic.utils.dataset import SequenceDataset as Upstream
 
+import synthetic
 from robozarr.convert import convert
 from robozarr.loader.adapters.robomimic import SequenceDataset
 
@@ -101,9 +101,7 @@ def test_next_obs_that_the_store_holds(
 
 
 @pytest.mark.parametrize(("frame_stack", "seq_length"), [(1, 1), (2, 3), (3, 4)])
-def test_next_obs_that_the_store_does_not_hold(
-    robomimic_file: tuple[Path, Path], frame_stack: int, seq_length: int
-) -> None:
+def test_next_obs_that_the_store_does_not_hold(robomimic_file: tuple[Path, Path], frame_stack: int, seq_length: int) -> None:
     """All are upstream's but the one of an episode's last step, which the store says that it lost."""
     file, store = robomimic_file
     options: dict[str, Any] = {"frame_stack": frame_stack, "seq_length": seq_length, "load_next_obs": True}
