@@ -73,9 +73,8 @@ def test_every_openvla_sample(made: tuple[Path, Path, int], drop_noops: bool, ch
         actions[:, 6] = 1 - np.clip(actions[:, 6], 0, 1)  # libero_dataset_transform
         for k, (t, _) in enumerate(pairs):
             sample = dataset[index]
-            expected = []
-            for j in range(k, k + chunk):  # chunk_act_obs: past the goal, relative actions are zero, the gripper's stays
-                expected.append(actions[j] if j < len(actions) else np.array([0, 0, 0, 0, 0, 0, actions[-1, 6]]))
+            past_goal = np.array([0, 0, 0, 0, 0, 0, actions[-1, 6]])  # chunk_act_obs: relative actions are zero there
+            expected = [actions[j] if j < len(actions) else past_goal for j in range(k, k + chunk)]
             np.testing.assert_allclose(sample["action"], expected, atol=1e-6, err_msg=str(index))
             assert sample["action"].dtype == np.float32
             turned = data["agentview_rgb"][t][::-1, ::-1]  # libero_utils.py: get_libero_image

@@ -35,6 +35,11 @@ def store(path: Path) -> Store:
     return open_store(path)
 
 
+def rows_of(store: Store, key: str) -> Any:
+    """A key of all steps."""
+    return np.asarray(store.array(key)[:])
+
+
 def samples(path: Path, profile: str, **config: Any) -> list[tuple[Any, Any]]:
     """State [128] and actions [chunk, 128] of every window, episode by episode: [(states, actions)]."""
     options = RDTConfig(profile=profile, cameras={}, **config)  # type: ignore[arg-type]
@@ -65,7 +70,7 @@ def test_openvlas_gripper_is_one_where_it_opens(path: Path, store: Store) -> Non
     dataset = OpenVLADataset(path, drop_noops=False)
     action = np.array([sample["action"][0, 6] for sample in dataset])
     rows = dataset.windows.action_rows()
-    np.testing.assert_array_equal(action == 1, store.array("actions")[:][rows, 6] == -1)
+    np.testing.assert_array_equal(action == 1, rows_of(store, "actions")[:][rows, 6] == -1)
 
 
 def correlation_given(x: Any, y: Any, known: Any) -> float:
@@ -105,7 +110,7 @@ def test_causal_pairing_says_more_about_the_next_state_than_the_recorded_one(pat
 
 def test_the_gripper_moves_between_an_observation_and_the_next_as_the_causal_action_says(store: Store) -> None:
     """LIBERO's observation shows what the action of the same row did: the fingers move in the very row of the change."""
-    fingers, actions = store.array("gripper_states")[:], store.array("actions")[:]
+    fingers, actions = rows_of(store, "gripper_states")[:], rows_of(store, "actions")[:]
     closing = 0
     for start, length in zip(store.episodes.start, store.episodes.length, strict=True):
         width = np.abs(fingers[start : start + length, 0] - fingers[start : start + length, 1])
@@ -146,18 +151,18 @@ def test_rotation_deltas_turn_the_hand_that_way(path: Path, store: Store) -> Non
 
 
 def test_rotations_are_those_of_the_recorded_quaternions(store: Store) -> None:
-    robot = store.array("robot_states")[:]  # gripper 2, position 3, quaternion xyzw 4
-    np.testing.assert_allclose(rotation_6d(store.array("ee_ori")[:]), rotation_6d(robot[:, 5:]), atol=1e-6)
+    robot = rows_of(store, "robot_states")[:]  # gripper 2, position 3, quaternion xyzw 4
+    np.testing.assert_allclose(rotation_6d(rows_of(store, "ee_ori")[:]), rotation_6d(robot[:, 5:]), atol=1e-6)
 
 
 def test_6d_rotations_are_orthonormal_and_continuous_where_axis_angle_wraps(store: Store) -> None:
-    six = rotation_6d(store.array("ee_ori")[:])
+    six = rotation_6d(rows_of(store, "ee_ori")[:])
     first, second = six[:, :3], six[:, 3:]
     np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(second, axis=1), 1, atol=1e-12)
     np.testing.assert_allclose((first * second).sum(axis=1), 0, atol=1e-12)
     # LIBERO's hand points down: half a turn, where axis-angle changes its sign
-    norm = np.linalg.norm(store.array("ee_ori")[:], axis=1)
+    norm = np.linalg.norm(rows_of(store, "ee_ori")[:], axis=1)
     assert norm.max() > 3.0
     angle = np.linspace(np.pi - 0.2, np.pi + 0.2, 41)
     axis = np.array([0.98, 0.02, -0.2]) / np.linalg.norm([0.98, 0.02, -0.2])
@@ -208,7 +213,7 @@ def test_upright_pictures_show_the_arm_between_base_and_hand(path: Path, store: 
         base = project(base_position(store.model_file(episode)))
         assert abs(base[0] - 64) < 2  # LIBERO's robot stands in the middle, behind its table: in the upper half
         assert 20 < base[1] < 64
-        hand = project(store.array("ee_pos")[start : start + length])[::3]
+        hand = project(rows_of(store, "ee_pos")[start : start + length])[::3]
         pictures = dataset.read(range(start, start + length, 3))["cam_high"][:, 1].numpy().astype(float)
         moved = np.abs(np.diff(pictures, axis=0)).sum(axis=3)
         moved[moved <= 40] = 0

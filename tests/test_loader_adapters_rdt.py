@@ -72,8 +72,8 @@ def demos(folder: Path) -> list[tuple[str, Any]]:
     for path in sorted(folder.glob("**/*.hdf5")):
         file = h5py.File(path, "r")
         instruction = json.loads(file["data"].attrs["problem_info"])["language_instruction"]
-        for name in sorted(file["data"], key=lambda name: int(name.split("_")[1])):
-            found.append((instruction, file["data"][name]))
+        names = sorted(file["data"], key=lambda name: int(name.split("_")[1]))
+        found += [(instruction, file["data"][name]) for name in names]
     return found
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from robozarr.loader.adapters.turning import check_pictures, upside_down
+from robozarr.loader.adapters.turning import turn as turned
 from robozarr.loader.dataset import Sample, WindowDataset
-from robozarr.loader.native import compiled
 from robozarr.loader.selection import rows_of
 from robozarr.loader.store import Store, open_store
 from robozarr.schemas.errors import WindowError
-from robozarr.schemas.index import ImageConvention, StepFlag
+from robozarr.schemas.index import StepFlag
 from robozarr.schemas.window import WindowSpec
 
 __all__ = ["LiberoWindows", "Turn", "gripper_open", "pictures", "proprio_of"]
@@ -37,6 +37,7 @@ class LiberoWindows:
     drop_noops : bool
         Leave out anchors whose action is a no-op, and no-ops inside chunks.
     wording : "name" or "file"
+    turn : "rotate", "upright" or "none"
     images : keys, optional
         Exterior and wrist camera.
     **filters
@@ -50,6 +51,7 @@ class LiberoWindows:
         chunk: int,
         drop_noops: bool,
         wording: Literal["name", "file"],
+        turn: Turn,
         images: Sequence[str] = ("agentview_rgb", "eye_in_hand_rgb"),
         **filters: Any,
     ) -> None:
@@ -64,19 +66,13 @@ class LiberoWindows:
         kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
         self._kept: I64 = np.flatnonzero(kept)
         self._place: I64 = np.cumsum(kept) - 1  # row → its place among those that are kept
-        for name in images:
-            if name in self.store.keys and (self.store.keys[name].dtype, self.store.keys[name].shape[2:]) != ("uint8", (3,)):
-                raise WindowError(
-                    f"pictures · {name}: uint8 [y, x, 3]; got {self.store.keys[name]} → name other keys in images="
-                )
         self._texts = self._wordings(wording)
-        self._upside_down = self.store.episodes.image_convention == ImageConvention.OPENGL
-        unknown = self.dataset.table.served & (self.store.episodes.image_convention == ImageConvention.UNKNOWN)
-        if unknown.any():
-            raise WindowError(
-                f"pictures · turn: every episode's convention is known; it is not of {int(unknown.sum())}, such as "
-                f"{int(np.flatnonzero(unknown)[0])} → look at a picture (dataset.show), and leave these out by episodes="
-            )
+        check_pictures(self.dataset, self.images)
+        if turn not in ("rotate", "upright", "none"):
+            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        self.turn = turn
+        n_episodes = self.store.n_episodes
+        self.upside_down = np.zeros(n_episodes, bool) if turn == "none" else upside_down(self.dataset)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -126,11 +122,6 @@ class LiberoWindows:
         episode, _ = self.dataset.table.locate(rows)
         return rows + self.dataset.table.shift[episode]
 
-    def is_upside_down(self, batch: Sample) -> NDArray[np.bool_]:
-        """Bool [b]: whether row 0 of a picture is its bottom row."""
-        over: NDArray[np.bool_] = self._upside_down[batch["episode"].cpu().numpy()]
-        return over
-
 
 def gripper_open(command: NDArray[np.float64]) -> NDArray[np.float64]:
     """LIBERO's gripper command, -1 opens and +1 closes, as OpenVLA has it: 1 open, 0 closed (oxe/transforms.py).
@@ -147,36 +138,7 @@ def proprio_of(windows: LiberoWindows) -> NDArray[np.float64]:
     return np.concatenate([column(name) for name in STATES], axis=1, dtype=np.float64)
 
 
-def pictures(batch: Sample, windows: LiberoWindows, turn: Turn, names: Sequence[str]) -> Sample:
-    """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, c]."""
-    if turn not in ("rotate", "upright", "none"):
-        raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
-    over = windows.is_upside_down(batch) & (turn != "none")
-    return {name: _turned(batch[key], over, turn == "rotate") for key, name in zip(windows.images, names, strict=False)}
-
-
-def _turned(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:
-    """Pictures with their rows in reverse where `over`, and their columns if `mirror`."""
-    if x.device.type == "cpu":
-        out = np.empty(x.shape, np.uint8)
-        turn_frames(x.numpy().reshape(-1, *x.shape[-3:]), over, mirror, out.reshape(-1, *x.shape[-3:]))
-        return torch.from_numpy(out)
-    if over.any():
-        down = torch.from_numpy(over).to(x.device)[:, None, None, None, None]
-        x = x.flip(2) if over.all() else torch.where(down, x.flip(2), x)
-    return x.flip(3) if mirror else x
-
-
-@compiled
-def turn_frames(frames: NDArray[np.uint8], over: NDArray[np.bool_], mirror: bool, out: NDArray[np.uint8]) -> None:
-    """Copy frames [n, y, x, 3], turned; compiled, because neither torch nor numpy is quick at mirroring pixels on the CPU."""
-    n, height, width, _ = frames.shape
-    for i in range(n):
-        for y in range(height):
-            source = frames[i, height - 1 - y] if over[i] else frames[i, y]
-            row = out[i, y]
-            if not mirror:
-                row[:] = source
-                continue
-            for x in range(width):
-                row[x, 0], row[x, 1], row[x, 2] = source[width - 1 - x, 0], source[width - 1 - x, 1], source[width - 1 - x, 2]
+def pictures(batch: Sample, windows: LiberoWindows, names: Sequence[str]) -> Sample:
+    """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, 3]."""
+    over = windows.upside_down[batch["episode"].cpu().numpy()]
+    return {name: turned(batch[key], over, windows.turn == "rotate") for key, name in zip(windows.images, names, strict=False)}

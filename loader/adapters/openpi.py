@@ -58,8 +58,7 @@ class OpenPIDataset(Dataset[Sample]):
         turn: Turn = "rotate",
         **filters: Any,
     ) -> None:
-        self.windows = LiberoWindows(store, chunk=action_horizon, drop_noops=drop_noops, wording=wording, **filters)
-        self.turn = turn
+        self.windows = LiberoWindows(store, chunk=action_horizon, drop_noops=drop_noops, wording=wording, turn=turn, **filters)
         self._actions, self._state = self.windows.actions.astype(np.float32), proprio_of(self.windows).astype(np.float32)
 
     def __len__(self) -> int:
@@ -85,7 +84,7 @@ class OpenPIDataset(Dataset[Sample]):
         """Openpi's batch of a batch of the window that is read; on its device."""
         row, at, is_pad = self.windows.rows(batch)
         device = batch["step"].device
-        turned = pictures(batch, self.windows, self.turn, ("image", "wrist_image"))
+        turned = pictures(batch, self.windows, ("image", "wrist_image"))
         return {
             **{name: values[:, 0] for name, values in turned.items()},
             "state": torch.from_numpy(self._state[row]).to(device),

@@ -84,8 +84,8 @@ class OpenVLADataset(Dataset[Any]):
         turn: Turn = "rotate",
         **filters: Any,
     ) -> None:
-        self.windows = LiberoWindows(store, chunk=chunk, drop_noops=drop_noops, wording=wording, **filters)
-        self.name, self.turn, self.batch_transform = name, turn, batch_transform
+        self.windows = LiberoWindows(store, chunk=chunk, drop_noops=drop_noops, wording=wording, turn=turn, **filters)
+        self.name, self.batch_transform = name, batch_transform
         self.dataset_statistics = {name: self._statistics(statistics)}
         actions = self.windows.actions.copy()
         actions[:, 6] = gripper_open(actions[:, 6])
@@ -124,7 +124,7 @@ class OpenVLADataset(Dataset[Any]):
         device = batch["step"].device
         texts = self.windows.instructions(batch)
         return {
-            **pictures(batch, self.windows, self.turn, ("image_primary", "image_wrist")),
+            **pictures(batch, self.windows, ("image_primary", "image_wrist")),
             "proprio": torch.from_numpy(self._proprio[row][:, None]).to(device),
             "action": torch.from_numpy(action).to(device),
             "action_is_pad": torch.from_numpy(is_pad).to(device),

@@ -6,7 +6,8 @@ The dict and its rules are those of thu-ml/RoboticsDiffusionTransformer, data/hd
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,20 +18,19 @@ from numpy.typing import DTypeLike, NDArray
 from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.rdt_language import LangEmbed, lang_embeds_of, pad_lang_embeds
 from robozarr.loader.adapters.rdt_vector import STATE_DIM, STATE_SLOTS, RDTConfig, RDTVectors, unify
+from robozarr.loader.adapters.turning import check_pictures, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.store import Store, open_store
 from robozarr.loader.stream import WindowLoader
-from robozarr.loader.transform import Images, make_transform
 from robozarr.loader.windows import WindowTable
-from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 from robozarr.schemas.window import WindowSpec
 
 __all__ = ["CAMERAS", "RDTBatches", "RDTDataset"]
 
+KEPT: Final = 3
+"""Batches whose vectors have memory of their own: one of ``WindowLoader`` is valid until the second next one is asked for."""
 CAMERAS: Final = ("cam_high", "cam_right_wrist", "cam_left_wrist")
-AS_RECORDED: Final = Images(upright=False, dtype=None, scale=False, channels_first=False)
-UPRIGHT: Final = Images(upright=True, dtype=None, scale=False, channels_first=False)
 CAP_SEED: Final = 0x5D7
 """Seed of the draw that `epsd_len_thresh_high` makes: always the same steps."""
 
@@ -92,8 +92,7 @@ class RDTDataset:
         self.lang_embed = None if lang_embed is None else lang_embeds_of(self.store, lang_embed)
         self.walk = Walk(len(self), seed=seed, rank=rank, world_size=world_size)
         self._told = self.config.describe()
-        self._images = UPRIGHT if self.config.upright else AS_RECORDED
-        self._upright: Callable[[Sample], Sample] | None = None
+        check_pictures(self.windows, tuple(self.config.cameras.values()))
         self._batches = RDTBatches(self, self.dtype)
 
     def __len__(self) -> int:
@@ -164,10 +163,8 @@ class RDTDataset:
         return self.make(self.windows.read(windows))
 
     def make(self, batch: Sample) -> Sample:
-        """RDT's batch of a batch of ``windows``, as it was read."""
-        if self._upright is None:
-            self._upright = make_transform([self.windows.windows], self._images, None, torch.device("cpu"))
-        return self._batches(self._upright(batch))
+        """RDT's batch of a batch of ``windows``, as it was read; its pictures may be turned in place."""
+        return self._batches(batch)
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         """States up to the anchors of a batch, as ``RDTBatches.past_states``."""
@@ -178,11 +175,8 @@ class RDTDataset:
 
         What comes of vectors is made on the device; pictures cross the bus as bytes.
         """
-        options.setdefault("images", self._images)
-        return WindowLoader(self.windows, batch_size, transform=RDTBatches(self, np.float32), **options)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_upright": None}  # a closure
+        reuse = KEPT if not options.get("copy") else 0
+        return WindowLoader(self.windows, batch_size, transform=RDTBatches(self, np.float32, reuse=reuse), **options)
 
     def _window(self, index: int) -> int:
         if not -len(self) <= index < len(self):
@@ -199,10 +193,12 @@ class RDTBatches:
 
     A batch has ``get_item``'s fields with a batch axis, without ``meta``, and ``episode``, ``step``, ``task``,
     ``actions_is_pad`` bool [b, chunk], ``instruction`` (a list), and with embeddings ``lang_embeds`` [b, n_tokens, d] and
-    ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them.
+    ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them. With `reuse`, vectors on the CPU lie in memory that is
+    used again that many batches later: fresh memory costs more than filling it. Pictures are turned in place.
     """
 
-    def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
+    def __init__(self, dataset: RDTDataset, dtype: DTypeLike, *, reuse: int = 0) -> None:
+        self._reuse, self._room = reuse, dict[tuple[str, tuple[int, ...]], deque[NDArray[Any]]]()
         self.config, vectors = dataset.config, dataset.vectors
         tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
         self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
@@ -217,6 +213,7 @@ class RDTBatches:
         if dataset.lang_embed is not None:
             embeds, mask = pad_lang_embeds(dataset.lang_embed)
             self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
+        self._over = upside_down(dataset.windows) if self.config.upright and self.config.cameras else None
         self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
@@ -251,10 +248,19 @@ class RDTBatches:
         """Vectors of rows [b, n] in their slots: [b, n, 128]."""
         table = tables[name]
         if isinstance(table, np.ndarray):
-            return unify(table[rows], tuple(tables[f"{name}_slots"].tolist()), table.dtype)
+            out = self._zeros(name, rows.shape, table.dtype)
+            out[..., tables[f"{name}_slots"]] = table[rows]
+            return out
         values = table.index_select(0, rows.flatten())
         out = values.new_zeros((len(values), STATE_DIM)).index_copy_(1, tables[f"{name}_slots"], values)
         return out.view(*rows.shape, STATE_DIM)
+
+    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Zeros [*shape, 128], or what was handed out `reuse` batches ago, where other slots are zero still."""
+        room = self._room.setdefault((name, shape), deque()) if self._reuse else deque[NDArray[Any]]()
+        out = room.popleft() if len(room) >= max(1, self._reuse) else np.zeros((*shape, STATE_DIM), dtype)
+        room.append(out)
+        return out
 
     def _pictures(self, batch: Sample, camera: str, row: Any, xp: Any, tables: Mapping[str, Any]) -> Sample:
         device, shape = batch["step"].device, (len(row), self.config.history)
@@ -265,7 +271,10 @@ class RDTBatches:
         mask = ~batch[f"{key}_is_pad"]
         if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
             mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
-        return {camera: batch[key], f"{camera}_mask": mask}
+        pictures = batch[key]
+        if self._over is not None:
+            pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
+        return {camera: pictures, f"{camera}_mask": mask}
 
     def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
         """Numpy or torch, the tables and some fields, for the device of a batch.
@@ -280,7 +289,7 @@ class RDTBatches:
         return torch, self._on[device], [batch[field] for field in fields]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_on": {}}
+        return self.__dict__ | {"_on": {}, "_room": {}}
 
 
 def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> WindowDataset:
@@ -290,9 +299,6 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
     if config.profile == "delta":  # decides which anchors a causal window has
         offsets[keys.actions] = range(config.chunk)
     offsets |= {key: [0] for key in (*keys.states, keys.actions)} | offsets
-    for name in config.cameras.values():
-        if name in store.keys and (not store.keys[name].frame or store.keys[name].dtype != "uint8"):
-            raise WindowError(f"rdt · cameras: uint8 pictures; {name} has {store.keys[name].dtype} → name another key")
     if config.skip_still:
         filters = {**filters, "exclude_flags": filters.get("exclude_flags", StepFlag(0)) | StepFlag.STILL}
     causal = config.causal and config.profile == "delta"

@@ -194,7 +194,7 @@ class SequenceDataset(Dataset[Sample]):
 
     def _dataset(self, batch: Sample, key: str, size: int) -> torch.Tensor:
         if key in self._missing:
-            return batch["step"].new_zeros((len(batch["step"]), size, 1), dtype=torch.float32)
+            return torch.zeros((len(batch["step"]), size, 1), dtype=torch.float32, device=batch["step"].device)
         values: torch.Tensor = batch[key][:, :size]
         return values if self.hdf5_cache_mode is None else values.to(dtype=torch.float32)
 

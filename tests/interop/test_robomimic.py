@@ -34,7 +34,7 @@ def assert_equal(ours: Any, theirs: Any, where: str) -> None:
 def compare(store: Path, file: Path, obs: list[str], **options: Any) -> int:
     keys = ["actions", "rewards", "dones"]
     theirs = Upstream(str(file), obs, keys, **options)
-    own = {"repeat_last_obs": True} if options.get("load_next_obs") and "robomimic" not in file.name else {}
+    own: dict[str, Any] = {"repeat_last_obs": True} if options.get("load_next_obs") and "robomimic" not in file.name else {}
     ours = SequenceDataset(store, obs, keys, **options, **own)
     assert len(ours) == len(theirs) > 0
     for index in range(len(theirs)):
