@@ -148,7 +148,7 @@ def test_every_openpi_item(made: tuple[Path, Path, int], horizon: int) -> None:
 
 def test_pictures_are_turned_as_asked(made: tuple[Path, Path, int]) -> None:
     _, store, _ = made
-    by_turn: dict[Any, Any] = {turn: OpenPIDataset(store, turn=turn)[0]["image"] for turn in ("rotate", "upright", "none")}  # type: ignore[arg-type]
+    by_turn: dict[Any, Any] = {turn: OpenPIDataset(store, turn=turn)[0]["image"] for turn in ("rotate", "upright", "none")}
     np.testing.assert_array_equal(by_turn["rotate"], by_turn["upright"][:, ::-1])
     np.testing.assert_array_equal(by_turn["upright"], by_turn["none"][::-1])
     with pytest.raises(WindowError, match="pictures · turn"):

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from robozarr.cli import run
 from robozarr.convert import convert
-from robozarr.loader.adapters.rdt import RDTDataset
+from robozarr.loader.adapters.rdt import RDTBatches, RDTDataset
 from robozarr.loader.adapters.rdt_export import dataset_stat, export_rdt
 from robozarr.loader.adapters.rdt_language import write_lang_embeds
 from robozarr.loader.adapters.rdt_pretrain import FIELDS, RDTSteps
@@ -130,7 +129,7 @@ def test_every_sample_is_the_naive_references(sample: Path, sample_store: Path, 
 
 def test_batches_are_the_samples(sample_store: Path) -> None:
     for profile in ("future_state", "delta"):
-        dataset = RDTDataset(sample_store, config=RDTConfig(profile=profile))  # type: ignore[arg-type]
+        dataset = RDTDataset(sample_store, config=RDTConfig(profile=profile))
         position = 0
         for batch in dataset.loader(16, shuffle=False):
             for row in range(len(batch["step"])):
@@ -250,23 +249,23 @@ def naive_stat(episodes: list[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_export_writes_upstreams_statistics_and_keeps_other_entries(sample: Path, sample_store: Path, tmp_path: Path) -> None:
+def command_line(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as ended:
+        run([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+def test_export_writes_upstreams_statistics_and_keeps_other_entries(
+    sample: Path, sample_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "dataset_control_freq.json").write_text('{"agilex": 25}')
     (tmp_path / "finetune_datasets.json").write_text('["agilex"]')
-    command = [
-        sys.executable,
-        "-m",
-        "robozarr",
-        "export",
-        "rdt",
-        str(sample_store),
-        "--configs",
-        str(tmp_path),
-        "--name",
-        "lib",
-    ]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    assert set(json.loads(done.stdout)["files"].values()) == {"added"}
+    command = ("export", "rdt", sample_store, "--configs", tmp_path, "--name", "lib")
+    assert command_line(*command, "--dry-run") == 0
+    assert capsys.readouterr().out.count("would be added") == 3
+    assert not (tmp_path / "dataset_stat.json").exists()
+    assert command_line(*command, "--json") == 0
+    assert set(json.loads(capsys.readouterr().out)["files"].values()) == {"added"}
     assert json.loads((tmp_path / "dataset_control_freq.json").read_text()) == {"agilex": 25, "lib": 20}
     assert json.loads((tmp_path / "finetune_datasets.json").read_text()) == ["agilex", "lib"]
     stat = json.loads((tmp_path / "dataset_stat.json").read_text())["lib"]
@@ -277,16 +276,35 @@ def test_export_writes_upstreams_statistics_and_keeps_other_entries(sample: Path
     ]
     for name, values in naive_stat(episodes).items():
         np.testing.assert_allclose(stat[name], values, atol=1e-9, err_msg=name)
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout.count("unchanged") == 3
-    refused = subprocess.run([*command, "--epsd-len-thresh-low", "10"], capture_output=True, text=True, check=False)
-    assert refused.returncode == 3
-    assert "has another entry 'lib' → pass --overwrite" in refused.stderr
+    assert command_line(*command) == 0
+    assert capsys.readouterr().out.count("unchanged") == 3
+    assert command_line(*command, "--epsd-len-thresh-low", "10") == 3
+    assert "has another entry 'lib' → pass --overwrite" in capsys.readouterr().err
     short = RDTDataset(sample_store, name="lib", config=RDTConfig(epsd_len_thresh_low=10))
     with pytest.raises(StoreError, match="no folder is there"):
         export_rdt(short, tmp_path / "none")
     assert export_rdt(short, tmp_path, overwrite=True)["dataset_stat.json"] == "replaced"
     assert dataset_stat(short)["state_mean"] != stat["state_mean"]
+
+
+def test_the_way_of_other_devices_gives_the_same(sample_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU vectors are made by numpy, elsewhere by torch: here by torch on the CPU."""
+    for config in (RDTConfig(profile="delta", skip_still=True, upright=False), RDTConfig(upright=False)):
+        dataset = RDTDataset(sample_store, config=config)
+        batch = dataset.windows.read(range(len(dataset)))
+        expected, past = dataset.make(batch), dataset.past_states(batch)
+
+        def at(self: RDTBatches, batch: Any, *fields: str) -> Any:
+            tables = {name: torch.from_numpy(table) for name, table in self._tables.items()}
+            return torch, tables, [batch[field] for field in fields]
+
+        with monkeypatch.context() as patched:
+            patched.setattr(RDTBatches, "_at", at)
+            for name, values in dataset.make(batch).items():
+                if isinstance(values, torch.Tensor):
+                    torch.testing.assert_close(values, expected[name], rtol=0, atol=0)
+            for ours, theirs in zip(dataset.past_states(batch), past, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
 def test_language_is_encoded_once_a_task(sample_store: Path, tmp_path: Path) -> None:
