@@ -1,7 +1,7 @@
 """Windows/s of each adapter beside WindowLoader on the same window, interleaved in one run; every batch is read and counted.
 
-`make bench-adapters ARGS="--source FOLDER"`. The page cache is warm. "bare" hands out pictures as stored; "turned" turns them
-upright, which is part of what RDT's batches are.
+`make bench-adapters ARGS="--source FOLDER"`. The page cache is warm. "bare" hands out pictures as stored, "turned" turns them
+upright. An adapter is held against the loader that does to pictures what it does: of those that turn them, "turned".
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from robozarr.loader.stream import WindowLoader
 from robozarr.loader.transform import Images
 
 TURNED = Images(upright=True, dtype=None, scale=False, channels_first=False)
+AS_STORED = ("RDT, as stored", "robomimic")
+"""Adapters that hand out pictures as they are."""
 LIMIT = 0.7
 """Of WindowLoader's throughput on the same window: what an adapter may not fall below."""
 
@@ -33,6 +35,7 @@ LIMIT = 0.7
 def contenders(store: Path, batch_size: int, device: str | None) -> dict[str, tuple[WindowDataset, WindowLoader]]:
     """Adapter → the dataset of its window, and its loader."""
     rdt, delta = RDTDataset(store), RDTDataset(store, config=RDTConfig(profile="delta"))
+    stored = RDTDataset(store, config=RDTConfig(upright=False))
     robomimic = SequenceDataset(
         store, ["agentview_rgb", "eye_in_hand_rgb", "joint_states", "gripper_states"], ["actions"], seq_length=10,
         get_pad_mask=True, load_next_obs=False,
@@ -42,6 +45,7 @@ def contenders(store: Path, batch_size: int, device: str | None) -> dict[str, tu
     return {
         "RDT future_state": (rdt.windows, rdt.loader(batch_size, **options)),
         "RDT delta": (delta.windows, delta.loader(batch_size, **options)),
+        "RDT, as stored": (stored.windows, stored.loader(batch_size, **options)),
         "robomimic": (robomimic.windows, robomimic.loader(batch_size, **options)),
         "OpenVLA": (openvla.windows.dataset, openvla.loader(batch_size, **options)),
         "openpi": (openpi.windows.dataset, openpi.loader(batch_size, **options)),
@@ -97,9 +101,9 @@ def main(arguments: list[str] | None = None) -> int:
     low = False
     for name, (bare, turned, own) in results.items():
         print(f"{name:<18}{bare:>9.0f}{turned:>9.0f}{own:>9.0f}{own / bare:>9.2f}{own / turned:>11.2f}")
-        low |= own < LIMIT * bare
+        low |= own < LIMIT * (bare if name in AS_STORED else turned)
     if low:
-        print(f"an adapter is below {LIMIT:.0%} of the bare loader", file=sys.stderr)
+        print(f"an adapter is below {LIMIT:.0%} of the loader", file=sys.stderr)
     return int(low)
 
 

@@ -14,5 +14,5 @@ def test_every_row_has_numbers() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode in (0, 1), done.stderr
     rows = [line.rsplit(maxsplit=5) for line in done.stdout.splitlines()[1:]]
-    assert [row[0] for row in rows] == ["RDT future_state", "RDT delta", "robomimic", "OpenVLA", "openpi"]
+    assert [row[0] for row in rows] == ["RDT future_state", "RDT delta", "RDT, as stored", "robomimic", "OpenVLA", "openpi"]
     assert all(float(number) > 0 for row in rows for number in row[1:])
