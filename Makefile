@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test check install bench-convert bench-load bench-scale gpu-check soak clean
+.PHONY: demo test test-interop check install bench-convert bench-load bench-scale bench-adapters gpu-check soak clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -35,6 +35,25 @@ $(VENV)/dependencies: pyproject.toml constraints.txt
 install: $(VENV)/dependencies
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall --no-build-isolation .
 
+# An environment of its own. robomimic asks for torchvision, which no torch of these constraints goes with, and for a simulator's
+# renderer; its SequenceDataset needs neither, so that it comes without its dependencies but for the few that it imports.
+INTEROP := $(VENV)-interop
+$(INTEROP)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install -q --upgrade pip
+	$(INTEROP)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(INTEROP)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis pytest
+	$(INTEROP)/bin/python -m pip install -q tqdm termcolor
+	$(INTEROP)/bin/python -m pip install -q --no-deps robomimic==0.3.0
+	touch $@
+
+test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robomimic
+	$(INTEROP)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(INTEROP)/bin/python -m pytest -q tests/interop
+
+bench-adapters: install  ## windows/s of each adapter beside WindowLoader on the same window
+	$(BIN)/python benchmarks/bench_adapters.py $(ARGS)
+
 bench-convert: install  ## MB/s of source: cp, h5py, robozarr by profile and workers, the bare loop
 	$(BIN)/python benchmarks/bench_convert.py $(ARGS)
 
@@ -53,4 +72,4 @@ gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, an
 	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -20,7 +20,7 @@ from robozarr.schemas.index import StepFlag
 if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
 
-__all__ = ["Schedule", "WindowsOfBatch"]
+__all__ = ["Schedule", "WindowsOfBatch", "rank_and_world_size"]
 
 I64: TypeAlias = NDArray[np.int64]
 
@@ -71,7 +71,7 @@ class Schedule:
         if not datasets:
             raise WindowError("order · datasets: at least one; got none → pass a WindowDataset")
         if rank is None or world_size is None:
-            here = _rank_and_world_size()
+            here = rank_and_world_size()
             rank, world_size = here[0] if rank is None else rank, here[1] if world_size is None else world_size
         self.share = Share(batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last)
         block, group = (None, None) if locality is None else locality
@@ -165,7 +165,7 @@ def _split(store: I64 | None, windows: I64) -> WindowsOfBatch:
     return WindowsOfBatch(tuple(parts), len(windows))
 
 
-def _rank_and_world_size() -> tuple[int, int]:
+def rank_and_world_size() -> tuple[int, int]:
     """What torch.distributed says, if it is in use."""
     import torch.distributed as distributed
 

@@ -28,6 +28,7 @@ __all__ = [
     "choose_episodes",
     "flags_at_anchors",
     "rows_of",
+    "runs_of",
     "runs_of_episodes",
 ]
 
@@ -204,13 +205,13 @@ def choose_anchors(
         anchor = np.cumsum(mask[:-1], dtype=np.int8).astype(bool)
         for flag in selection.exclude_flags:
             flagged = anchor & ((flags & int(flag)) != 0)
-            left_out.append(LeftOut(f"exclude_flags {flag.name}", _runs_of(flagged)))
+            left_out.append(LeftOut(f"exclude_flags {flag.name}", runs_of(flagged)))
             anchor &= ~flagged
         if selection.only_flags:
             lacking = anchor & ((flags & int(selection.only_flags)) == 0)
-            left_out.append(LeftOut("only_flags", _runs_of(lacking)))
+            left_out.append(LeftOut("only_flags", runs_of(lacking)))
             anchor &= ~lacking
-        runs = _runs_of(anchor)
+        runs = runs_of(anchor)
     return runs, left_out
 
 
@@ -275,5 +276,6 @@ def rows_of(runs: I64) -> I64:
     return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(runs[:, 1] - np.cumsum(lengths), lengths)
 
 
-def _runs_of(mask: Bool) -> I64:
+def runs_of(mask: Bool) -> I64:
+    """Rows that a mask selects, as half-open ranges: int64 [n_runs, 2]."""
     return np.flatnonzero(np.diff(mask, prepend=False, append=False)).astype(np.int64).reshape(-1, 2)

@@ -110,9 +110,9 @@ def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tens
         x: torch.Tensor = batch[name]
         rows = 2  # [batch, offset, y, x, …]
         if upside_down is True:
-            x = x.flip(rows)
+            x = _turned_over(x, rows)
         elif isinstance(upside_down, list):
-            x = torch.where(_of_windows(upside_down, batch).view(-1, *[1] * (x.dim() - 1)), x.flip(rows), x)
+            x = torch.where(_of_windows(upside_down, batch).view(-1, *[1] * (x.dim() - 1)), _turned_over(x, rows), x)
         if images.channels_first and has_channels:
             x = x.movedim(-1, -3)
         if images.dtype is not None:
@@ -123,6 +123,13 @@ def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tens
         return batch | {name: x}
 
     return step
+
+
+def _turned_over(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """Pictures with their rows in reverse. On the CPU by numpy, which copies whole rows: torch takes 3 to 30 times as long."""
+    if x.device.type != "cpu":
+        return x.flip(rows)
+    return torch.from_numpy(np.ascontiguousarray(np.flip(x.numpy(), rows)))
 
 
 def _of_windows(per_store: list[torch.Tensor], batch: Mapping[str, Any]) -> torch.Tensor:

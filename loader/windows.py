@@ -7,7 +7,7 @@ windows is ``loader.order``'s.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -21,6 +21,7 @@ from robozarr.loader.selection import (
     choose_episodes,
     flags_at_anchors,
     rows_of,
+    runs_of,
     runs_of_episodes,
 )
 from robozarr.schemas.errors import StoreError, WindowError
@@ -183,6 +184,30 @@ class WindowTable:
         n_steps = int(self.stop[-1]) if self.stop.size else 0
         left_out = f"; left out: {', '.join(map(str, self.left_out))}" if self.left_out else ""
         return f"WindowTable({self.n_windows:,} windows of {n_steps:,} steps{left_out})"
+
+    def anchor_mask(self) -> Bool:
+        """Bool [n_steps]: which rows are anchors."""
+        anchor = np.zeros(int(self.stop[-1]) if self.stop.size else 0, bool)
+        anchor[rows_of(self.runs)] = True
+        return anchor
+
+    def without(self, reason: str, rows: Bool) -> Self:
+        """The same windows without some anchors, which are added to `left_out`; windows are numbered anew.
+
+        Parameters
+        ----------
+        reason : str
+            What `left_out` calls it.
+        rows : bool [n_steps]
+            Anchors to leave out; rows that are none already do not count.
+        """
+        anchor = self.anchor_mask()
+        if not (anchor & rows).any():
+            return self
+        runs = runs_of(anchor & ~rows)
+        ends = np.cumsum(runs[:, 1] - runs[:, 0])
+        left_out = (*self.left_out, LeftOut(reason, runs_of(anchor & rows)))
+        return replace(self, runs=runs, ends=ends, to_row=runs[:, 1] - ends, left_out=left_out)
 
     def locate(self, rows: I64) -> tuple[I64, I64]:
         """Episode and step of rows of the store: int64 [b] each."""

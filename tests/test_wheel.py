@@ -21,9 +21,13 @@ def expected_modules() -> set[str]:
     """Every source file by the name under which it installs."""
     found = set()
     for folder in FOLDERS:
-        for path in (ROOT / folder).glob("*"):
-            if (path.is_file() and path.suffix in (".py", ".md", ".typed", ".jinja")) or path.name == "py.typed":
-                found.add(path.name if folder == "robozarr" else f"{folder}/{path.name}")
+        # links are followed at the root only: robozarr/loader is loader/ again
+        for path in (ROOT / folder).glob("*" if folder == "robozarr" else "**/*"):
+            if path.is_file() and path.suffix in (".py", ".md", ".typed", ".jinja"):
+                name = path.relative_to(ROOT / folder).as_posix()
+                found.add(name if folder == "robozarr" else f"{folder}/{name}")
+            elif path.name == "py.typed":
+                found.add(path.name)
     return {f"robozarr/{name}" for name in found}
 
 

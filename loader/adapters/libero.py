@@ -1,0 +1,144 @@
+"""Owns what OpenVLA's and openpi's samples of LIBERO share: pairing, no-ops, the 8-D state, how pictures are turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.adapters.turning import check_pictures, upside_down
+from robozarr.loader.adapters.turning import turn as turned
+from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.selection import rows_of
+from robozarr.loader.store import Store, open_store
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import StepFlag
+from robozarr.schemas.window import WindowSpec
+
+__all__ = ["LiberoWindows", "Turn", "gripper_open", "pictures", "proprio_of"]
+
+I64: TypeAlias = NDArray[np.int64]
+
+Turn = Literal["rotate", "upright", "none"]
+"""Pictures turned by 180° from as robosuite renders them (mirrored, seen by a person), upright, or as stored."""
+STATES = ("ee_pos", "ee_ori", "gripper_states")
+
+
+class LiberoWindows:
+    """Windows of one picture a camera, the state at it, and a chunk of the actions chosen after it was seen.
+
+    Parameters
+    ----------
+    store : Store or path
+    chunk : int
+    drop_noops : bool
+        Leave out anchors whose action is a no-op, and no-ops inside chunks.
+    wording : "name" or "file"
+    turn : "rotate", "upright" or "none"
+    images : keys, optional
+        Exterior and wrist camera.
+    **filters
+        Of ``WindowDataset``.
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        *,
+        chunk: int,
+        drop_noops: bool,
+        wording: Literal["name", "file"],
+        turn: Turn,
+        images: Sequence[str] = ("agentview_rgb", "eye_in_hand_rgb"),
+        **filters: Any,
+    ) -> None:
+        self.store = store if isinstance(store, Store) else open_store(store)
+        self.images, self.chunk = tuple(images), chunk
+        offsets: dict[str, Any] = {key: [0] for key in (*images, *STATES, "actions")}
+        if drop_noops:
+            filters["exclude_flags"] = filters.get("exclude_flags", StepFlag(0)) | StepFlag.NOOP
+        # offset 0 of a causal window is the action chosen after the picture was seen
+        self.dataset = WindowDataset(self.store, WindowSpec(offsets, causal=True), **filters)
+        flags = self.store.index.flags
+        kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
+        self._kept: I64 = np.flatnonzero(kept)
+        self._place: I64 = np.cumsum(kept) - 1  # row → its place among those that are kept
+        self._texts = self._wordings(wording)
+        check_pictures(self.dataset, self.images)
+        if turn not in ("rotate", "upright", "none"):
+            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        self.turn = turn
+        n_episodes = self.store.n_episodes
+        self.upside_down = np.zeros(n_episodes, bool) if turn == "none" else upside_down(self.dataset)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    @property
+    def actions(self) -> NDArray[np.float64]:
+        """float64 [n_steps, 7], as recorded."""
+        return self.dataset.windows.reader.column("actions").astype(np.float64)
+
+    def _wordings(self, wording: Literal["name", "file"]) -> list[str]:
+        tasks = self.store.tasks
+        first, second = tasks.instruction_from_name, tasks.instruction
+        if wording == "file":
+            first, second = second, first
+        return [text or other for text, other in zip(first, second, strict=True)]
+
+    def instructions(self, batch: Sample) -> list[str]:
+        """One a window."""
+        return [self._texts[task] for task in batch["task"].tolist()]
+
+    def read(self, windows: Sequence[int]) -> Sample:
+        """One batch in new memory; IndexError for what is no window."""
+        n = len(self)
+        if bad := [window for window in windows if not -n <= window < n]:
+            raise IndexError(f"window {bad[0]} of {n}")
+        return self.dataset.read([int(window) % n for window in windows])
+
+    def rows(self, batch: Sample) -> tuple[I64, I64, NDArray[np.bool_]]:
+        """Rows of the anchors [b], of their actions [b, chunk] among those that are kept, and which lie behind the end.
+
+        Those behind the end are the episode's last kept action again.
+        """
+        table = self.dataset.table
+        episode, step = batch["episode"].cpu().numpy(), batch["step"].cpu().numpy()
+        row = table.start[episode] + step
+        place = self._place[row + table.shift[episode]][:, None] + np.arange(self.chunk)
+        last = self._place[table.stop[episode] - 1][:, None]
+        return row, self._kept[np.minimum(place, last)], place > last
+
+    def anchor_rows(self) -> I64:
+        """Rows of all anchors."""
+        return rows_of(self.dataset.table.runs)
+
+    def action_rows(self) -> I64:
+        """Rows of the first action of each window."""
+        rows = self.anchor_rows()
+        episode, _ = self.dataset.table.locate(rows)
+        return rows + self.dataset.table.shift[episode]
+
+
+def gripper_open(command: NDArray[np.float64]) -> NDArray[np.float64]:
+    """LIBERO's gripper command, -1 opens and +1 closes, as OpenVLA has it: 1 open, 0 closed (oxe/transforms.py).
+
+    >>> gripper_open(np.array([-1.0, 1.0, 0.25])).tolist()
+    [1.0, 0.0, 0.75]
+    """
+    return 1 - np.clip(command, 0, 1)
+
+
+def proprio_of(windows: LiberoWindows) -> NDArray[np.float64]:
+    """float64 [n_steps, 8]: end-effector position, axis-angle, two fingers (oxe/configs.py: EEF_state, gripper_state)."""
+    column = windows.dataset.windows.reader.column
+    return np.concatenate([column(name) for name in STATES], axis=1, dtype=np.float64)
+
+
+def pictures(batch: Sample, windows: LiberoWindows, names: Sequence[str]) -> Sample:
+    """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, 3]."""
+    over = windows.upside_down[batch["episode"].cpu().numpy()]
+    return {name: turned(batch[key], over, windows.turn == "rotate") for key, name in zip(windows.images, names, strict=False)}

@@ -1,0 +1,180 @@
+"""Owns OpenVLA's samples: what its RLDS pipeline hands to ``RLDSBatchTransform``, from LIBERO's own files.
+
+openvla/openvla and moojink/openvla-oft: prismatic/vla/datasets/datasets.py, prismatic/vla/datasets/rlds. Pictures are turned by
+180° as experiments/robot/libero/libero_utils.py does: LIBERO stores them upside down, so that this rights them and leaves them
+mirrored left to right. A policy that was trained on such pictures has to go on seeing such pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from robozarr.loader.adapters.libero import LiberoWindows, Turn, gripper_open, pictures, proprio_of
+from robozarr.loader.dataset import Sample
+from robozarr.loader.store import Store
+from robozarr.loader.stream import WindowLoader
+
+__all__ = ["OpenVLADataset", "prompt_of"]
+
+NORMALISED: Final = np.array([True] * 6 + [False])
+"""All of the action but the gripper (oxe/materialize.py: action_normalization_mask)."""
+
+
+def prompt_of(instruction: str) -> str:
+    r"""The prompt up to the answer (datasets.py: RLDSBatchTransform; base_prompter.py: PurePromptBuilder).
+
+    >>> prompt_of("Pick up the bowl")
+    'In: What action should the robot take to pick up the bowl?\nOut: '
+    """
+    return f"In: What action should the robot take to {instruction.lower()}?\nOut: "
+
+
+class OpenVLADataset(Dataset[Any]):
+    """Every window as OpenVLA's ``RLDSDataset`` gives it, map-style; no second, regenerated data set.
+
+    Parameters
+    ----------
+    store : Store or path
+    batch_transform : function of a dict, optional
+        OpenVLA's ``RLDSBatchTransform(…)``: called on each sample. Default: the dict itself.
+    name : str
+        ``dataset_name``, and the key of ``dataset_statistics``.
+    chunk : int
+        Actions from the anchor on: 1 for OpenVLA, 8 for OpenVLA-OFT on LIBERO.
+    drop_noops : bool
+        Leave out no-op steps by flag: as anchors, and inside chunks, as if they had never been recorded.
+    statistics : "store" or "windows"
+        Quantiles of all steps (the store's exact ones), or of the actions that are served.
+    wording : "name" or "file"
+        Instruction as LIBERO's benchmark words it, by the file's name, as OpenVLA's data have it; or as the file says it.
+    turn : "rotate", "upright" or "none"
+        "rotate" is OpenVLA's; "upright" is not mirrored, and another distribution.
+    **filters
+        Of ``WindowDataset``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     dataset = OpenVLADataset(f"{folder}/sample.zarr", chunk=8)
+    ...     sample = dataset[0]
+    >>> sample["action"].shape, sample["observation"]["image_primary"].shape, sample["task"]["language_instruction"]
+    ((8, 7), (1, 128, 128, 3), b'put the bowl on the stove')
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        batch_transform: Callable[[dict[str, Any]], Any] | None = None,
+        *,
+        name: str = "libero",
+        chunk: int = 1,
+        drop_noops: bool = True,
+        statistics: Literal["store", "windows"] = "store",
+        wording: Literal["name", "file"] = "name",
+        turn: Turn = "rotate",
+        **filters: Any,
+    ) -> None:
+        self.windows = LiberoWindows(store, chunk=chunk, drop_noops=drop_noops, wording=wording, turn=turn, **filters)
+        self.name, self.batch_transform = name, batch_transform
+        self.dataset_statistics = {name: self._statistics(statistics)}
+        actions = self.windows.actions.copy()
+        actions[:, 6] = gripper_open(actions[:, 6])
+        self._actions = self._normalised(actions, self.dataset_statistics[name]["action"])
+        self._proprio = self._normalised(proprio_of(self.windows), self.dataset_statistics[name]["proprio"])
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, windows: Sequence[int]) -> list[Any]:
+        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        batch = self.make(self.windows.read(windows))
+        samples = [self._sample(batch, i) for i in range(len(windows))]
+        return samples if self.batch_transform is None else [self.batch_transform(sample) for sample in samples]
+
+    def __iter__(self) -> Iterator[Any]:
+        """All windows in the store's order, once; a DataLoader with a sampler shuffles."""
+        for index in range(len(self)):
+            yield self[index]
+
+    def loader(self, batch_size: int, **options: Any) -> WindowLoader:
+        """Batches by ``WindowLoader``: ``image_primary``, ``image_wrist`` uint8 [b, 1, y, x, 3], ``proprio`` float32 [b, 1, 8],
+        ``action`` float32 [b, chunk, 7], ``action_is_pad`` bool [b, chunk], ``prompt`` (a list); `options` are its own.
+        """  # noqa: D205 - one sentence
+        return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
+
+    def make(self, batch: Sample) -> Sample:
+        """OpenVLA's batch of a batch of the window that is read; on its device."""
+        row, at, is_pad = self.windows.rows(batch)
+        action = self._actions[at]
+        # behind the end: no movement, and the last gripper command (traj_transforms.py: "Actions past the goal timestep …")
+        action[is_pad] = np.where(NORMALISED, 0, action[is_pad])
+        device = batch["step"].device
+        texts = self.windows.instructions(batch)
+        return {
+            **pictures(batch, self.windows, ("image_primary", "image_wrist")),
+            "proprio": torch.from_numpy(self._proprio[row][:, None]).to(device),
+            "action": torch.from_numpy(action).to(device),
+            "action_is_pad": torch.from_numpy(is_pad).to(device),
+            "instruction": texts,
+            "prompt": [prompt_of(text) for text in texts],
+            **{name: batch[name] for name in ("episode", "step", "task")},
+        }
+
+    def _sample(self, batch: Sample, i: int) -> dict[str, Any]:
+        """One window as ``RLDSBatchTransform`` is given it."""
+        observation = {name: batch[name][i].numpy() for name in ("image_primary", "image_wrist", "proprio") if name in batch}
+        return {
+            "dataset_name": self.name,
+            "action": batch["action"][i].numpy(),
+            "observation": observation,
+            "task": {"language_instruction": batch["instruction"][i].encode()},
+        }
+
+    def _statistics(self, scope: Literal["store", "windows"]) -> dict[str, Any]:
+        """As data_utils.py: get_dataset_statistics; q01 and q99 exact. Saved with a run, they undo the normalisation."""
+        actions, proprio = self.windows.actions.copy(), proprio_of(self.windows)
+        actions[:, 6] = gripper_open(actions[:, 6])
+        rows = self.windows.action_rows() if scope == "windows" else np.arange(len(actions))
+        anchors = self.windows.anchor_rows() if scope == "windows" else rows
+        action = _statistics_of(actions[rows])
+        if scope == "store":  # the gripper's are of its changed command
+            stored = self.windows.store.stats("actions")
+            for name, values in action.items():
+                values[:6] = stored[name][:6]
+        return {
+            "action": {**action, "mask": NORMALISED.copy()},
+            "proprio": _statistics_of(proprio[anchors]),
+            "num_transitions": len(rows),
+            "num_trajectories": int(self.windows.dataset.table.served.sum())
+            if scope == "windows"
+            else self.windows.store.n_episodes,
+        }
+
+    @staticmethod
+    def _normalised(values: NDArray[np.float64], stats: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """To [-1, 1] by q01 and q99, clipped (data_utils.py: normalize_action_and_proprio, BOUNDS_Q99)."""
+        low, high = stats["q01"], stats["q99"]
+        scaled = np.clip(2 * (values - low) / (high - low + 1e-8) - 1, -1, 1)
+        out = np.where(stats.get("mask", np.ones(len(low), bool)), scaled, values)
+        return np.where(stats["min"] == stats["max"], 0.0, out).astype(np.float32)
+
+
+def _statistics_of(values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    q01, q99 = np.quantile(values, (0.01, 0.99), axis=0)
+    return {
+        "mean": values.mean(axis=0), "std": values.std(axis=0), "max": values.max(axis=0), "min": values.min(axis=0),
+        "q01": q01, "q99": q99,
+    }  # fmt: skip

@@ -1,0 +1,327 @@
+"""Owns RDT's samples: what its ``HDF5VLADataset`` gives, of every window, and batches of them.
+
+The dict and its rules are those of thu-ml/RoboticsDiffusionTransformer, data/hdf5_vla_dataset.py;
+``loader.adapters.rdt_pretrain`` has the pre-training form.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import DTypeLike, NDArray
+
+from robozarr.loader.adapters.epoch import Walk
+from robozarr.loader.adapters.rdt_language import LangEmbed, lang_embeds_of, pad_lang_embeds
+from robozarr.loader.adapters.rdt_vector import STATE_DIM, STATE_SLOTS, RDTConfig, RDTVectors, unify
+from robozarr.loader.adapters.turning import check_pictures, turn, upside_down
+from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.store import Store, open_store
+from robozarr.loader.stream import WindowLoader
+from robozarr.loader.windows import WindowTable
+from robozarr.schemas.index import StepFlag
+from robozarr.schemas.window import WindowSpec
+
+__all__ = ["CAMERAS", "RDTBatches", "RDTDataset"]
+
+KEPT: Final = 3
+"""Batches whose vectors have memory of their own: one of ``WindowLoader`` is valid until the second next one is asked for."""
+CAMERAS: Final = ("cam_high", "cam_right_wrist", "cam_left_wrist")
+CAP_SEED: Final = 0x5D7
+"""Seed of the draw that `epsd_len_thresh_high` makes: always the same steps."""
+
+
+class RDTDataset:
+    """A replacement for RDT's ``HDF5VLADataset``: the same dict, but ``index`` is a window, and every window is there.
+
+    Parameters
+    ----------
+    store : Store or path
+    name : str
+        Of the data set, as in RDT's configs.
+    config : RDTConfig, optional
+        What a sample is.
+    lang_embed : paths or arrays, one a task, optional
+        By task, in the order of ``store.tasks``, or a mapping by instruction or name of the task. Paths stand in for the
+        instruction in ``meta``, as RDT expects of precomputed embeddings; arrays [n_tokens, d] are the sample's ``lang_embed``.
+    seed : int
+        Of the order in which `get_item` walks without an index.
+    rank, world_size : int, optional
+        As for ``WindowLoader``: ranks share an epoch.
+    dtype : dtype
+        Of vectors. float64 is what RDT's own data set gives.
+    **filters
+        Of ``WindowDataset``: ``tasks``, ``episodes``, ``split``, ``success``, ``exclude_flags``, …
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     dataset = RDTDataset(f"{folder}/sample.zarr", name="libero")
+    ...     sample = dataset.get_item(0)
+    >>> len(dataset), sample["meta"]["#steps"], sample["actions"].shape, sample["cam_high"].shape, sample["cam_high_mask"]
+    (44, 9, (64, 128), (2, 128, 128, 3), array([False,  True]))
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        *,
+        name: str = "libero",
+        config: RDTConfig | None = None,
+        lang_embed: LangEmbed | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        dtype: DTypeLike = np.float64,
+        **filters: Any,
+    ) -> None:
+        self.store = store if isinstance(store, Store) else open_store(store)
+        self.config = config or RDTConfig()
+        self.name, self.dtype = name, np.dtype(dtype)
+        self.windows = _windows(self.store, self.config, filters)
+        keys = self.config.keys
+        columns = {key: self.windows.windows.reader.column(key) for key in (*keys.states, keys.actions)}
+        self.vectors = RDTVectors.build(columns, self.windows.table, self.config)
+        self.lang_embed = None if lang_embed is None else lang_embeds_of(self.store, lang_embed)
+        self.walk = Walk(len(self), seed=seed, rank=rank, world_size=world_size)
+        self._told = self.config.describe()
+        check_pictures(self.windows, tuple(self.config.cameras.values()))
+        self._batches = RDTBatches(self, self.dtype)
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __repr__(self) -> str:
+        return f"RDTDataset({self.name!r}, profile={self.config.profile!r}: {self.windows.table!r})"
+
+    def get_dataset_name(self) -> str:
+        """Name of the data set, as in RDT's configs."""
+        return self.name
+
+    def get_item(self, index: int | None = None, state_only: bool = False) -> dict[str, Any]:
+        """Get one sample, or an episode's vectors.
+
+        Parameters
+        ----------
+        index : int, optional
+            A window. Default: the next one of the epoch's order.
+        state_only : bool
+            Give `get_episode` of the window's episode instead.
+
+        Returns
+        -------
+        dict
+            ``meta``: ``dataset_name``, ``#steps``, ``step_id``, ``instruction`` (or the path of its embedding), ``robozarr``
+            (profile, scales); ``state`` [1, 128]; ``state_std``, ``state_mean``, ``state_norm`` [128], of the episode;
+            ``actions`` [chunk, 128]; ``state_indicator`` [128]; ``cam_high``, ``cam_right_wrist``, ``cam_left_wrist`` uint8
+            [history, y, x, 3], or [history, 0, 0, 0] where there is no such camera, each with a ``…_mask`` bool [history].
+        """
+        index = self.walk.take() if index is None else self._window(index)
+        if state_only:
+            return self.get_episode(int(self.windows.table.anchors([index]).episode[0]))
+        batch = self.read([index])
+        episode, step, task = (int(batch[field][0]) for field in ("episode", "step", "task"))
+        instruction: Any = batch["instruction"][0]
+        sample = {name: values[0].numpy() for name, values in batch.items() if name not in _TABLE}
+        if self.lang_embed is not None:
+            embed = self.lang_embed[task]
+            if isinstance(embed, str):
+                instruction = embed
+            else:
+                sample["lang_embed"] = embed
+        meta = {
+            "dataset_name": self.name,
+            "#steps": int(self.store.episodes.length[episode]),
+            "step_id": step,
+            "instruction": instruction,
+            "robozarr": self._told,
+        }
+        return {"meta": meta, **sample}
+
+    def get_episode(self, episode: int) -> dict[str, Any]:
+        """A whole episode: ``state`` and ``action``, [n_steps, 128] each; action t is the first of window t's chunk."""
+        vectors = self.vectors
+        start, stop = int(vectors.start[episode]), int(vectors.stop[episode])
+        if self.config.skip_still:
+            still = (self.store.index.flags[start:stop] & int(StepFlag.STILL)) != 0
+            start += int(still.sum())
+        at = np.minimum(np.arange(start, stop) + vectors.first_action[episode], stop - 1)
+        return {
+            "state": unify(vectors.state[start:stop], STATE_SLOTS, self.dtype),
+            "action": unify(vectors.action[at], vectors.slots, self.dtype),
+        }
+
+    def read(self, windows: Sequence[int]) -> Sample:
+        """One batch of windows, in new memory; fields as of ``RDTBatches``."""
+        return self.make(self.windows.read(windows))
+
+    def make(self, batch: Sample) -> Sample:
+        """RDT's batch of a batch of ``windows``, as it was read; its pictures may be turned in place."""
+        return self._batches(batch)
+
+    def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        """States up to the anchors of a batch, as ``RDTBatches.past_states``."""
+        return self._batches.past_states(batch)
+
+    def loader(self, batch_size: int, **options: Any) -> WindowLoader:
+        """Batches of all windows by ``WindowLoader``, float32, on any device; `options` are its own.
+
+        What comes of vectors is made on the device; pictures cross the bus as bytes.
+        """
+        reuse = KEPT if not options.get("copy") else 0
+        return WindowLoader(self.windows, batch_size, transform=RDTBatches(self, np.float32, reuse=reuse), **options)
+
+    def _window(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        return int(index) % len(self)
+
+
+_TABLE: Final = ("episode", "step", "task", "instruction", "actions_is_pad", "lang_embeds", "lang_attn_mask")
+"""Fields of a batch that a sample of ``HDF5VLADataset`` has not."""
+
+
+class RDTBatches:
+    """Turns batches of ``WindowLoader`` into RDT's, on their device: a ``transform``.
+
+    A batch has ``get_item``'s fields with a batch axis, without ``meta``, and ``episode``, ``step``, ``task``,
+    ``actions_is_pad`` bool [b, chunk], ``instruction`` (a list), and with embeddings ``lang_embeds`` [b, n_tokens, d] and
+    ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them. With `reuse`, vectors on the CPU lie in memory that is
+    used again that many batches later: fresh memory costs more than filling it. Pictures are turned in place.
+    """
+
+    def __init__(self, dataset: RDTDataset, dtype: DTypeLike, *, reuse: int = 0) -> None:
+        self._reuse, self._room = reuse, dict[tuple[str, tuple[int, ...]], deque[NDArray[Any]]]()
+        self.config, vectors = dataset.config, dataset.vectors
+        tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
+        self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
+        self._tables |= {name: getattr(vectors, name) for name in ("start", "stop", "first_action")}
+        self._tables |= {
+            "state_slots": np.array(STATE_SLOTS), "action_slots": np.array(vectors.slots),
+            "offsets": np.arange(self.config.chunk), "past": np.arange(1 - self.config.chunk, 1),
+            "pictures": np.arange(1 - self.config.history, 1),
+        }  # fmt: skip
+        if self.config.skip_still:
+            self._tables["still"] = (dataset.store.index.flags & int(StepFlag.STILL)) != 0
+        if dataset.lang_embed is not None:
+            embeds, mask = pad_lang_embeds(dataset.lang_embed)
+            self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
+        self._over = upside_down(dataset.windows) if self.config.upright and self.config.cameras else None
+        self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
+
+    def __call__(self, batch: Sample) -> Sample:
+        """Make RDT's batch of a batch of the window that ``RDTDataset`` reads."""
+        xp, tables, (episode, step, task) = self._at(batch, "episode", "step", "task")
+        row, last = tables["start"][episode] + step, tables["stop"][episode] - 1
+        at = (row + tables["first_action"][episode])[:, None] + tables["offsets"]
+        out = {
+            "state": self._vectors("state", row[:, None], tables),
+            "state_std": tables["std"][episode],
+            "state_mean": tables["mean"][episode],
+            "state_norm": tables["norm"][episode],
+            "actions": self._vectors("action", xp.minimum(at, last[:, None]), tables),
+            "actions_is_pad": at > last[:, None],
+            "state_indicator": tables["indicator"][None][task * 0],
+        }
+        if "lang_embeds" in tables:
+            out |= {name: tables[name][task] for name in ("lang_embeds", "lang_attn_mask")}
+        made = {name: torch.as_tensor(values) for name, values in out.items()}
+        for camera in CAMERAS:
+            made |= self._pictures(batch, camera, row, xp, tables)
+        return made | {name: batch[name] for name in ("episode", "step", "task", "instruction")}
+
+    def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+        """States up to the anchor, the first repeated [b, chunk, 128], and which are inside the episode (flatten_episode)."""
+        xp, tables, (episode, step) = self._at(batch, "episode", "step")
+        first = tables["start"][episode][:, None]
+        at = first + step[:, None] + tables["past"]
+        return torch.as_tensor(self._vectors("state", xp.maximum(at, first), tables)), torch.as_tensor(at >= first)
+
+    def _vectors(self, name: str, rows: Any, tables: Mapping[str, Any]) -> Any:
+        """Vectors of rows [b, n] in their slots: [b, n, 128]."""
+        table = tables[name]
+        if isinstance(table, np.ndarray):
+            out = self._zeros(name, rows.shape, table.dtype)
+            out[..., tables[f"{name}_slots"]] = table[rows]
+            return out
+        values = table.index_select(0, rows.flatten())
+        out = values.new_zeros((len(values), STATE_DIM)).index_copy_(1, tables[f"{name}_slots"], values)
+        return out.view(*rows.shape, STATE_DIM)
+
+    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Zeros [*shape, 128], or what was handed out `reuse` batches ago, where other slots are zero still."""
+        room = self._room.setdefault((name, shape), deque()) if self._reuse else deque[NDArray[Any]]()
+        out = room.popleft() if len(room) >= max(1, self._reuse) else np.zeros((*shape, STATE_DIM), dtype)
+        room.append(out)
+        return out
+
+    def _pictures(self, batch: Sample, camera: str, row: Any, xp: Any, tables: Mapping[str, Any]) -> Sample:
+        device, shape = batch["step"].device, (len(row), self.config.history)
+        if camera not in self.config.cameras:
+            absent = torch.zeros((*shape, 0, 0, 0), dtype=torch.uint8, device=device)
+            return {camera: absent, f"{camera}_mask": torch.zeros(shape, dtype=torch.bool, device=device)}
+        key = self.config.cameras[camera]
+        mask = ~batch[f"{key}_is_pad"]
+        if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
+            mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
+        pictures = batch[key]
+        if self._over is not None:
+            pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
+        return {camera: pictures, f"{camera}_mask": mask}
+
+    def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
+        """Numpy or torch, the tables and some fields, for the device of a batch.
+
+        On the CPU it is numpy: torch's threads would wait for cores that the loader's threads are reading on.
+        """
+        device = batch["step"].device
+        if device.type == "cpu":
+            return np, self._tables, [batch[field].numpy() for field in fields]
+        if device not in self._on:
+            self._on[device] = {name: torch.from_numpy(table).to(device) for name, table in self._tables.items()}
+        return torch, self._on[device], [batch[field] for field in fields]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_on": {}, "_room": {}}
+
+
+def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> WindowDataset:
+    """The window that RDT reads; vectors are made of columns, so that of these one step is enough."""
+    offsets: dict[str, Any] = {key: range(1 - config.history, 1) for key in dict.fromkeys(config.cameras.values())}
+    keys = config.keys
+    if config.profile == "delta":  # decides which anchors a causal window has
+        offsets[keys.actions] = range(config.chunk)
+    offsets |= {key: [0] for key in (*keys.states, keys.actions)} | offsets
+    if config.skip_still:
+        filters = {**filters, "exclude_flags": filters.get("exclude_flags", StepFlag(0)) | StepFlag.STILL}
+    causal = config.causal and config.profile == "delta"
+    dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), **filters)
+    table = dataset.table
+    length = table.stop - table.start
+    if config.epsd_len_thresh_low is not None:
+        short = np.repeat(length < config.epsd_len_thresh_low, length)
+        table = table.without(f"epsd_len_thresh_low {config.epsd_len_thresh_low}", short)
+    if config.epsd_len_thresh_high is not None:
+        beyond = _beyond(table, config.epsd_len_thresh_high)
+        table = table.without(f"epsd_len_thresh_high {config.epsd_len_thresh_high}", beyond)
+    dataset.windows.table = table
+    return dataset
+
+
+def _beyond(table: WindowTable, most: int) -> NDArray[np.bool_]:
+    """Anchors to leave out, so that no episode has more than `most`; drawn without replacement, the same at every call."""
+    anchor = table.anchor_mask()
+    beyond = np.zeros(len(anchor), bool)
+    for episode, (start, stop) in enumerate(zip(table.start.tolist(), table.stop.tolist(), strict=True)):
+        rows = start + np.flatnonzero(anchor[start:stop])
+        if len(rows) > most:
+            rng = np.random.default_rng([CAP_SEED, episode])
+            beyond[rng.permutation(rows)[most:]] = True
+    return beyond

@@ -1,0 +1,118 @@
+"""Owns language embeddings of tasks for RDT: made once a task by the user's encoder, kept as files or arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from robozarr.loader.store import Store
+from robozarr.schemas.errors import StoreError, WindowError
+
+__all__ = ["LangEmbed", "lang_embeds_of", "pad_lang_embeds", "write_lang_embeds"]
+
+LangEmbed: TypeAlias = Mapping[str, Any] | Sequence[Any] | NDArray[Any]
+"""A path or an array [n_tokens, d] for each task: in the order of the task table, or by instruction or name of the task."""
+
+
+def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], Any], *, overwrite: bool = False) -> list[Path]:
+    """Encode every task's instruction once, into files as RDT loads them: ``torch.load(path)`` is a tensor [n_tokens, d].
+
+    Parameters
+    ----------
+    store : Store
+    folder : path
+        Made if need be; one file a task, ``<suite>.<name>.pt``.
+    encode : function of an instruction
+        Returns a tensor or array [n_tokens, d], or [1, n_tokens, d] as RDT's scripts/encode_lang.py makes it.
+    overwrite : bool
+        Encode anew what is there already.
+
+    Returns
+    -------
+    list of path
+        By task, for ``RDTDataset(lang_embed=…)``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    tasks = store.tasks
+    for suite, name, stated, named in zip(tasks.suite, tasks.name, tasks.instruction, tasks.instruction_from_name, strict=True):
+        path = folder / f"{suite}.{name}.pt"
+        paths.append(path)
+        if path.exists() and not overwrite:
+            continue
+        embed = torch.as_tensor(encode(stated or named)).detach().cpu()
+        if embed.dim() == 3 and len(embed) == 1:
+            embed = embed[0]
+        _check(embed.shape, name)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.robozarr-tmp")
+        torch.save(embed.clone(), partial)
+        partial.replace(path)
+    return paths
+
+
+def lang_embeds_of(store: Store, given: LangEmbed) -> list[str | torch.Tensor]:
+    """One a task, checked: paths as text, arrays as tensors.
+
+    Raises
+    ------
+    WindowError
+        If a task has none; the text names it.
+    """
+    tasks = store.tasks
+    if isinstance(given, Mapping):
+        rows = []
+        for names in zip(tasks.instruction, tasks.name, tasks.instruction_from_name, strict=True):
+            found = [given[name] for name in names if name in given]
+            if not found:
+                raise WindowError(
+                    f"rdt · lang_embed: one for each task; got none for {names[0] or names[1]!r} → add it by name"
+                )
+            rows.append(found[0])
+    else:
+        rows = list(given)
+    if len(rows) != store.n_tasks:
+        raise WindowError(
+            f"rdt · lang_embed: one for each of {store.n_tasks} tasks; got {len(rows)} → follow store.tasks.instruction"
+        )
+    embeds: list[str | torch.Tensor] = []
+    for name, row in zip(tasks.name, rows, strict=True):
+        if isinstance(row, str | Path):
+            if not Path(row).is_file():
+                raise WindowError(f"rdt · lang_embed: {row} is a file; none is there → make it with write_lang_embeds")
+            embeds.append(str(row))
+        else:
+            embed = torch.as_tensor(row)
+            _check(embed.shape, name)
+            embeds.append(embed)
+    return embeds
+
+
+def pad_lang_embeds(embeds: Sequence[str | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Stack embeddings as RDT's collator does: zeros behind the last token [n_tasks, n_tokens, d], and a mask of tokens."""
+    loaded = [_load(embed) if isinstance(embed, str) else embed for embed in embeds]
+    tokens = torch.tensor([len(embed) for embed in loaded])
+    mask = torch.arange(int(tokens.max())) < tokens[:, None]
+    return torch.nn.utils.rnn.pad_sequence(loaded, batch_first=True), mask
+
+
+def _load(path: str) -> torch.Tensor:
+    embed: Any = torch.load(path, map_location="cpu", weights_only=True)
+    embed = embed["embeddings"] if isinstance(embed, Mapping) and "embeddings" in embed else embed  # scripts/encode_lang.py
+    if not isinstance(embed, torch.Tensor):
+        raise StoreError(f"{path}: a tensor [n_tokens, d]; found {type(embed).__name__} → make it with write_lang_embeds")
+    embed = embed[0] if embed.dim() == 3 and len(embed) == 1 else embed
+    _check(embed.shape, path)
+    tensor: torch.Tensor = embed
+    return tensor
+
+
+def _check(shape: Sequence[int], name: str) -> None:
+    if len(shape) != 2 or not np.prod(shape):
+        raise WindowError(f"rdt · lang_embed · {name}: [n_tokens, d]; got {list(shape)} → return one row a token")
