@@ -126,6 +126,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
         return
     import dask
     from distributed import Client, LocalCluster
+    from distributed.gc import disable_gc_diagnosis
 
     with _quiet(), contextlib.ExitStack() as stack:
         # not under the working folder, and gone with the cluster
@@ -149,6 +150,9 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
                 ) from exc
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster, set_as_default=False))
+            disable_gc_diagnosis(
+                force=True
+            )  # a Ctrl-C that comes inside its callback is lost: Python ignores what callbacks raise
         if progress is not None:
             progress.note(f"dashboard: {client.dashboard_link}")
         yield DaskExecutor(client)
