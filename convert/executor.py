@@ -94,7 +94,7 @@ class DaskExecutor:
 
         waiting = iter(tasks)
         there: dict[Any, Task] = {}
-        running = as_completed([])  # yields futures as they end; each makes room for the next task
+        running = as_completed([], loop=self._client.loop)  # yields futures as they end; each makes room for the next task
 
         def submit() -> None:
             for task in islice(waiting, max(0, TASKS_PER_WORKER * self.n_workers - len(there))):

@@ -33,7 +33,7 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
     return b"".join(encode_chunks(rows, layout))
 
 
-def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[bytes | memoryview]:
+def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[Any]:
     """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as parts that stand end to end.
 
     Rows that the last chunk has left over are zeros; chunks behind it are absent from the index.
@@ -48,7 +48,7 @@ def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[bytes | memor
         raise ValueError(f"{layout.path}: {rows.dtype} {rows.shape} is no shard of {layout.dtype} {layout.shape}")
     rows = np.ascontiguousarray(rows, np.dtype(layout.dtype).newbyteorder("<"))
     index = np.full((layout.chunks_per_shard, 2), ABSENT, "<u8")
-    parts: list[bytes | memoryview] = []  # views need not be copied
+    parts: list[Any] = []  # views need not be copied
     at = 0
     for number, start in enumerate(range(0, n, chunk_rows)):
         chunk = rows[start : start + chunk_rows]
@@ -62,13 +62,13 @@ def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[bytes | memor
     return [*parts, tail, _crc(tail)]
 
 
-def _crc(data: bytes | memoryview) -> bytes:
+def _crc(data: bytes | NDArray[np.uint8]) -> bytes:
     return struct.pack("<I", google_crc32c.value(data))
 
 
-def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | memoryview:
+def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | NDArray[np.uint8]:
     if layout.codec == "none":
-        return chunk.reshape(-1).view(np.uint8).data
+        return chunk.reshape(-1).view(np.uint8)
     if layout.codec == "zstd":
         return bytes(numcodecs.zstd.compress(chunk, layout.level))
     shuffle = numcodecs.blosc.SHUFFLE if layout.shuffle == "shuffle" else numcodecs.blosc.NOSHUFFLE

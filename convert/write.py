@@ -45,7 +45,7 @@ __all__ = [
     "write_metadata",
 ]
 
-Buffer = bytes | memoryview
+Buffer = Any  # bytes, or an array of them; what both have in common has no name in Python 3.11
 PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
 

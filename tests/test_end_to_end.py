@@ -155,7 +155,11 @@ def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
         (["convert", str(SAMPLE), "--store", "{tmp}/a.zarr", "--profile", "tiny"], 2, "'tiny' is not one of"),
         (["convert", str(SAMPLE), "--store", "{tmp}/a.zarr", "--workers", "-1"], 2, "greater than or equal to 0"),
         (["frobnicate"], 2, "No such command"),
-        (["convert", str(SAMPLE), "--store", "{store}"], 3, "holds a store already; give another --store, or --overwrite"),
+        (
+            ["convert", str(SAMPLE), "--store", "{store}"],
+            3,
+            "holds a store already; give another --store, or --append to add to it, or --overwrite",
+        ),
         (["convert", str(SAMPLE), "--store", "{tmp}", "--overwrite"], 3, "is not a robozarr store, so it is left alone"),
         (["verify", "{tmp}/none.zarr"], 3, "is this the path of a store?"),
         (["info", "{tmp}/none.zarr"], 3, "no store there; make one with: robozarr convert"),
@@ -251,7 +255,7 @@ def test_a_source_that_changes_after_the_scan_is_refused(tmp_path: Path) -> None
     synthetic.write_libero(source, lengths=(6, 7))
     plan = make_plan([scan_file(str(source), FlagRules())], profile="raw", rules=FlagRules())
     os.utime(source, ns=(1, 1))
-    with pytest.raises(SourceError, match=r"a source does not change while it is converted.*convert again"):
+    with pytest.raises(SourceError, match=r"a source does not change while it is converted.*begin anew with --overwrite"):
         read_partition(next(plan.partitions()))
 
 
@@ -295,10 +299,10 @@ def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path:
     assert "Traceback" not in stderr
     assert not processes_left(process.pid)
     assert not list(path.rglob(".*robozarr-tmp"))
-    with pytest.raises(IncompleteStoreError, match="has not ended; run the same `robozarr convert` again, with --overwrite"):
+    with pytest.raises(IncompleteStoreError, match="has not ended; run the same `robozarr convert` again to go on with it"):
         robozarr.open_store(path)
     assert run("verify", path).returncode == 3
-    again = run("convert", source, "--store", path, "--overwrite", "--profile", "compact")
+    again = run("convert", source, "--store", path, "--profile", "compact")
     assert again.returncode == 0, again.stderr
     assert verify(path, sources=source, workers=0).ok
 

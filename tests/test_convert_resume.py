@@ -1,0 +1,184 @@
+"""Conversions that are killed, interrupted, or meet each other: the same command goes on, and ends in the same bytes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from killing import convert_command, files_of, run_and_kill, same_bytes
+
+import robozarr
+import synthetic
+from robozarr.convert import convert, verify
+from robozarr.convert.journal import FOLDER
+from robozarr.convert.lock import STALE_S, hold_lock
+from robozarr.schemas.errors import IncompleteStoreError, PlanError, SourceError, StoreError
+
+KILLS = 10
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 35 MB: eight shards of frames."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(4):
+        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
+    return folder / "s"
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("expected") / "a.zarr"
+    convert(source, store, workers=0, profile="compact", level=9)
+    return store
+
+
+def command(source: Path, store: Path, workers: int) -> list[str]:
+    return convert_command(source, "--store", store, "--profile", "compact", "--level", "9", "-w", str(workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
+    tmp_path: Path, source: Path, expected: Path, workers: int
+) -> None:
+    store, rng, n_killed = tmp_path / "a.zarr", random.Random(workers), 0
+    for _ in range(KILLS):
+        killed = run_and_kill(command(source, store, workers), rng.uniform(0, 0.5), store, until=f"{FOLDER}/plan.json")
+        n_killed += killed
+        if not killed:
+            break
+        assert not (store / "zarr.json").exists() or json.loads((store / "zarr.json").read_bytes())  # whole documents only
+    for seed in range(KILLS - n_killed):  # what is left of the number, each on a store of its own
+        store = tmp_path / f"{seed}.zarr"
+        run_and_kill(command(source, store, workers), rng.uniform(0, 0.3), store, until=f"{FOLDER}/plan.json")
+        if not (store / FOLDER).exists():
+            assert same_bytes(store, expected)
+            continue
+        convert(source, store, workers=0, profile="compact", level=9)
+        assert same_bytes(store, expected), files_of(store)
+    store = tmp_path / "a.zarr"
+    if (store / FOLDER).exists():
+        done = subprocess.run(command(source, store, workers), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    assert same_bytes(store, expected), files_of(store)
+    assert not list(store.rglob(".*robozarr-tmp"))
+
+
+def interrupted(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
+    """A conversion that ends right before its statistics, as if killed there."""
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robozarr.convert.run.write_statistics", end)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, store, workers=0, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "a.zarr"
+    interrupted(source, store, monkeypatch)
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+        robozarr.open_store(store)
+    first = store / "steps/agentview_rgb/c/0/0/0/0"
+    kept = {path: path.stat().st_mtime_ns for path in (store / "steps/eye_in_hand_rgb").rglob("0")}
+    data = bytearray(first.read_bytes())
+    data[100] ^= 1  # the size is right, the checksum is not
+    first.write_bytes(data)
+    (store / "steps/actions/c/0/0").unlink()
+    with (store / FOLDER / "done.jsonl").open("ab") as file:
+        file.write(b'{"path": "steps/to')  # torn by a kill
+    report = convert(source, store, workers=0)
+    assert report.n_kept == report.n_partitions - 2
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    convert(source, tmp_path / "b.zarr", workers=0)
+    assert same_bytes(store, tmp_path / "b.zarr")
+    assert verify(store, sources=source, workers=0).ok
+    with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+        convert(source, store, workers=0)
+
+
+def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, store = tmp_path / "s", tmp_path / "a.zarr"
+    paths = [synthetic.write_libero(source / f"{name}_demo.hdf5") for name in "abc"]
+    interrupted(source, store, monkeypatch)
+    os.utime(paths[0], ns=(1, 1))
+    paths[1].unlink()
+    synthetic.write_libero(source / "d_demo.hdf5")
+    with pytest.raises(SourceError, match="sources are not what they were when this convert was begun") as caught:
+        convert(source, store, workers=0)
+    assert [(Path(p.file).name, "no such source" in p.value.split(";")[0]) for p in caught.value.problems] == [
+        ("a_demo.hdf5", False),
+        ("b_demo.hdf5", True),
+        ("d_demo.hdf5", False),
+    ]
+    assert all("begin anew with --overwrite" in p.remedy for p in caught.value.problems)
+    assert (store / FOLDER / "plan.json").exists()
+    with pytest.raises(PlanError, match="begun with profile 'fast', now 'raw'; give the same again, or begin anew"):
+        convert(source, store, workers=0, profile="raw")
+    report = convert(source, store, workers=0, overwrite=True)
+    assert report.n_kept == 0
+    assert verify(store, sources=source, workers=0).ok
+
+
+def test_overwrite_goes_on_with_its_own_unfinished_conversion(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "a.zarr"
+    synthetic.write_libero(tmp_path / "t" / "a_demo.hdf5", depth=True)
+    convert(tmp_path / "t", store, workers=0)
+    interrupted(source, store, monkeypatch, overwrite=True)
+    report = convert(source, store, workers=0, overwrite=True)
+    assert report.n_kept == report.n_partitions
+    assert verify(store, sources=source, workers=0).ok
+
+
+def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    convert(source, store, workers=0)
+    root = json.loads((store / "zarr.json").read_bytes())
+    root["attributes"]["robozarr"]["complete"] = False
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match="not the record of how far it came; begin anew with --overwrite"):
+        convert(source, store, workers=0)
+    convert(source, store, workers=0, overwrite=True)
+    assert verify(store, workers=0).ok
+
+
+def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    with hold_lock(store / FOLDER / "lock", store):
+        done = subprocess.run(
+            convert_command(source, "--store", store), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 3
+        assert f"another converter is at work on this store (process {os.getpid()} on " in done.stderr
+    assert not store.exists()
+    lock = store / FOLDER / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": "today"}))  # of a machine that lives
+    with pytest.raises(StoreError, match="process 7 on elsewhere, since today"):
+        convert(source, store, workers=0)
+    long_ago = time.time() - STALE_S - 1
+    os.utime(lock, (long_ago, long_ago))  # of one that gave no sign of life
+    convert(source, store, workers=0)
+    assert not (store / FOLDER).exists()
+
+
+def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    lock = store / FOLDER / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r"another converter .*it has just begun"), hold_lock(lock, store):
+            pass
