@@ -68,14 +68,14 @@ def _without(file: FileScan, left_out: list[Problem]) -> FileScan:
 
 
 def _twice(files: Sequence[FileScan]) -> Iterator[Problem]:
-    """Files of one folder's and file's name and of one task: copies, of which one is probably not the right one."""
+    """Files of one folder's and file's name and of one task that hold different demos: one is probably not the right one."""
     seen: dict[tuple[Any, ...], FileScan] = {}
     for file in (file for file in files if file.demos):
         first = seen.setdefault((PurePath(file.path).parts[-2:], task_of_file(file)), file)
-        if first is not file:
-            alike = "of the same size" if first.size == file.size else f"of {first.size} bytes, this one of {file.size}"
-            value = f"{first.path} too, {alike}"
-            rule = "the files of one task that have one name are one file"
+        facts = [(each.size, *((demo.name, demo.length) for demo in each.demos)) for each in (first, file)]
+        if first is not file and facts[0] != facts[1]:
+            value = f"{len(file.demos)} demos, {file.size} bytes, but {first.path} has {len(first.demos)}, {first.size} bytes"
+            rule = "files of one name and one task hold the same"
             yield Problem(file=file.path, rule=rule, value=value, remedy="give the right one only, or rename one's folder")
 
 

@@ -68,7 +68,7 @@ def _crc(data: bytes | NDArray[np.uint8]) -> bytes:
     return struct.pack("<I", google_crc32c.value(data))
 
 
-def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> Any:
+def _compress(chunk: NDArray[Any], layout: ArrayLayout) -> bytes | NDArray[np.uint8]:
     if layout.codec == "none":
         return chunk.reshape(-1).view(np.uint8)
     if layout.codec == "zstd":

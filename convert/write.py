@@ -46,7 +46,7 @@ __all__ = [
     "write_metadata",
 ]
 
-Buffer = Any  # bytes, or uint8 [n]: mypy knows arrays as buffers from Python 3.12 on only
+Buffer = Any  # bytes, or an array of them; what both have in common has no name in Python 3.11
 PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
 

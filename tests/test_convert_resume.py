@@ -1,259 +1,184 @@
-"""A conversion that was killed, appended to, or met bad input: the same bytes, or what was left out is listed."""
+"""Conversions that are killed, interrupted, or meet each other: the same command goes on, and ends in the same bytes."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
-import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import h5py
 import pytest
+from killing import convert_command, files_of, run_and_kill, same_bytes
 
-import robozarr as rz
+import robozarr
 import synthetic
-from robozarr.convert import convert, run, verify
+from robozarr.convert import convert, verify
+from robozarr.convert.journal import FOLDER
+from robozarr.convert.lock import STALE_S, hold_lock
 from robozarr.schemas.errors import IncompleteStoreError, PlanError, SourceError, StoreError
 
-LENGTHS = (60, 45, 30)
+KILLS = 10
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Four files of three demos."""
-    folder = tmp_path_factory.mktemp("sources")
-    return [
-        synthetic.write_libero(folder / "suite" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=96, seed=number)
-        for number in range(4)
-    ]
-
-
-def files_of(store: Path) -> dict[str, bytes]:
-    """Every file of a store."""
-    return {path.relative_to(store).as_posix(): path.read_bytes() for path in sorted(store.rglob("*")) if path.is_file()}
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 35 MB: eight shards of frames."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(4):
+        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
+    return folder / "s"
 
 
 @pytest.fixture(scope="module")
-def whole(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What an undisturbed run makes of the sources."""
-    path = tmp_path_factory.mktemp("whole") / "a.zarr"
-    convert(sources, path, workers=0)
-    return files_of(path)
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("expected") / "a.zarr"
+    convert(source, store, workers=0, profile="compact", level=9)
+    return store
 
 
-def assert_nothing_left(store: Path) -> None:
-    assert not list(store.rglob(".*robozarr-tmp"))
-    assert [path.name for path in store.parent.iterdir() if path != store] == []
+def command(source: Path, store: Path, workers: int) -> list[str]:
+    return convert_command(source, "--store", store, "--profile", "compact", "--level", "9", "-w", str(workers))
 
 
-def start(sources: list[Path], store: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "robozarr", "convert", *map(str, sources), "--store", str(store), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
-@pytest.mark.parametrize("workers", [0, 0, 0, 2])
-def test_killed_at_random_moments_it_ends_in_the_same_bytes(
-    workers: int, sources: list[Path], whole: dict[str, bytes], tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
+    tmp_path: Path, source: Path, expected: Path, workers: int
 ) -> None:
-    """SIGKILL to the converter and its workers, five times in a row, then a run to the end: 20 kills over the cases."""
-    rng = random.Random(request.node.name)
-    store = tmp_path / "a.zarr"
-    killed = 0
-    while killed < 5:
-        process = start(sources, store, "-w", str(workers))
-        began, wait_s = time.monotonic(), rng.uniform(0, 0.6 if workers == 0 else 1.0)
-        while not store.exists() and process.poll() is None and time.monotonic() - began < 30:
-            time.sleep(0.01)  # importing is not what is to be interrupted
-        time.sleep(wait_s)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if process.returncode == 0:  # it was faster: begin anew
-            shutil.rmtree(store)
+    store, rng, n_killed = tmp_path / "a.zarr", random.Random(workers), 0
+    for _ in range(KILLS):
+        killed = run_and_kill(command(source, store, workers), rng.uniform(0, 0.5), store, until=f"{FOLDER}/plan.json")
+        n_killed += killed
+        if not killed:
+            break
+        assert not (store / "zarr.json").exists() or json.loads((store / "zarr.json").read_bytes())  # whole documents only
+    for seed in range(KILLS - n_killed):  # what is left of the number, each on a store of its own
+        store = tmp_path / f"{seed}.zarr"
+        run_and_kill(command(source, store, workers), rng.uniform(0, 0.3), store, until=f"{FOLDER}/plan.json")
+        if not (store / FOLDER).exists():
+            assert same_bytes(store, expected)
             continue
-        killed += 1
-        if (store / "zarr.json").exists():
-            with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again"):
-                rz.open_store(store)
-    convert(sources, store, workers=workers)
-    assert files_of(store) == whole
-    assert_nothing_left(store)
-
-
-def test_what_was_finished_is_kept_if_it_is_whole(
-    sources: list[Path], whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+        convert(source, store, workers=0, profile="compact", level=9)
+        assert same_bytes(store, expected), files_of(store)
     store = tmp_path / "a.zarr"
+    if (store / FOLDER).exists():
+        done = subprocess.run(command(source, store, workers), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+    assert same_bytes(store, expected), files_of(store)
+    assert not list(store.rglob(".*robozarr-tmp"))
 
-    def fail(*_: object) -> None:
+
+def interrupted(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
+    """A conversion that ends right before its statistics, as if killed there."""
+
+    def end(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_statistics", fail)  # everything is written, nothing is finished
+        patch.setattr("robozarr.convert.run.write_statistics", end)
         with pytest.raises(KeyboardInterrupt):
-            convert(sources, store, workers=0)
-    shard = store / "steps/agentview_rgb/c/0/0/0/0"
-    data = bytearray(shard.read_bytes())
-    data[1000] ^= 1
-    shard.write_bytes(data)  # of its size, but not as it was recorded
-    (store / "steps/eye_in_hand_rgb/c/0/0/0/0").unlink()
-    report = convert(sources, store, workers=0)
+            convert(source, store, workers=0, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "a.zarr"
+    interrupted(source, store, monkeypatch)
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+        robozarr.open_store(store)
+    first = store / "steps/agentview_rgb/c/0/0/0/0"
+    kept = {path: path.stat().st_mtime_ns for path in (store / "steps/eye_in_hand_rgb").rglob("0")}
+    data = bytearray(first.read_bytes())
+    data[100] ^= 1  # the size is right, the checksum is not
+    first.write_bytes(data)
+    (store / "steps/actions/c/0/0").unlink()
+    with (store / FOLDER / "done.jsonl").open("ab") as file:
+        file.write(b'{"path": "steps/to')  # torn by a kill
+    report = convert(source, store, workers=0)
     assert report.n_kept == report.n_partitions - 2
-    assert files_of(store) == whole
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    convert(source, tmp_path / "b.zarr", workers=0)
+    assert same_bytes(store, tmp_path / "b.zarr")
+    assert verify(store, sources=source, workers=0).ok
+    with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+        convert(source, store, workers=0)
 
 
-def test_changed_sources_and_other_options_are_refused(
-    sources: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    copies = [Path(shutil.copy2(path, tmp_path / path.name)) for path in sources[:2]]
-    store = tmp_path / "out" / "a.zarr"
-    with monkeypatch.context() as patch:
-        patch.setattr(run, "write_statistics", fail)
-        with pytest.raises(KeyboardInterrupt):
-            convert(copies, store, workers=0)
-    with pytest.raises(PlanError, match="profile"):
-        convert(copies, store, workers=0, profile="compact")
-    with h5py.File(copies[0], "r+") as file:
-        file["data/demo_0/rewards"][0] = 1
-    os.utime(copies[0], ns=(1, 1))
-    with pytest.raises(SourceError, match=r"task0_demo\.hdf5"):
-        convert(copies, store, workers=0)
-    convert(copies, store, workers=0, overwrite=True)
-    assert verify(store, sources=copies, workers=0).ok
-
-
-def test_a_second_converter_is_kept_out(sources: list[Path], tmp_path: Path) -> None:
-    store = tmp_path / "a.zarr"
-    process = start(sources, store, "-w", "0", "--profile", "compact")
-    try:
-        deadline = time.monotonic() + 30
-        while not (store / "zarr.json").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGSTOP)
-        with pytest.raises(StoreError, match="another"):
-            convert(sources, store, workers=0, profile="compact")
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    convert(sources, store, workers=0, profile="compact")  # the lock of a dead process holds nobody up
-    assert verify(store, sources=sources, workers=0).ok
+def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, store = tmp_path / "s", tmp_path / "a.zarr"
+    paths = [synthetic.write_libero(source / f"{name}_demo.hdf5") for name in "abc"]
+    interrupted(source, store, monkeypatch)
+    os.utime(paths[0], ns=(1, 1))
+    paths[1].unlink()
+    synthetic.write_libero(source / "d_demo.hdf5")
+    with pytest.raises(SourceError, match="sources are not what they were when this convert was begun") as caught:
+        convert(source, store, workers=0)
+    assert [(Path(p.file).name, "no such source" in p.value.split(";")[0]) for p in caught.value.problems] == [
+        ("a_demo.hdf5", False),
+        ("b_demo.hdf5", True),
+        ("d_demo.hdf5", False),
+    ]
+    assert all("begin anew with --overwrite" in p.remedy for p in caught.value.problems)
+    assert (store / FOLDER / "plan.json").exists()
+    with pytest.raises(PlanError, match="begun with profile 'fast', now 'raw'; give the same again, or begin anew"):
+        convert(source, store, workers=0, profile="raw")
+    report = convert(source, store, workers=0, overwrite=True)
+    assert report.n_kept == 0
+    assert verify(store, sources=source, workers=0).ok
 
 
-def test_appends_equal_a_store_made_at_once(sources: list[Path], whole: dict[str, bytes], tmp_path: Path) -> None:
-    store = tmp_path / "a.zarr"
-    convert(sources[:1], store, workers=0)
-    before = files_of(store)
-    for n in (2, 4):
-        report = convert(sources[:n], store, workers=0, append=True)
-        assert report.n_appended == n - max(1, n // 2)
-    after = files_of(store)
-    assert {name: data for name, data in after.items() if name != "zarr.json"} == {
-        name: data for name, data in whole.items() if name != "zarr.json"
-    }
-    assert verify(store, sources=sources, workers=0).ok
-    shards = [name for name in before if name.startswith("steps/") and "/c/" in name]
-    last: dict[str, int] = {}
-    for name in shards:
-        array, _, shard = name.partition("/c/")
-        last[array] = max(last.get(array, 0), int(shard.split("/")[0]))
-    unchanged = [name for name in shards if int(name.split("/")[3]) < last[name.split("/c/")[0]]]
-    assert all(after[name] == before[name] for name in unchanged)
-
-
-@pytest.mark.parametrize("moment", range(6))
-def test_a_killed_append_resumes_or_leaves_the_old_store_readable(
-    moment: int, sources: list[Path], whole: dict[str, bytes], tmp_path: Path
+def test_overwrite_goes_on_with_its_own_unfinished_conversion(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "a.zarr"
-    convert(sources[:2], store, workers=0)
-    old = files_of(store)
-    process = start(sources, store, "--append", "-w", "0")
-    began = time.monotonic()
-    while files_of_names(store) == set(old) and process.poll() is None and time.monotonic() - began < 30:
-        time.sleep(0.005)
-    time.sleep(0.12 * moment)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    try:
-        n_steps = rz.open_store(store).n_steps
-    except IncompleteStoreError:  # killed while the new files were put into place: the same command goes on
-        n_steps = 0
-    assert n_steps in (0, 2 * sum(LENGTHS), 4 * sum(LENGTHS))
-    if n_steps == 2 * sum(LENGTHS):
-        assert {name: data for name, data in files_of(store).items() if name in old} == old
-    convert(sources, store, workers=0, append=True)
-    assert {name: data for name, data in files_of(store).items() if name != "zarr.json"} == {
-        name: data for name, data in whole.items() if name != "zarr.json"
-    }
-    assert_nothing_left(store)
+    synthetic.write_libero(tmp_path / "t" / "a_demo.hdf5", depth=True)
+    convert(tmp_path / "t", store, workers=0)
+    interrupted(source, store, monkeypatch, overwrite=True)
+    report = convert(source, store, workers=0, overwrite=True)
+    assert report.n_kept == report.n_partitions
+    assert verify(store, sources=source, workers=0).ok
 
 
-def files_of_names(store: Path) -> set[str]:
-    return {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    convert(source, store, workers=0)
+    root = json.loads((store / "zarr.json").read_bytes())
+    root["attributes"]["robozarr"]["complete"] = False
+    (store / "zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match="not the record of how far it came; begin anew with --overwrite"):
+        convert(source, store, workers=0)
+    convert(source, store, workers=0, overwrite=True)
+    assert verify(store, workers=0).ok
 
 
-def test_skip_converts_the_rest_and_lists_what_it_left(sources: list[Path], tmp_path: Path) -> None:
-    bad = Path(shutil.copy2(sources[0], tmp_path / "bad_demo.hdf5"))
-    with h5py.File(bad, "r+") as file:
-        file["data/demo_1/actions"][3, 0] = float("nan")
-    cut = Path(shutil.copy2(sources[1], tmp_path / "cut_demo.hdf5"))
-    os.truncate(cut, cut.stat().st_size // 2)
-    with pytest.raises(SourceError) as caught:
-        convert([bad, cut, sources[2]], tmp_path / "out" / "a.zarr", workers=0)
-    assert {Path(problem.file).name for problem in caught.value.problems} == {"bad_demo.hdf5", "cut_demo.hdf5"}
-    assert not (tmp_path / "out" / "a.zarr" / "zarr.json").exists()
-    report = convert([bad, cut, sources[2]], tmp_path / "out" / "a.zarr", workers=0, on_error="skip")
-    assert {(Path(problem["file"]).name, problem["demo"]) for problem in report.left_out} >= {("bad_demo.hdf5", "demo_1")}
-    store = rz.open_store(tmp_path / "out" / "a.zarr")
-    assert any("left out: " in entry.reason and "demo_1" in entry.path for entry in store.metadata.not_stored)
-    assert verify(tmp_path / "out" / "a.zarr", workers=0).ok
+def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    with hold_lock(store / FOLDER / "lock", store):
+        done = subprocess.run(
+            convert_command(source, "--store", store), capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 3
+        assert f"another converter is at work on this store (process {os.getpid()} on " in done.stderr
+    assert not store.exists()
+    lock = store / FOLDER / "lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": "today"}))  # of a machine that lives
+    with pytest.raises(StoreError, match="process 7 on elsewhere, since today"):
+        convert(source, store, workers=0)
+    long_ago = time.time() - STALE_S - 1
+    os.utime(lock, (long_ago, long_ago))  # of one that gave no sign of life
+    convert(source, store, workers=0)
+    assert not (store / FOLDER).exists()
 
 
-def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
-    sources: list[Path], whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    """`dask scheduler` and `dask worker` on loopback; one of two workers is killed half-way."""
-    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    address_file = tmp_path / "scheduler.json"
-    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file)]
-    processes = [subprocess.Popen([*dask, *options], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)]
-    try:
-        deadline = time.monotonic() + 30
-        while not address_file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        address = json.loads(address_file.read_text())["address"]
-        worker = [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_worker",
-            address,
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-            "--no-nanny",
-        ]
-        for number in range(2):
-            folder = ["--local-directory", str(tmp_path / f"worker{number}")]
-            processes.append(
-                subprocess.Popen([*worker, *folder], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-            )
-        converter = start(sources, tmp_path / "out" / "a.zarr", "--scheduler", address)
-        store = tmp_path / "out" / "a.zarr"
-        while not (store / "steps").exists() and converter.poll() is None:
-            time.sleep(0.01)
-        processes[1].kill()
-        _, stderr = converter.communicate(timeout=120)
-        assert converter.returncode == 0, stderr
-        assert files_of(store) == whole
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    lock = store / FOLDER / "lock"
+    lock.parent.mkdir(parents=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r"another converter .*it has just begun"), hold_lock(lock, store):
+            pass

@@ -1,0 +1,49 @@
+"""Starting converters and killing them with all of their processes: for the tests and for the nightly script."""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["convert_command", "files_of", "kill_all", "run_and_kill", "same_bytes"]
+
+
+def convert_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "robozarr", "convert", *map(str, arguments)]
+
+
+def files_of(store: Path) -> list[str]:
+    return sorted(str(path.relative_to(store)) for path in store.rglob("*") if path.is_file())
+
+
+def same_bytes(a: Path, b: Path) -> bool:
+    names = files_of(a)
+    return names == files_of(b) and filecmp.cmpfiles(a, b, names, shallow=False)[1:] == ([], [])
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to the converter, its workers and its guards: all of the process group, at once."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def run_and_kill(command: Sequence[str], after_s: float, store: Path, until: str = "") -> bool:
+    """Kill a converter `after_s` seconds after `until` appears in the store; returns whether it was killed at work."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not (store / until).exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        return process.poll() is None
+    finally:
+        kill_all(process)
