@@ -189,6 +189,26 @@ def test_a_bad_demo_is_named_and_the_good_ones_are_scanned(tmp_path: Path, edit:
     assert remedy.startswith(remedies)
 
 
+def test_every_problem_of_every_demo_is_found(tmp_path: Path) -> None:
+    def edit(file: Any) -> None:
+        swap("obs/ee_pos", np.zeros((4, 3)))(file)
+        with_nan(file)
+        del file["data/demo_2/actions"]
+
+    found = problems_of(libero(tmp_path, edit, lengths=(7, 5, 6)))
+    assert [f"{problem.demo}/{problem.key}" for problem in found] == ["demo_1/obs/ee_pos", "demo_1/actions", "demo_2/actions"]
+
+
+def test_a_key_that_is_not_wanted_does_no_harm(tmp_path: Path) -> None:
+    path = libero(tmp_path, swap("rewards", np.zeros(6)))
+    assert problems_of(path, "ee_pos") == ()
+    assert len(problems_of(path)) == 1
+
+
+def attribute(name: str, value: Any) -> Edit:
+    return lambda file: file["data"].attrs.create(name, value)
+
+
 ODD: list[Edit] = [
     *(attribute("env_args", text) for text in ("", "{", "[]", '{"env_kwargs": null}', '{"env_kwargs": [1]}')),
     attribute("env_args", '{"env_kwargs": {"control_freq": NaN}}'),
