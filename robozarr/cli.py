@@ -121,9 +121,7 @@ def convert(
     ] = False,
     on_error: Annotated[
         OnErrorName,
-        typer.Option(
-            "--on-error", help="stop: a problem is an error; skip: leave such demos out and list them in the store."
-        ),
+        typer.Option("--on-error", help="stop: a problem is an error; skip: leave such demos out and list them in the store."),
     ] = OnErrorName.stop,
     keys: Annotated[
         str | None,

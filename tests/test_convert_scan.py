@@ -183,7 +183,7 @@ AS_MANY = "every dataset of a demo has as many steps as its actions"
 def test_a_bad_demo_is_named_and_the_good_ones_are_scanned(tmp_path: Path, edit: Edit, text: str) -> None:
     path = libero(tmp_path, edit, lengths=(7, 5, 6))
     (problem,) = problems_of(path)
-    assert str(problem).startswith(f"{path} · demo_1 · {text} → repair the ")
+    assert str(problem).startswith(f"{path} · demo_1 · {text} → ")
     assert [demo.name for demo in scan(path).demos] == ["demo_0", "demo_2"]
 
 
