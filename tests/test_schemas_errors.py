@@ -21,6 +21,7 @@ from robozarr.schemas.errors import (
     SourceError,
     StoreError,
     WindowError,
+    WorkerError,
 )
 
 problems = st.builds(Problem, file=st.text(), rule=st.text(), value=st.text(), remedy=st.text(), demo=st.text(), key=st.text())
@@ -83,6 +84,7 @@ def test_the_tree() -> None:
         PlanError: RoboZarrError,
         StoreError: RoboZarrError,
         WindowError: RoboZarrError,
+        WorkerError: RoboZarrError,
         IncompleteStoreError: StoreError,
         CorruptChunkError: StoreError,
         FormatVersionError: StoreError,
