@@ -1,23 +1,20 @@
-"""Stores that are appended to, made without bad demos, or made by an external cluster: the same bytes, nothing unlisted."""
+"""Appending: several appends equal one conversion, what is there stays, and a kill leaves the old store or the new one."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import h5py
 import pytest
 
 import robozarr as rz
 import synthetic
 from robozarr.convert import convert, verify
-from robozarr.schemas.errors import IncompleteStoreError, SourceError
+from robozarr.schemas.errors import IncompleteStoreError
 
 LENGTHS = (60, 45, 30)
 
@@ -106,63 +103,3 @@ def test_a_killed_append_resumes_or_leaves_the_old_store_readable(
 
 def files_of_names(store: Path) -> set[str]:
     return {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
-
-
-def test_skip_converts_the_rest_and_lists_what_it_left(sources: list[Path], tmp_path: Path) -> None:
-    bad = Path(shutil.copy2(sources[0], tmp_path / "bad_demo.hdf5"))
-    with h5py.File(bad, "r+") as file:
-        file["data/demo_1/actions"][3, 0] = float("nan")
-    cut = Path(shutil.copy2(sources[1], tmp_path / "cut_demo.hdf5"))
-    os.truncate(cut, cut.stat().st_size // 2)
-    with pytest.raises(SourceError) as caught:
-        convert([bad, cut, sources[2]], tmp_path / "out" / "a.zarr", workers=0)
-    assert {Path(problem.file).name for problem in caught.value.problems} == {"bad_demo.hdf5", "cut_demo.hdf5"}
-    assert not (tmp_path / "out" / "a.zarr" / "zarr.json").exists()
-    report = convert([bad, cut, sources[2]], tmp_path / "out" / "a.zarr", workers=0, on_error="skip")
-    assert {(Path(problem["file"]).name, problem["demo"]) for problem in report.left_out} >= {("bad_demo.hdf5", "demo_1")}
-    store = rz.open_store(tmp_path / "out" / "a.zarr")
-    assert any("left out: " in entry.reason and "demo_1" in entry.path for entry in store.metadata.not_stored)
-    assert verify(tmp_path / "out" / "a.zarr", workers=0).ok
-
-
-def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
-    sources: list[Path], whole: dict[str, bytes], tmp_path: Path
-) -> None:
-    """`dask scheduler` and `dask worker` on loopback; one of two workers is killed half-way."""
-    environment = {**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "10"}
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    address_file = tmp_path / "scheduler.json"
-    options = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(address_file)]
-    processes = [subprocess.Popen([*dask, *options], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)]
-    try:
-        deadline = time.monotonic() + 30
-        while not address_file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        address = json.loads(address_file.read_text())["address"]
-        worker = [
-            sys.executable,
-            "-m",
-            "distributed.cli.dask_worker",
-            address,
-            "--nthreads",
-            "1",
-            "--no-dashboard",
-            "--no-nanny",
-        ]
-        for number in range(2):
-            folder = ["--local-directory", str(tmp_path / f"worker{number}")]
-            processes.append(
-                subprocess.Popen([*worker, *folder], env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-            )
-        converter = start(sources, tmp_path / "out" / "a.zarr", "--scheduler", address)
-        store = tmp_path / "out" / "a.zarr"
-        while not (store / "steps").exists() and converter.poll() is None:
-            time.sleep(0.01)
-        processes[1].kill()
-        _, stderr = converter.communicate(timeout=120)
-        assert converter.returncode == 0, stderr
-        assert files_of(store) == whole
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()

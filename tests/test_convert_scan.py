@@ -187,6 +187,7 @@ def test_a_bad_demo_is_named_and_the_good_ones_are_scanned(tmp_path: Path, edit:
     assert where.startswith(f"{path} · demo_1 · {text}")
     remedies = ("repair the file, or leave the demo out with --on-error skip", "leave the demo out", "leave the key out")
     assert remedy.startswith(remedies)
+    assert [demo.name for demo in scan(path).demos] == ["demo_0", "demo_2"]
 
 
 def test_every_problem_of_every_demo_is_found(tmp_path: Path) -> None:
