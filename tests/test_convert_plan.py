@@ -114,7 +114,7 @@ def test_each_shard_is_one_partition(plan: Plan) -> None:
     pictures = [partition.key is not None and partition.key.frame for partition in partitions]
     assert pictures == sorted(pictures, reverse=True)
     # with the tables and what is computed later, that is every array, each once
-    later = [path for path in plan.layouts if path.startswith(("stats/", "episodes/stats/", "histograms/"))]
+    later = [path for path in plan.layouts if path.startswith(("stats/", "episodes/stats/", "histograms/", "checksums/"))]
     assert sorted([*(column.layout.path for column in plan.columns), *plan.tables, *later]) == list(plan.layouts)
 
 
