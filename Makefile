@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-interop check install bench-convert bench-load bench-scale bench-adapters gpu-check soak clean
+.PHONY: demo test test-interop check install bench-convert bench-load bench-scale bench-adapters gpu-check soak dist image clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -70,6 +70,19 @@ gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, an
 	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
 	$(BIN)/python benchmarks/bench_gpu.py $(ARGS)
+
+dist: install  ## the wheel and the sdist, as they are published
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/twine check --strict dist/*
+
+# DOCKER=podman works too
+DOCKER ?= docker
+IMAGE ?= robozarr
+SOURCE ?=
+image:  ## the container image; needs Docker or podman, and nothing else
+	$(DOCKER) build --tag $(IMAGE) --build-arg SOURCE="$(SOURCE)" --build-arg REVISION="$$(git rev-parse HEAD)" \
+	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' robozarr/__init__.py)" .
 
 clean:
 	rm -rf $(VENV) $(VENV)-interop build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -129,8 +129,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
     from distributed.gc import disable_gc_diagnosis
 
     with _quiet(), contextlib.ExitStack() as stack:
-        # not under the working folder, and gone with the cluster
-        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True))
+        scratch = stack.enter_context(_scratch())
         with _interrupts_held_back(), dask.config.set(SETTINGS):
             try:
                 cluster = LocalCluster(
@@ -156,6 +155,17 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
         if progress is not None:
             progress.note(f"dashboard: {client.dashboard_link}")
         yield DaskExecutor(client)
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """A folder for Dask's files: not under the working folder, and gone with the cluster."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True)
+    except OSError as exc:
+        raise WorkerError(
+            f"no folder for the workers' temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container one: "
+            "docker run --tmpfs /tmp"
+        ) from exc
 
 
 @contextlib.contextmanager

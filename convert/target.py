@@ -64,8 +64,21 @@ def _check_state(journal: Journal, *, complete: bool, append: bool) -> None:
 
 def _check_writable(store: Path) -> None:
     parent = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise StoreError(f"{parent}: no folder that may be written to; give another --store or change the rights")
+    if not parent.is_dir():
+        raise StoreError(f"{parent}: no folder that may be written to; give another --store")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        why = _why_not_writable(parent)
+        if parent not in (store, store.absolute().parent):
+            why += f", and {store.absolute().parent} is not there (a mount that was left out?)"
+        raise StoreError(f"{parent}: no folder that may be written to: {why}; give another --store or change the rights")
+
+
+def _why_not_writable(folder: Path) -> str:
+    """What those see who mounted a folder wrongly, or not at all."""
+    status = folder.stat()
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        return "it is on a file system that is mounted read-only"
+    return f"it belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}, and this is user {os.geteuid()}"
 
 
 def check_apart(sources: Sequence[Path], store: Path) -> None:
