@@ -1,4 +1,4 @@
-# The converter as a container; docs/container.md shows it at work, and says what each layer is for.
+# The converter as a container:
 #   docker run --rm -v "$PWD/in:/data:ro" -v "$PWD/out:/store" robozarr convert /data --store /store/libero.zarr
 
 FROM python:3.11-slim-bookworm AS build
