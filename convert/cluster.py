@@ -163,8 +163,8 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True)
     except OSError as exc:
         raise WorkerError(
-            f"no folder for the workers' temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container one: "
-            "docker run --tmpfs /tmp"
+            f"no folder for the workers' temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container "
+            "one: docker run --tmpfs /tmp"
         ) from exc
 
 
