@@ -281,7 +281,7 @@ class Reader:
 
             def load_shard(shard: int) -> None:
                 start, stop = layout.rows_of_shard(shard)
-                out[start:stop] = read_shard(Path(self.store.path), layout, shard)
+                out[start:stop] = read_shard(self.store.place, layout, shard)
 
             # reading, decoding and the first touch of fresh memory hold no GIL: half of the time on two cores
             Team(min(layout.n_shards, LOADING_THREADS)).map(load_shard, range(layout.n_shards))

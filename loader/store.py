@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from robozarr.loader.showing import html_of, viewer
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.reading import read_array, read_layout, read_shard
+from robozarr.schemas.place import Place, place_of
+from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
 
 if TYPE_CHECKING:
@@ -126,13 +127,14 @@ class Store:
     ``metadata`` holds the attributes (``StoreMetadata``); ``group`` is the zarr group, for anything not offered here.
     """
 
-    def __init__(self, path: str, group: zarr.Group, metadata: StoreMetadata) -> None:
-        self.path = path
+    def __init__(self, place: str | Place, group: zarr.Group, metadata: StoreMetadata) -> None:
+        self.place = place_of(place)
+        self.path = self.place.url
         self.group = group
         self.metadata = metadata
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return open_store, (self.path,)  # another process opens it again: nothing that was read travels along
+    def __reduce__(self) -> tuple[Callable[[Place], Store], tuple[Place]]:
+        return open_store, (self.place,)  # another process opens it again: nothing that was read travels along
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -293,7 +295,7 @@ class Store:
         StoreError
             If its ``zarr.json`` is missing, says what FORMAT.md does not allow, or disagrees with the store's attributes.
         """
-        layout, expected = read_layout(Path(self.path), path), self._expected.get(path)
+        layout, expected = read_layout(self.place, path), self._expected.get(path)
         got = (layout.shape, layout.dtype)
         if expected is not None and got != (expected.shape, expected.dtype):
             raise StoreError(
@@ -307,7 +309,7 @@ class Store:
         return {layout.path: layout for layout in fixed_layouts(self.metadata)}
 
     def _read(self, path: str) -> NDArray[Any]:
-        return read_array(Path(self.path), self.layout(path))
+        return read_array(self.place, self.layout(path))
 
     def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array, by way of the shards that they lie in."""
@@ -315,7 +317,7 @@ class Store:
         if start >= stop:
             return np.empty((0, *layout.shape[1:]), layout.dtype)
         first, last = start // layout.shard_rows, (stop - 1) // layout.shard_rows
-        shards = [read_shard(Path(self.path), layout, shard) for shard in range(first, last + 1)]
+        shards = [read_shard(self.place, layout, shard) for shard in range(first, last + 1)]
         at = first * layout.shard_rows
         return np.concatenate(shards)[start - at : stop - at]
 
@@ -347,13 +349,15 @@ class Store:
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(path: str | Path | Place, endpoint_url: str | None = None) -> Store:
     """Open a store that a conversion has completed.
 
     Parameters
     ----------
-    path : path
-        Folder of the store.
+    path : path or URL
+        Folder of the store, or a prefix of a bucket: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
+    endpoint_url : str, optional
+        Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
 
     Returns
     -------
@@ -367,6 +371,8 @@ def open_store(path: str | Path) -> Store:
         If its conversion has not ended.
     FormatVersionError
         If it is of a version of the format that this robozarr does not know.
+    BucketError
+        If a bucket cannot be reached, or refuses.
 
     Examples
     --------
@@ -378,12 +384,27 @@ def open_store(path: str | Path) -> Store:
     ...     print(store.array("agentview_rgb").shape[1:], store.tasks.suite)
     (128, 128, 3) ('libero_goal', 'libero_spatial')
     """
+    place = place_of(path, endpoint_url)
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        if place.folder is None:
+            read_metadata(place)  # zarr would take a bucket that cannot be reached for an empty one
+        group = zarr.open_group(_zarr_store(place), mode="r", zarr_format=3)
     except FileNotFoundError as exc:
         raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
     except (ValueError, KeyError, TypeError) as exc:
         raise StoreError(f"{path}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
     except PermissionError as exc:
         raise StoreError(f"{path}: cannot be read: {exc.strerror}; check the rights") from exc
-    return Store(str(path), group, StoreMetadata.from_attributes(dict(group.attrs), str(path)))
+    return Store(place, group, StoreMetadata.from_attributes(dict(group.attrs), place.url))
+
+
+def _zarr_store(place: Place) -> Any:
+    """What zarr opens a place by."""
+    if place.folder is not None:
+        return str(place.folder)
+    from zarr.storage import ObjectStore
+
+    from robozarr.schemas.bucket import BucketPlace
+
+    assert isinstance(place, BucketPlace)
+    return ObjectStore(place.store, read_only=True)

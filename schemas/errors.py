@@ -6,6 +6,7 @@ RoboZarrError
 ├── StoreError             a store is missing, exists already, or is not what FORMAT.md says
 │   ├── IncompleteStoreError   its conversion has not ended
 │   ├── CorruptChunkError      bytes on disk do not decode to what was written
+│   ├── BucketError            a bucket cannot be reached, or refuses; an OSError too
 │   └── FormatVersionError     written by another version of the format
 ├── WorkerError            processes that should do the work cannot be had, or died
 └── WindowError            a window specification does not fit the store
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "BucketError",
     "CorruptChunkError",
     "FormatVersionError",
     "IncompleteStoreError",
@@ -103,6 +105,10 @@ class CorruptChunkError(StoreError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class BucketError(StoreError, OSError):
+    """A bucket cannot be reached, or refuses: nothing is known of what it holds. The text names the object and what to do."""
 
 
 class FormatVersionError(StoreError):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from robozarr.schemas import errors
 from robozarr.schemas.errors import (
+    BucketError,
     CorruptChunkError,
     FormatVersionError,
     IncompleteStoreError,
@@ -88,6 +89,7 @@ def test_the_tree() -> None:
         IncompleteStoreError: StoreError,
         CorruptChunkError: StoreError,
         FormatVersionError: StoreError,
+        BucketError: StoreError,
     }
-    assert {kind: kind.__base__ for kind in ALL if kind is not RoboZarrError} == parents
+    assert {kind: kind.__bases__[0] for kind in ALL if kind is not RoboZarrError} == parents
     assert sorted([*(kind.__name__ for kind in ALL), "Problem"]) == errors.__all__

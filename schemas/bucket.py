@@ -1,0 +1,259 @@
+"""Owns a store's place in a bucket, by way of obstore: requests, retries, errors that say what to do. Imports no Zarr library.
+
+Credentials are those that the environment holds; a place knows none, so that none is pickled or shown.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from robozarr.schemas.errors import BucketError, StoreError
+from robozarr.schemas.place import Buffer, Place
+
+__all__ = ["BucketPlace"]
+
+CLIENT: Final = {
+    "allow_http": True,  # where the endpoint says http:// itself
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=60),  # of silence; uploads are silent: a shard needs 0.6 MB/s
+    "timeout": timedelta(minutes=5),
+}
+RETRY: Final = {
+    "max_retries": 10,
+    "retry_timeout": timedelta(minutes=2),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
+}
+BODIES: Final = 4
+"""Times that a file is asked for whose bytes do not all arrive: retries by obstore end where the answer begins."""
+
+Result = TypeVar("Result")
+_user: int | None = None
+"""The process that uses obstore: its threads do not survive a fork, and a child would wait for them for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class BucketPlace:
+    """A prefix of a bucket."""
+
+    url: str
+    """Without a ``/`` at its end."""
+    endpoint_url: str | None = None
+
+    @classmethod
+    def of(cls, url: str, endpoint_url: str | None = None) -> BucketPlace:
+        """The place that a URL names; StoreError if it names none."""
+        match = re.fullmatch(r"(s3|gs)://([A-Za-z0-9][A-Za-z0-9._-]+)((?:/[^/]+)*)/?", url)
+        if match is None or any(part in (".", "..") for part in url.split("/")):
+            raise StoreError(f"{url}: not a place of a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
+        if endpoint_url is not None and match[1] != "s3":
+            raise StoreError(f"{url}: --endpoint-url goes with s3:// only; leave it out")
+        if endpoint_url is not None and re.match(r"https?://[^/]", endpoint_url) is None:
+            raise StoreError(f"{endpoint_url}: not an endpoint; give one that begins with http:// or https://")
+        return cls(url.rstrip("/"), endpoint_url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    @property
+    def folder(self) -> Path | None:
+        """None: this is no folder."""
+        return None
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+        return self.url.split("/")[2]
+
+    @property
+    def store(self) -> Any:
+        """The obstore store, one a process; BucketError in a process that was forked from one that has it."""
+        global _user
+        if _user not in (None, os.getpid()):
+            raise BucketError(
+                f"{self.url}: this process was forked from one that had opened a bucket, and cannot use it; start processes by "
+                "spawn or forkserver (of a DataLoader: multiprocessing_context='forkserver')"
+            )
+        store = _open(self.url, self.endpoint_url)
+        _user = os.getpid()
+        return store
+
+    def at(self, path: str) -> str:
+        """The file's URL."""
+        return f"{self.url}/{path}"
+
+    def below(self, path: str) -> BucketPlace:
+        """The place of a longer prefix."""
+        return BucketPlace(f"{self.url}/{path}", self.endpoint_url)
+
+    def read(self, path: str) -> bytes:
+        """A whole object; FileNotFoundError if there is none, BucketError if it cannot be had."""
+
+        def whole() -> bytes:
+            answer = self.store.get(path)
+            data = bytes(answer.bytes())
+            if len(data) != answer.meta["size"]:
+                raise OSError(f"{len(data)} of {answer.meta['size']} bytes arrived")
+            return data
+
+        return self._ask(path, "read", whole)
+
+    def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
+        """Byte ranges of an object, in as few requests as obstore finds best; BucketError where it ends before they do."""
+
+        def ranges() -> Sequence[Buffer]:
+            try:
+                found: Sequence[Buffer] = self.store.get_ranges(path, starts=list(starts), ends=list(ends))
+            except BaseException as exc:
+                if type(exc).__name__ != "PanicException":
+                    raise
+                raise OSError(f"it ends before byte {max(ends)}") from exc  # what obstore says to ranges behind the end
+            for start, end, part in zip(starts, ends, found, strict=True):
+                if len(part) != end - start:
+                    raise OSError(f"{len(part)} of the {end - start} bytes from {start} on arrived")
+            return found
+
+        return self._ask(path, "read", ranges)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object."""
+        try:
+            self._ask(path, "read", lambda: self.store.head(path))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def names(self, limit: int | None = None) -> list[str]:
+        """Every object below, sorted, by one listing; or the first that are met."""
+        pages = (entry["path"] for page in self.store.list() for entry in page)
+        return self._ask("", "listed", lambda: sorted(islice(pages, limit)))
+
+    def write(self, path: str, parts: Sequence[Buffer]) -> None:
+        """One PUT: an object appears whole or not at all."""
+        self._ask(path, "written", lambda: self.store.put(path, b"".join(parts), use_multipart=False))
+
+    def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+        """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        def put() -> str | None:
+            mode = "create" if tag is None else {"e_tag": tag}
+            try:
+                new: str | None = self.store.put(path, data, mode=mode)["e_tag"]
+            except (AlreadyExistsError, PreconditionError):
+                return None
+            return new
+
+        return self._ask(path, "written", put)
+
+    def read_tagged(self, path: str) -> tuple[bytes, str]:
+        """A small object, and its tag."""
+
+        def whole() -> tuple[bytes, str]:
+            answer = self.store.get(path)
+            return bytes(answer.bytes()), answer.meta["e_tag"]
+
+        return self._ask(path, "read", whole)
+
+    def written_at(self, path: str) -> datetime:
+        """When an object was written, by the clock of the service."""
+        when: datetime = self._ask(path, "read", lambda: self.store.head(path))["last_modified"]
+        return when
+
+    def move(self, path: str, to: Place) -> None:
+        """Copy inside the bucket; the original stays until it is removed."""
+        import obstore
+
+        assert isinstance(to, BucketPlace)
+        root = BucketPlace("/".join(self.url.split("/")[:3]), self.endpoint_url)
+        skip = len(root.url) + 1
+        there = f"{to.url}/{path}"[skip:]
+        self._ask(path, "copied", lambda: obstore.copy(root.store, f"{self.url}/{path}"[skip:], there))
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Remove objects, many by one request."""
+        if gone := list(paths):
+            self._ask("", "emptied", lambda: self.store.delete(gone))
+
+    def empty(self, folders: Sequence[str]) -> None:
+        """Remove all that is below some prefixes, found by one listing."""
+        self.remove(name for name in self.names() if name.startswith(tuple(f"{folder}/" for folder in folders)))
+
+    def _ask(self, path: str, what: str, request: Callable[[], Result]) -> Result:
+        """The result of a request, asked again where bytes did not all arrive."""
+        _ = self.store  # says what is missing before obstore is asked for
+        from obstore.exceptions import BaseError
+
+        for attempt in range(BODIES):
+            try:
+                return request()
+            except FileNotFoundError as exc:
+                if "NoSuchBucket" in str(exc) or what == "written":
+                    raise self.error(path, what, exc) from exc
+                raise FileNotFoundError(f"{self.at(path)}: no such object") from exc
+            except BucketError:
+                raise
+            except OSError as exc:
+                if attempt == BODIES - 1:
+                    raise self.error(path, what, exc) from exc
+            except BaseError as exc:
+                body = "body" in str(exc) and "retries" not in str(exc)
+                if attempt == BODIES - 1 or not body:
+                    raise self.error(path, what, exc) from exc
+        raise AssertionError
+
+    def error(self, path: str, what: str, exc: BaseException) -> BucketError:
+        """What to say where a request failed for good."""
+        where = self.at(path) if path else self.url
+        reason, remedy = _explain(self, str(exc))
+        return BucketError(f"{where}: cannot be {what}: {reason}; {remedy}")
+
+
+def _explain(place: BucketPlace, text: str) -> tuple[str, str]:
+    """What obstore's words come to, and what to do about it."""
+    words = text.partition("\n\nDebug source")[0]
+    code = re.search(r"<Code>(.*?)</Code>", words)
+    said = re.search(r"<Message>(.*?)</Message>", words, re.S)
+    status = re.search(r"status code: (\d+[^:<]*)", words)
+    reason = ": ".join(found[1] for found in (code, said) if found) or (status[1].strip() if status else "")
+    reason = " ".join((reason or words.rpartition(" - ")[2]).split())
+    retries = re.search(r"after (\d+) retries", words)
+    if retries:
+        reason += f", after {retries[1]} retries"
+    if "NoSuchBucket" in words:
+        return f"there is no bucket {place.bucket}", "make it, or check its name and the endpoint"
+    if "169.254.169.254" in words or "metadata.google.internal" in words or "credential" in words.lower():
+        names = (
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if place.url.startswith("s3") else "GOOGLE_APPLICATION_CREDENTIALS"
+        )
+        return "no credentials are found", f"set {names} in the environment of this process and of the workers"
+    if code is not None and code[1] in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
+        return reason, "set AWS_REGION to the bucket's region"
+    if status is not None and status[1].startswith(("401", "403")):
+        return f"access is refused ({reason})", "check the credentials, and what they may do in this bucket"
+    if "error sending request" in words:
+        service = place.endpoint_url or "the service"
+        return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
+    return reason, "run the same command again"
+
+
+@lru_cache(maxsize=64)
+def _open(url: str, endpoint_url: str | None) -> Any:
+    try:
+        from obstore.store import GCSStore, S3Store
+    except ModuleNotFoundError as exc:
+        raise StoreError(f"{url}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
+    scheme, _, bucket, *prefix = url.split("/")
+    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": CLIENT, "retry_config": RETRY}
+    if scheme == "gs:":
+        return GCSStore(bucket, **options)
+    if endpoint_url is not None:
+        options["endpoint"] = endpoint_url
+    return S3Store(bucket, **options)
