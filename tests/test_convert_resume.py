@@ -187,6 +187,20 @@ def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Pa
     assert not (store / FOLDER).exists()
 
 
+def test_the_lock_of_a_converter_that_was_killed_when_all_was_done_goes(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    convert(source, store, workers=0)
+    (store / FOLDER).mkdir()
+    (store / FOLDER / "lock").write_text('{"host": "elsewhere", "pid": 1, "since": "long ago"}')
+    os.utime(store / FOLDER / "lock", (0, 0))
+    (violation,) = verify(store, workers=0).violations
+    assert (violation.rule, "killed when all was done" in violation.text) == ("M20", True)
+    with pytest.raises(StoreError, match="holds a store already"):
+        convert(source, store, workers=0)
+    assert not (store / FOLDER).exists()
+    assert verify(store, workers=0).ok
+
+
 def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
     lock = store / FOLDER / "lock"
