@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.storage import ObjectStore
 
+from robozarr.loader.cache_dir import DEFAULT_BYTES, CacheDir
 from robozarr.loader.showing import html_of, viewer
+from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place, place_of
 from robozarr.schemas.reading import read_array, read_layout, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
 
@@ -126,13 +130,20 @@ class Store:
     ``metadata`` holds the attributes (``StoreMetadata``); ``group`` is the zarr group, for anything not offered here.
     """
 
-    def __init__(self, path: str, group: zarr.Group, metadata: StoreMetadata) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: str,
+        group: zarr.Group,
+        metadata: StoreMetadata,
+        place: Place | None = None,
+        cache: CacheDir | None = None,
+    ) -> None:
+        self.path, self.place, self.cache = path, place or place_of(path), cache
         self.group = group
         self.metadata = metadata
 
-    def __reduce__(self) -> tuple[Callable[[str], Store], tuple[str]]:
-        return open_store, (self.path,)  # another process opens it again: nothing that was read travels along
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Place, CacheDir | None]]:
+        return _reopen, (self.place, self.cache)  # another process opens it again: nothing that was read travels along
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -152,6 +163,11 @@ class Store:
         """
         episode: Episode = viewer("episode").open_episode(self, number)
         return episode
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return self.place.folder is None
 
     @property
     def n_steps(self) -> int:
@@ -347,13 +363,26 @@ class Store:
         )
 
 
-def open_store(path: str | Path) -> Store:
+def open_store(
+    path: str | Path | Place,
+    *,
+    endpoint_url: str | None = None,
+    cache_dir: str | Path | None = None,
+    cache_dir_bytes: int = DEFAULT_BYTES,
+) -> Store:
     """Open a store that a conversion has completed.
 
     Parameters
     ----------
-    path : path
-        Folder of the store.
+    path : path or URL
+        Folder of the store, or ``s3://bucket/prefix``, ``gs://bucket/prefix``. Credentials are those of the environment.
+    endpoint_url : str, optional
+        Of a service that speaks S3 and is not Amazon's.
+    cache_dir : path, optional
+        Of a store in a bucket: a folder on a local disk that keeps what was read of frames, for later epochs and runs, and for
+        every process of the machine.
+    cache_dir_bytes : int
+        What that folder may hold, of all stores together. Where it is full, what does not fit is read from the bucket.
 
     Returns
     -------
@@ -378,12 +407,23 @@ def open_store(path: str | Path) -> Store:
     ...     print(store.array("agentview_rgb").shape[1:], store.tasks.suite)
     (128, 128, 3) ('libero_goal', 'libero_spatial')
     """
+    place = place_of(path, endpoint_url)
+    cache = None if cache_dir is None else CacheDir(cache_dir, cache_dir_bytes)
+    if cache is not None and place.folder is not None:
+        raise StoreError(f"{place.url}: cache_dir= is for stores in buckets; this one lies in a folder → leave it out")
+    return _reopen(place, cache)
+
+
+def _reopen(place: Place, cache: CacheDir | None) -> Store:
+    where: Any = place.url
+    if isinstance(place, BucketPlace):
+        where = ObjectStore(place.store, read_only=True)
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=3)
+        group = zarr.open_group(where, mode="r", zarr_format=3)
     except FileNotFoundError as exc:
-        raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
+        raise StoreError(f"{place.url}: no store there; make one with: robozarr convert SOURCE --store {place.url}") from exc
     except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(f"{path}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
+        raise StoreError(f"{place.url}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
     except PermissionError as exc:
-        raise StoreError(f"{path}: cannot be read: {exc.strerror}; check the rights") from exc
-    return Store(str(path), group, StoreMetadata.from_attributes(dict(group.attrs), str(path)))
+        raise StoreError(f"{place.url}: cannot be read: {exc.strerror}; check the rights") from exc
+    return Store(place.url, group, StoreMetadata.from_attributes(dict(group.attrs), place.url), place, cache)

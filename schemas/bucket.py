@@ -33,6 +33,9 @@ RETRY: Final = {
 BODIES: Final = 4
 """Times that a file is asked for whose bytes do not all arrive: retries by obstore end where the answer begins."""
 
+GAP: Final = 2**20
+"""Bytes between ranges that are asked for together."""
+
 Result = TypeVar("Result")
 _user: int | None = None
 """The process that uses obstore: its threads do not survive a fork, and a child would wait for them for ever."""
@@ -104,12 +107,12 @@ class BucketPlace:
 
         return self._ask(path, "read", whole)
 
-    def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Byte ranges of an object, in as few requests as obstore finds best; BucketError where it ends before they do."""
+    def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int], gap: int = GAP) -> Sequence[Buffer]:
+        """Byte ranges of an object, those up to `gap` bytes apart together; BucketError where it ends before they do."""
 
         def ranges() -> Sequence[Buffer]:
             try:
-                found: Sequence[Buffer] = self.store.get_ranges(path, starts=list(starts), ends=list(ends))
+                found: Sequence[Buffer] = self.store.get_ranges(path, starts=list(starts), ends=list(ends), coalesce=gap)
             except BaseException as exc:
                 if type(exc).__name__ != "PanicException":
                     raise
@@ -120,6 +123,18 @@ class BucketPlace:
             return found
 
         return self._ask(path, "read", ranges)
+
+    def read_end(self, path: str, n_bytes: int) -> tuple[Buffer, int]:
+        """The last bytes of an object, all where it has fewer, and its size; raises as `read` does."""
+
+        def end() -> tuple[Buffer, int]:
+            answer = self.store.get(path, options={"range": {"suffix": n_bytes}})
+            data, size = answer.bytes(), answer.meta["size"]
+            if len(data) != min(n_bytes, size):
+                raise OSError(f"{len(data)} of the last {min(n_bytes, size)} bytes arrived")
+            return data, size
+
+        return self._ask(path, "read", end)
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""
