@@ -7,8 +7,8 @@ either what was written or fetched again. That needs no bookkeeping, and no lock
 Files are named by what they must hold: their array's layout and checksums. A store that was written anew has other names.
 
 What is there stays. An epoch uses everything once, so that what would be thrown out for the sake of something new is needed
-just as soon: where a store is larger than the folder may be, the part that fits is served from it, and the rest from the bucket.
-Only files that nobody has used for an hour, and that are not of this process's stores, make room. Imports no torch.
+just as soon: where a store is larger than the folder may be, the part that fits is served from it, and the rest from the
+bucket. Only files that nobody has used for an hour, and that are not of this process's stores, make room. Imports no torch.
 """
 
 from __future__ import annotations
