@@ -18,6 +18,7 @@ from robozarr.convert.shard import encode_shard
 from robozarr.convert.write import write_array, write_metadata
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, build_index
 from robozarr.schemas.layout import ArrayLayout, Profile
+from robozarr.schemas.place import FolderPlace
 from robozarr.schemas.shard import chunk_checksums
 from robozarr.schemas.source import Role
 from robozarr.schemas.store import Key, SourceEntry, StoreMetadata, array_layouts, fixed_layouts
@@ -83,8 +84,8 @@ def write_scale_store(
     for path, layout in layouts.items():
         if not path.startswith("steps/"):
             values = tables.get(path)
-            write_array(folder, layout, np.zeros(layout.shape, layout.dtype) if values is None else values)
-    write_metadata(folder, metadata)
+            write_array(FolderPlace(folder), layout, np.zeros(layout.shape, layout.dtype) if values is None else values)
+    write_metadata(FolderPlace(folder), metadata)
 
 
 def _metadata(n_steps: int, n_episodes: int, picture: tuple[int, int, int], profile: Profile) -> StoreMetadata:

@@ -22,16 +22,17 @@ from robozarr.convert.journal import Journal
 from robozarr.convert.plan import REPEATS
 from robozarr.convert.settle import Base
 from robozarr.convert.types import DatasetInfo, DemoScan, FileScan
-from robozarr.convert.write import make_folder, remove_temporaries, write_metadata
+from robozarr.convert.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import Problem, SourceError, StoreError
 from robozarr.schemas.index import Alignment, ImageConvention, ImageEvidence
+from robozarr.schemas.place import Place
 from robozarr.schemas.reading import read_metadata
 from robozarr.schemas.store import TASK_TEXTS, SourceEntry, StoreMetadata
 
 __all__ = ["commit", "new_sources", "read_base"]
 
 
-def read_base(store: Path) -> Base:
+def read_base(store: Place) -> Base:
     """What a complete store holds, from its tables.
 
     Raises
@@ -40,7 +41,7 @@ def read_base(store: Path) -> Base:
         If it breaks a rule of FORMAT.md as far as tables show; nothing may be built on it.
     """
     metadata = read_metadata(store)
-    layouts, violations = read_layouts(store, metadata)
+    layouts, violations = read_layouts(store, metadata, store.names())
     tables, more = read_tables(store, layouts)
     if violations := [*violations, *more]:
         raise StoreError(f"{store}: broken, so nothing is appended to it: {violations[0]} (robozarr verify lists all)")
@@ -162,13 +163,11 @@ def _is_called(path: Path, name: str) -> bool:
 def commit(journal: Journal) -> None:
     """Put what waits in the stage of an append into place; may be killed and run again at any point."""
     store, stage = journal.store, journal.stage
-    if (stage / "zarr.json").exists():
-        remove_temporaries(stage)
+    if stage.exists("zarr.json"):
+        remove_temporaries(store)
         write_metadata(store, replace(read_metadata(stage), complete=False))
-        for path in sorted(stage.rglob("*")):
-            inner = path.relative_to(stage)
-            if path.is_file() and inner.as_posix() != "zarr.json":
-                make_folder((store / inner).parent)
-                path.replace(store / inner)
-        (stage / "zarr.json").replace(store / "zarr.json")
+        for name in stage.names():
+            if name != "zarr.json":
+                stage.move(name, store)
+        stage.move("zarr.json", store)
     journal.clear()

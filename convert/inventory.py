@@ -6,37 +6,46 @@ What is inside the shards of columns is read by ``convert.verification``; only o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from robozarr.convert.checks import Violation, check_layout
-from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.errors import BucketError, CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place
 from robozarr.schemas.reading import read_array, read_document, read_layout
 from robozarr.schemas.store import TEMPORARY, StoreMetadata, array_layouts, fixed_layouts
 
 __all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]
 
 
-def check_temporaries(root: Path) -> Iterator[Violation]:
-    """M20: nothing of an interrupted writer lies about."""
-    for path in sorted(root.rglob(f".*{TEMPORARY}")):
+def check_temporaries(root: Place, names: Sequence[str]) -> Iterator[Violation]:
+    """M20: nothing of an interrupted writer lies about. `names` is every file of the store."""
+    temporary = re.compile(rf"(?:.*/)?\.[^/]*{re.escape(TEMPORARY)}")
+    files = {name for name in names if temporary.fullmatch(name)}
+    parts = (name.split("/")[:-1] for name in names)
+    folders = {
+        path for path in ("/".join(part[:i]) for part in parts for i in range(1, len(part) + 1)) if temporary.fullmatch(path)
+    }
+    if root.folder is not None:  # folders without files too
+        folders |= {path.relative_to(root.folder).as_posix() for path in root.folder.rglob(f".*{TEMPORARY}") if path.is_dir()}
+    for path in sorted(files | folders):
         remedy = "left behind by a writer that was interrupted; remove it"
-        if path.is_dir():
+        if path in folders:
             remedy = "an append is not finished; run it again, or remove this folder to give it up"
-        yield Violation(rule="M20", text=f"{path.relative_to(root)}: {remedy}")
+        yield Violation(rule="M20", text=f"{path}: {remedy}")
 
 
-def read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLayout], list[Violation]]:
-    """M1 and M3 to M7: every array that the attributes call for, as it is on disk."""
+def read_layouts(root: Place, metadata: StoreMetadata, names: Sequence[str]) -> tuple[dict[str, ArrayLayout], list[Violation]]:
+    """M1 and M3 to M7: every array that the attributes call for, as it is on disk. `names` is every file, sorted."""
     found: dict[str, ArrayLayout] = {}
     violations: list[Violation] = []
     sizes: dict[str, int] = {}
     for expected in fixed_layouts(metadata):
-        violations += _read_one(root, expected, found)
+        violations += _read_one(root, names, expected, found)
         if expected.path.endswith("/offsets") and not violations:
             try:
                 sizes[expected.path.removesuffix("/offsets")] = int(read_array(root, found[expected.path])[-1])
@@ -45,12 +54,14 @@ def read_layouts(root: Path, metadata: StoreMetadata) -> tuple[dict[str, ArrayLa
     if not violations:
         for path, expected in array_layouts(metadata, sizes).items():
             if path not in found:
-                violations += _read_one(root, expected, found)
+                violations += _read_one(root, names, expected, found)
     for group in sorted({parent for path in found for parent in _parent_groups(path)}):
         try:
-            document = read_document(root / group)
+            document = read_document(root, group)
             if (document.get("zarr_format"), document.get("node_type")) != (3, "group"):
                 violations.append(Violation(rule="M1", text=f"{group}/zarr.json: a group of Zarr v3 is expected"))
+        except BucketError:
+            raise
         except StoreError as exc:
             violations.append(Violation(rule="M1", text=str(exc)))
     return found, violations
@@ -61,9 +72,11 @@ def _parent_groups(path: str) -> list[str]:
     return ["/".join(parts[:i]) for i in range(1, len(parts))]
 
 
-def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
+def _read_one(root: Place, names: Sequence[str], expected: ArrayLayout, found: dict[str, ArrayLayout]) -> Iterator[Violation]:
     try:
         layout = read_layout(root, expected.path)
+    except BucketError:
+        raise
     except StoreError as exc:
         absent = isinstance(exc.__cause__, FileNotFoundError) or "dimension_names" in str(exc)
         yield Violation(rule="M3" if absent else "M4", text=str(exc))
@@ -72,19 +85,20 @@ def _read_one(root: Path, expected: ArrayLayout, found: dict[str, ArrayLayout]) 
         text = f"{layout.path}: {layout.shape[0]} values, but the offsets end at {expected.shape[0]}"
         yield Violation(rule="M15", text=text)
         return
-    broken = list(check_layout(layout, expected)) or list(_check_shards(root, layout))
+    broken = list(check_layout(layout, expected)) or list(_check_shards(names, layout))
     yield from broken
     if not broken:
         found[layout.path] = layout
 
 
-def _check_shards(root: Path, layout: ArrayLayout) -> Iterator[Violation]:
+def _check_shards(names: Sequence[str], layout: ArrayLayout) -> Iterator[Violation]:
     """M7: the files below an array are its shards, all of them. Never as many steps as a document may claim shards."""
     name = re.compile(rf"c/(0|[1-9][0-9]*){'/0' * (len(layout.shape) - 1)}")
     there = set()
-    for path in sorted((root / layout.path).rglob("*")):
-        inner = path.relative_to(root / layout.path).as_posix()
-        if path.is_dir() or inner == "zarr.json" or inner.endswith(TEMPORARY):
+    top = f"{layout.path}/"
+    for file in names[bisect_left(names, top) : bisect_left(names, f"{layout.path}0")]:  # "0" is what follows "/"
+        inner = file.removeprefix(top)
+        if inner == "zarr.json" or inner.endswith(TEMPORARY):
             continue
         match = name.fullmatch(inner)
         if match is None or int(match.group(1)) >= layout.n_shards:
@@ -104,7 +118,7 @@ def is_table(path: str) -> bool:
     return not path.startswith("steps/") and path not in bulk and not (path.startswith("ragged/") and path.endswith("/values"))
 
 
-def read_tables(root: Path, layouts: dict[str, ArrayLayout]) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
+def read_tables(root: Place, layouts: dict[str, ArrayLayout]) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
     """Every table by path, and a violation for each that cannot be read."""
     tables, violations = {}, []
     for path, layout in layouts.items():

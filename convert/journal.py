@@ -1,23 +1,25 @@
 """Owns the memory of an unfinished conversion: what it was begun with, which partitions are done. Imports no Dask.
 
 It lives in a folder of the store whose name is a temporary's, so that no finished store has one (FORMAT.md, M20):
-``plan.json`` (what it was begun with), ``done.jsonl`` (a line a finished partition), ``lock``, and for an append ``stage/``,
-where the new files wait, and ``commit``, which says that all of them are there.
+``plan.json`` (what it was begun with), ``done.jsonl`` (a line a finished partition; of a bucket ``done/``), ``lock``, and for
+an append ``stage/``, where the new files wait, and ``commit``, which says that all of them are there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
+from robozarr.convert.bucket_lock import hold_bucket_lock
+from robozarr.convert.done import DoneFile, DoneObjects, DoneRecord
+from robozarr.convert.lock import hold_lock
 from robozarr.convert.types import Done, FileScan, Partition
-from robozarr.schemas.errors import PlanError, Problem, SourceError, StoreError
+from robozarr.schemas.errors import BucketError, PlanError, Problem, SourceError, StoreError
+from robozarr.schemas.place import Place
 from robozarr.schemas.store import TEMPORARY
 
 __all__ = ["FOLDER", "Begun", "Journal", "check_same", "digest"]
@@ -44,7 +46,7 @@ def sources_of(files: Sequence[FileScan]) -> dict[str, tuple[int, int]]:
     return {file.path: (file.size, file.mtime_ns) for file in files}
 
 
-def check_same(begun: Begun, now: Begun, store: Path) -> None:
+def check_same(begun: Begun, now: Begun, store: Place) -> None:
     """Refuse to go on with a conversion that would not end in the bytes that it was begun for.
 
     Raises
@@ -70,9 +72,9 @@ def check_same(begun: Begun, now: Begun, store: Path) -> None:
         raise SourceError(f"{store}: sources are not what they were when this {begun.kind} was begun:", problems)
 
 
-def _anew(begun: Begun, store: Path) -> str:
+def _anew(begun: Begun, store: Place) -> str:
     if begun.kind == "append":
-        return f"remove {store / FOLDER} to give up the append (the store stays what it was)"
+        return f"remove {store.at(FOLDER)} to give up the append (the store stays what it was)"
     return "begin anew with --overwrite"
 
 
@@ -88,18 +90,29 @@ def digest(partition: Partition) -> str:
 class Journal:
     """The journal of one store. Writing to it takes the store's lock."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Place) -> None:
         self.store = store
-        self.folder = store / FOLDER
-        self.stage = self.folder / "stage"
-        self.lock = self.folder / "lock"
-        self._done: int | None = None
+        self.place = store.below(FOLDER)
+        self.stage = self.place.below("stage")
+        self.check: Callable[[], None] = lambda: None
+        """StoreError if the lock is another's meanwhile: the kernel takes none away, but a bucket's can be lost."""
+        folder = self.place.folder
+        self._done: DoneRecord = DoneObjects(self.place.below("done")) if folder is None else DoneFile(folder / "done.jsonl")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store's lock, as long as anything is written; StoreError if another converter holds it."""
+        if self.store.folder is not None:
+            with hold_lock(self.store.folder / FOLDER / "lock", self.store.folder):
+                yield
+        else:
+            with hold_bucket_lock(self.store, f"{FOLDER}/lock") as self.check:
+                yield
 
     def begun(self) -> Begun | None:
         """What the unfinished conversion was begun with; None if there is none."""
-        path = self.folder / "plan.json"
         try:
-            value = json.loads(path.read_bytes())
+            value = json.loads(self.place.read("plan.json"))
             return Begun(
                 kind=value["kind"],
                 options=value["options"],
@@ -108,64 +121,40 @@ class Journal:
             )
         except FileNotFoundError:
             return None
+        except BucketError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StoreError(f"{path}: cannot be read ({exc!r}); begin anew with --overwrite") from exc
+            raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); begin anew with --overwrite") from exc
 
     def begin(self, begun: Begun) -> None:
         """Write down what a conversion begins with; whole or not at all."""
-        temporary = self.folder / "plan.json.new"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(json.dumps(asdict(begun), indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / "plan.json")
-        except OSError as exc:
-            raise StoreError(f"{self.folder}: cannot be written: {exc.strerror or exc}; make room, then convert again") from exc
+        self.place.write("plan.json", [json.dumps(asdict(begun), indent=1).encode()])
 
     def done(self) -> dict[tuple[str, int], Done]:
         """The partitions that were finished, by array and shard."""
-        return {(done.path, done.shard): done for done in self._lines()}
-
-    def _lines(self) -> Iterator[Done]:
-        path = self.folder / "done.jsonl"
-        for line in path.read_bytes().splitlines() if path.exists() else []:
-            try:
-                yield Done(**json.loads(line))
-            except (ValueError, TypeError):  # the last line of a writer that was killed; the partition is done again
-                continue
+        return {(done.path, done.shard): done for done in self._done.read()}
 
     def record(self, done: Done) -> None:
         """Add a finished partition."""
-        try:
-            if self._done is None:
-                self._done = os.open(self.folder / "done.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-                os.write(self._done, b"\n")  # what a killed writer left of a line ends here
-            os.write(self._done, json.dumps(asdict(done)).encode() + b"\n")
-        except OSError as exc:
-            raise StoreError(f"{self.folder}: cannot be written: {exc.strerror or exc}; make room, then convert again") from exc
+        self.check()
+        self._done.add(done)
 
     @property
     def committing(self) -> bool:
         """Whether an append has all its files and is about to put them into place."""
-        return (self.folder / "commit").exists()
+        return self.place.exists("commit")
 
     def ready_to_commit(self) -> None:
         """Say that all files of an append wait in the stage."""
-        (self.folder / "commit").touch()
+        self.place.write("commit", [b""])
 
     def close(self) -> None:
-        """Close the file of finished partitions."""
-        if self._done is not None:
-            os.close(self._done)
-            self._done = None
+        """Write down what is not yet."""
+        self._done.close()
 
     def clear(self) -> None:
         """Forget the conversion: it is done, or given up. The lock stays."""
-        self.close()
-        for name in ("done.jsonl", "plan.json", "plan.json.new"):
-            (self.folder / name).unlink(missing_ok=True)
-        if self.stage.exists():
-            shutil.rmtree(self.stage)
-        (self.folder / "commit").unlink(missing_ok=True)
+        self._done.forget()
+        self.place.remove(["plan.json"])
+        self.place.empty(["stage"])
+        self.place.remove(["commit"])

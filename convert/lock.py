@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from robozarr.schemas.errors import StoreError
 
-__all__ = ["HEARTBEAT_S", "STALE_S", "hold_lock"]
+__all__ = ["HEARTBEAT_S", "STALE_S", "hold_lock", "refused"]
 
 HEARTBEAT_S: Final = 30.0
 STALE_S: Final = 300.0
@@ -79,7 +79,7 @@ def _acquire(path: Path, store: Path) -> int:
             locked = _flock(descriptor)
             holder = _read(descriptor)
             if not locked or (holder and _lives_elsewhere(descriptor, holder)):
-                raise _refused(store, path, holder)
+                raise refused(str(store), str(path), holder)
             if _is_same_file(descriptor, path):
                 _write(descriptor)
                 return descriptor
@@ -131,7 +131,8 @@ def _write(descriptor: int) -> None:
     os.pwrite(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now}).encode(), 0)
 
 
-def _refused(store: Path, path: Path, holder: dict[str, Any]) -> StoreError:
+def refused(store: str, path: str, holder: dict[str, Any]) -> StoreError:
+    """What to say to the second converter."""
     who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "it has just begun"
     return StoreError(
         f"{store}: another converter is at work on this store ({who}); wait for it or stop it. If that machine is gone, its "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import google_crc32c
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place
 from robozarr.schemas.reading import read_shard
 
 __all__ = ["column_blocks", "episode_checksums"]
@@ -19,7 +19,7 @@ COLUMN_BLOCK_BYTES = 128 * 2**20
 """Bytes of a low-dim key held at once."""
 
 
-def column_blocks(store: Path, layout: ArrayLayout, *, below: Path | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
+def column_blocks(store: Place, layout: ArrayLayout, *, below: Place | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Blocks of a low-dim key's elements over all rows: (slice of elements, values [step, element])."""
     n_elements = max(1, layout.row_bytes // np.dtype(layout.dtype).itemsize)
     width = max(1, COLUMN_BLOCK_BYTES // max(1, layout.shape[0] * np.dtype(layout.dtype).itemsize))
@@ -30,7 +30,7 @@ def column_blocks(store: Path, layout: ArrayLayout, *, below: Path | None = None
 
 
 def episode_checksums(
-    store: Path, layout: ArrayLayout, lengths: NDArray[np.int64], *, below: Path | None = None
+    store: Place, layout: ArrayLayout, lengths: NDArray[np.int64], *, below: Place | None = None
 ) -> NDArray[np.uint32]:
     """The crc32c of each episode's rows, little-endian and in C order: uint32 [n_episodes]."""
     ends, episode, done = np.cumsum(lengths), 0, 0

@@ -18,7 +18,6 @@ from robozarr.convert.append import commit, new_sources, read_base
 from robozarr.convert.cluster import open_executor
 from robozarr.convert.executor import Executor
 from robozarr.convert.journal import Begun, Journal, check_same, sources_of
-from robozarr.convert.lock import hold_lock
 from robozarr.convert.plan import Plan, make_plan
 from robozarr.convert.progress import Progress, SilentProgress
 from robozarr.convert.settle import Base, OnError
@@ -29,6 +28,7 @@ from robozarr.convert.write import init_store, prune, remove_temporaries, write_
 from robozarr.schemas.errors import PlanError, Problem
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
+from robozarr.schemas.place import Place, place_of
 
 __all__ = ["ConvertReport", "convert"]
 
@@ -72,7 +72,7 @@ class ConvertReport:
 class _Wish:
     """What the user asked for."""
 
-    store: Path
+    store: Place
     profile: Profile
     level: int | None
     keys: tuple[str, ...] | None
@@ -83,8 +83,9 @@ class _Wish:
 
 def convert(
     sources: str | Path | Sequence[str | Path],
-    store: str | Path,
+    store: str | Path | Place,
     *,
+    endpoint_url: str | None = None,
     profile: Profile | None = None,
     level: int | None = None,
     workers: int | None = None,
@@ -105,8 +106,10 @@ def convert(
     ----------
     sources : path or sequence of paths
         Files, folders (searched for ``*.hdf5`` and ``*.h5``), or patterns.
-    store : path
-        Folder that becomes the store.
+    store : path or URL
+        Folder that becomes the store, or a prefix of a bucket: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
+    endpoint_url : str, optional
+        Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
     profile : {"fast", "raw", "compact"}, optional
         Codec of the data: Blosc-LZ4, none, Blosc-zstd. Default: ``fast``; of an append, the store's.
     level : int, optional
@@ -142,7 +145,7 @@ def convert(
         If `keys` names what no source holds, or options do not go together or are not those that a conversion was begun with.
     StoreError
         If the store exists and neither `overwrite` nor `append` is given, is no robozarr store, cannot be written, or another
-        converter is at work on it.
+        converter is at work on it; a BucketError if a bucket cannot be reached.
     WorkerError
         If workers cannot be had, or die over their work.
 
@@ -159,7 +162,7 @@ def convert(
     if append and (overwrite or profile is not None or level is not None or keys is not None):
         raise PlanError("--append takes the store as it is: no --overwrite, --profile, --level or --keys with it")
     wish = _Wish(
-        store=Path(store),
+        store=place_of(store, endpoint_url),
         profile=profile or "fast",
         level=level,
         keys=None if keys is None else tuple(keys),
@@ -174,7 +177,7 @@ def convert(
     check_apart(paths, wish.store)
     with contextlib.ExitStack() as stack:
         if not dry_run:
-            stack.enter_context(hold_lock(journal.lock, wish.store))
+            stack.enter_context(journal.locked())
             stack.callback(journal.close)
             check_target(journal, overwrite=overwrite, append=append)  # another converter may have come first
             if journal.committing:
@@ -194,7 +197,7 @@ def _report(
 ) -> ConvertReport:
     metadata, n_old = plan.metadata, 0 if base is None else len(base.files)
     return ConvertReport(
-        store=str(wish.store),
+        store=wish.store.url,
         profile=metadata.profile,
         dry_run=dry_run,
         n_sources=len(plan.files),
@@ -269,7 +272,7 @@ def _options(wish: _Wish) -> dict[str, Any]:
 
 def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
     """Make room, and write down what is begun."""
-    if not wish.append and (wish.store / "zarr.json").exists():
+    if not wish.append and wish.store.exists("zarr.json"):
         clear(wish.store, plan.metadata)
     journal.clear()
     journal.begin(now)
@@ -280,13 +283,13 @@ def _write(executor: Executor, journal: Journal, plan: Plan, base: Base | None, 
     root, below = (wish.store, None) if base is None else (journal.stage, wish.store)
     if base is None:
         write_metadata(root, plan.metadata)
-    if root.exists():
-        prune(root, plan.layouts)
+    prune(root, plan.layouts)
     init_store(root, plan, below=below)
     written = write_partitions(executor, journal, root, plan, base, wish.on_error, progress)
     if written.broken:
         return written
     write_statistics(executor, journal, root, plan, base, written, progress)
+    journal.check()
     write_metadata(root, plan.metadata.completed())
     if base is None:
         remove_temporaries(root)

@@ -28,6 +28,7 @@ from robozarr.convert.write import PartitionResult, WriteTask, read_partition, w
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place
 from robozarr.schemas.reading import read_array, read_layout, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, Key
 
@@ -92,7 +93,7 @@ class Written:
 
 
 def write_partitions(
-    executor: Executor, journal: Journal, root: Path, plan: Plan, base: Base | None, on_error: OnError, progress: Progress
+    executor: Executor, journal: Journal, root: Place, plan: Plan, base: Base | None, on_error: OnError, progress: Progress
 ) -> Written:
     """Write every partition that is not done yet; record each as it ends."""
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
@@ -103,7 +104,7 @@ def write_partitions(
     broken: dict[tuple[str, str], Problem] = {}
     tasks = (WriteTask(partition=partition, done=done) for partition, done in _with_done(plan, journal))
     size = max(1, min(LARGEST_BATCH, plan.n_partitions // (SHARE_OF_BATCHES * executor.n_workers)))
-    write = partial(write_batch, root=str(root), store=str(journal.store))
+    write = partial(write_batch, root=root, store=journal.store)
     with Guard() as guard:
         rescue = partial(_rescue_batch, guard)
         limit_s = _limit_s(size * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
@@ -132,7 +133,7 @@ def write_partitions(
     )
 
 
-def _checksums_so_far(path: str, plan: Plan, base: Base | None, store: Path) -> NDArray[np.uint32]:
+def _checksums_so_far(path: str, plan: Plan, base: Base | None, store: Place) -> NDArray[np.uint32]:
     """Room for the checksums of a frame key; of an append, with those that the store has."""
     checksums = np.zeros(plan.metadata.n_steps, np.uint32)
     if base is not None:
@@ -177,7 +178,7 @@ def _read_and_forget(partition: Partition) -> None:
 def write_statistics(
     executor: Executor,
     journal: Journal,
-    root: Path,
+    root: Place,
     plan: Plan,
     base: Base | None,
     written: Written,
@@ -197,7 +198,7 @@ def write_statistics(
         write_array(root, plan.layouts[f"checksums/{key.name}"], written.checksums[f"steps/{key.name}"], below=below)
         progress.advance()
     low_dim = [key for key in keys if not key.frame]
-    of_key = partial(key_statistics, root=str(root), below=None if below is None else str(below))
+    of_key = partial(key_statistics, root=root, below=below)
     for name, table, whole, checksums in executor.run(of_key, low_dim):
         _write_key_statistics(root, plan, plan.metadata.key(name), table, whole, below)
         write_array(root, plan.layouts[f"checksums/{name}"], checksums, below=below)
@@ -205,7 +206,7 @@ def write_statistics(
 
 
 def _frame_statistics(
-    moments: MomentsOfKey, lengths: NDArray[np.int64], key: Key, base: Base | None, below: Path | None
+    moments: MomentsOfKey, lengths: NDArray[np.int64], key: Key, base: Base | None, below: Place | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Per episode, and the histogram; of an append, what the store has and what is new."""
     if base is None or below is None:
@@ -218,36 +219,35 @@ def _frame_statistics(
 
 
 def _write_key_statistics(
-    root: Path, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64], below: Path | None
+    root: Place, plan: Plan, key: Key, table: NDArray[np.float64], whole: NDArray[np.float64], below: Place | None
 ) -> None:
     write_array(root, plan.layouts[f"episodes/stats/{key.name}"], table, below=below)
     write_array(root, plan.layouts[f"stats/{key.name}"], whole, below=below)
 
 
 def key_statistics(
-    key: Key, root: str, below: str | None = None
+    key: Key, root: Place, below: Place | None = None
 ) -> tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
     """Statistics of a low-dim key, read back: its name, per episode, whole, and checksums. Runs in a worker.
 
     Where `root` is the stage of an append, what it lacks is in the store `below` it.
     """
-    stage, under = Path(root), None if below is None else Path(below)
 
     def layout_of(path: str) -> ArrayLayout:
-        there = under is None or (stage / path / "zarr.json").exists()
-        return read_layout(stage if there or under is None else under, path)
+        there = below is None or root.exists(f"{path}/zarr.json")
+        return read_layout(root if there or below is None else below, path)
 
     lengths_layout = layout_of("episodes/length")
     shards = range(lengths_layout.n_shards)
-    lengths = np.concatenate([read_shard(stage, lengths_layout, shard, below=under) for shard in shards])
+    lengths = np.concatenate([read_shard(root, lengths_layout, shard, below=below) for shard in shards])
     n_elements = int(np.prod(key.shape, dtype=np.int64))
     table = np.empty((len(lengths), len(EPISODE_STATISTICS), n_elements))
     quantiles = np.empty((len(QUANTILES), n_elements))
-    for block, values in column_blocks(stage, layout_of(f"steps/{key.name}"), below=under):
+    for block, values in column_blocks(root, layout_of(f"steps/{key.name}"), below=below):
         table[:, :, block] = episode_statistics(values, lengths)
         with np.errstate(invalid="ignore"):
             quantiles[:, block] = np.quantile(values.astype(np.float64, copy=False), QUANTILES, axis=0)
     table = table.reshape(len(lengths), len(EPISODE_STATISTICS), *key.shape)
     whole = store_statistics(key, table, lengths, histogram=None, quantiles=quantiles.reshape(len(QUANTILES), *key.shape))
-    checksums = episode_checksums(stage, layout_of(f"steps/{key.name}"), lengths, below=under)
+    checksums = episode_checksums(root, layout_of(f"steps/{key.name}"), lengths, below=below)
     return key.name, table, whole, checksums

@@ -6,17 +6,21 @@ Removes nothing that robozarr did not write.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Final
 
 from robozarr.convert.journal import FOLDER, Journal
 from robozarr.convert.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import StoreError
+from robozarr.schemas.place import Place
 from robozarr.schemas.reading import read_document
 from robozarr.schemas.store import ATTRIBUTE, GROUPS, StoreMetadata
 
 __all__ = ["check_apart", "check_target", "clear"]
+
+ENOUGH_NAMES: Final = 4096
+"""Of what lies at a prefix, to see that it is not a journal alone."""
 
 
 def check_target(journal: Journal, *, overwrite: bool, append: bool) -> None:
@@ -29,15 +33,12 @@ def check_target(journal: Journal, *, overwrite: bool, append: bool) -> None:
         or `append` is given for; or if its folder cannot be written to.
     """
     store = journal.store
-    try:
-        if not os.path.lexists(store) or (store.is_dir() and all(path.name == FOLDER for path in store.iterdir())):
-            if append:
-                raise StoreError(f"{store}: no store is there that could be appended to; make it first, without --append")
-            _check_writable(store)
-            return
-        document = read_document(store) if (store / "zarr.json").is_file() else {}
-    except OSError as exc:
-        raise StoreError(f"{store}: cannot be read: {exc.strerror or exc}; give another --store or change the rights") from exc
+    document = _root_document(store)
+    if document is None:
+        if append:
+            raise StoreError(f"{store}: no store is there that could be appended to; make it first, without --append")
+        _check_writable(store)
+        return
     attributes = document.get("attributes")
     value = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(value, dict):
@@ -45,6 +46,21 @@ def check_target(journal: Journal, *, overwrite: bool, append: bool) -> None:
     _check_writable(store)
     if not overwrite and not journal.committing:
         _check_state(journal, complete=value.get("complete") is True, append=append)
+
+
+def _root_document(store: Place) -> dict[str, Any] | None:
+    """What is there: None for nothing, an empty one for what is no store."""
+    if store.folder is None:
+        if store.exists("zarr.json"):
+            return read_document(store)
+        return {} if any(name.split("/")[0] != FOLDER for name in store.names(ENOUGH_NAMES)) else None
+    folder = store.folder
+    try:
+        if not os.path.lexists(folder) or (folder.is_dir() and all(path.name == FOLDER for path in folder.iterdir())):
+            return None
+        return read_document(store) if (folder / "zarr.json").is_file() else {}
+    except OSError as exc:
+        raise StoreError(f"{store}: cannot be read: {exc.strerror or exc}; give another --store or change the rights") from exc
 
 
 def _check_state(journal: Journal, *, complete: bool, append: bool) -> None:
@@ -62,7 +78,10 @@ def _check_state(journal: Journal, *, complete: bool, append: bool) -> None:
         )
 
 
-def _check_writable(store: Path) -> None:
+def _check_writable(place: Place) -> None:
+    store = place.folder
+    if store is None:  # a bucket says so when the lock is written, which is the next thing
+        return
     parent = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
     if not parent.is_dir():
         raise StoreError(f"{parent}: no folder that may be written to; give another --store")
@@ -81,17 +100,17 @@ def _why_not_writable(folder: Path) -> str:
     return f"it belongs to user {status.st_uid} with mode {status.st_mode & 0o777:o}, and this is user {os.geteuid()}"
 
 
-def check_apart(sources: Sequence[Path], store: Path) -> None:
+def check_apart(sources: Sequence[Path], store: Place) -> None:
     """Refuse sources inside the store, where replacing it would remove them; StoreError."""
+    if store.folder is None:
+        return
     for source in sources:
-        if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(store)):
+        if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(store.folder)):
             raise StoreError(f"{store} is to become the store, but holds the source {source}; give another --store")
 
 
-def clear(store: Path, metadata: StoreMetadata) -> None:
+def clear(store: Place, metadata: StoreMetadata) -> None:
     """Remove what a store that is replaced holds, and nothing else; its root says "incomplete" from the first moment on."""
     write_metadata(store, metadata)
-    for group in GROUPS:
-        if (store / group).exists():
-            shutil.rmtree(store / group)
+    store.empty(GROUPS)
     remove_temporaries(store)

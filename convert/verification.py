@@ -28,6 +28,7 @@ from robozarr.convert.stats import FrameMoments, MomentsOfKey, frame_moments, st
 from robozarr.convert.types import Partition
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place, place_of
 from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard_bytes
 from robozarr.schemas.shard import chunk_checksums, decode_shard
 from robozarr.schemas.store import Key, StoreMetadata
@@ -86,8 +87,9 @@ class _ShardResult:
 
 
 def verify(
-    store: str | Path,
+    store: str | Path | Place,
     *,
+    endpoint_url: str | None = None,
     sources: str | Path | Sequence[str | Path] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -96,8 +98,10 @@ def verify(
 
     Parameters
     ----------
-    store : path
+    store : path or URL
         A store.
+    endpoint_url : str, optional
+        Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
     sources : path or sequence of paths, optional
         Files, folders or patterns that hold the HDF5 files that it was made from.
     workers : int, optional
@@ -113,7 +117,8 @@ def verify(
     Raises
     ------
     StoreError
-        If there is no store, its conversion has not ended, or it is of an unknown version.
+        If there is no store, its conversion has not ended, or it is of an unknown version; a BucketError if a bucket cannot be
+        reached.
     SourceError
         If the sources are not found, or not the store's.
 
@@ -127,14 +132,15 @@ def verify(
     True
     """
     began = time.monotonic()
-    root, progress = Path(store), progress or SilentProgress()
+    root, progress = place_of(store, endpoint_url), progress or SilentProgress()
     metadata = read_metadata(root)
-    violations = list(check_temporaries(root))
-    layouts, layout_violations = read_layouts(root, metadata)
+    names = root.names()
+    violations = list(check_temporaries(root, names))
+    layouts, layout_violations = read_layouts(root, metadata, names)
     violations += layout_violations
     report = partial(
         VerifyReport,
-        store=str(store),
+        store=root.url,
         n_arrays=len(layouts),
         n_steps=metadata.n_steps,
         n_episodes=metadata.n_episodes,
@@ -156,7 +162,7 @@ def verify(
         n_bytes = sum(layout.shape[0] * layout.row_bytes for layout in layouts.values())
         progress.start("read back shards", len(tasks), n_bytes)
         moments = {f"steps/{key.name}": MomentsOfKey(key) for key in metadata.keys if key.frame}
-        for result in executor.run(partial(_check_shard, str(root)), tasks):
+        for result in executor.run(partial(_check_shard, root), tasks):
             violations += result.violations
             if result.moments is not None:
                 moments[result.path].add(result.shard, result.moments)
@@ -212,13 +218,13 @@ def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tu
         yield episode, max(begin, start) - start, min(end, stop) - start
 
 
-def _check_shard(root: str, task: _ShardTask) -> _ShardResult:
+def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
     """Read one shard back. Runs in a worker."""
     violations: list[Violation] = []
     moments = checksums = None
     n_bytes = 0
     try:
-        data = read_shard_bytes(Path(root), task.layout, task.shard)
+        data = read_shard_bytes(root, task.layout, task.shard)
         rows = decode_shard(data, task.layout, task.shard)
     except CorruptChunkError as exc:
         violations.append(Violation(rule=exc.rule, text=str(exc)))
@@ -241,7 +247,7 @@ def _check_shard(root: str, task: _ShardTask) -> _ShardResult:
 
 def _check_values(
     executor: Executor,
-    root: Path,
+    root: Place,
     metadata: StoreMetadata,
     tables: dict[str, NDArray[Any]],
     moments: dict[str, MomentsOfKey],
@@ -265,7 +271,7 @@ def _check_values(
         whole = store_statistics(key, table, lengths, histogram=histogram, quantiles=None)
         yield from _compare_statistics(tables, key.name, table, whole)
         progress.advance()
-    of_key = partial(key_statistics, root=str(root))
+    of_key = partial(key_statistics, root=root)
     for name, table, whole, checksums in executor.run(of_key, [key for key in keys if not key.frame]):
         yield from _compare_statistics(tables, name, table, whole)
         yield from check_checksums(name, tables[f"checksums/{name}"], checksums, "episode", 0)

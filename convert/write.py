@@ -1,20 +1,16 @@
 """Owns what a conversion puts on disk: the skeleton of a store, its tables, one partition at a time.
 
-A file appears under its name whole or not at all: a unique temporary name, fsync, rename. Imports no Dask.
+A file appears under its name whole or not at all (``schemas.place``). Imports no Dask.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -26,8 +22,9 @@ from robozarr.convert.shard import checksums_of, encode_chunks
 from robozarr.convert.source import SourceFile
 from robozarr.convert.stats import FrameMoments, frame_moments
 from robozarr.convert.types import Done, Partition
-from robozarr.schemas.errors import CorruptChunkError, SourceError, StoreError
+from robozarr.schemas.errors import BucketError, CorruptChunkError, SourceError, StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Buffer, Place
 from robozarr.schemas.reading import read_shard
 from robozarr.schemas.shard import chunk_checksums, decode_shard
 from robozarr.schemas.store import ATTRIBUTE, GROUPS, TEMPORARY, StoreMetadata
@@ -41,14 +38,9 @@ __all__ = [
     "read_partition",
     "remove_temporaries",
     "write_array",
-    "write_atomic",
     "write_batch",
     "write_metadata",
 ]
-
-Buffer = Any  # bytes, or an array of them; what both have in common has no name in Python 3.11
-PARTS_PER_CALL: Final = 1024
-"""Linux's IOV_MAX."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,52 +72,11 @@ class WriteTask:
     done: Done | None
 
 
-def write_atomic(path: Path, parts: Sequence[Buffer]) -> None:
-    """Put `parts` end to end under `path`, whole or not at all, and on the disk before the name appears."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}{TEMPORARY}")
-    try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        try:
-            _write_all(descriptor, parts)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.replace(path)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        reason = exc.strerror or exc
-        raise StoreError(f"{path}: cannot be written: {reason}; make room or change the rights, then convert again") from exc
-
-
-def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
-    """Write parts as they are: joining them first would copy every byte once more."""
-    views = [memoryview(part) for part in parts]
-    for start in range(0, len(views), PARTS_PER_CALL):
-        group = views[start : start + PARTS_PER_CALL]
-        while group:
-            n = os.writev(descriptor, group)
-            while group and n >= len(group[0]):
-                n -= len(group.pop(0))
-            if group:
-                group[0] = group[0][n:]
-
-
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise StoreError(
-            f"{path}: the folder cannot be made: {exc.strerror or exc}; choose another --store or change the rights"
-        ) from exc
-
-
-def init_store(root: Path, plan: Plan, *, below: Path | None = None) -> None:
+def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> None:
     """Make the groups and arrays below `root`, and write every table that the plan determines. Not complete yet.
 
     Where `root` is the stage of an append, what the store `below` it holds already is not written again.
     """
-    make_folder(root)
     for group in sorted({parent for path in plan.layouts for parent in _parents(path)}):
         _put(root, f"{group}/zarr.json", [document_bytes(group_document())], below)
     for path, layout in plan.layouts.items():
@@ -134,23 +85,24 @@ def init_store(root: Path, plan: Plan, *, below: Path | None = None) -> None:
         write_array(root, plan.layouts[path], values, below=below)
 
 
-def _put(root: Path, name: str, parts: Sequence[Buffer], below: Path | None) -> None:
+def _put(root: Place, name: str, parts: Sequence[Buffer], below: Place | None) -> None:
     """Write a file, unless the store below has the same."""
-    if below is not None and _holds(below / name, parts):
-        (root / name).unlink(missing_ok=True)  # an earlier run may have planned otherwise
+    if below is not None and _holds(below, name, parts):
+        root.remove([name])  # an earlier run may have planned otherwise
         return
-    make_folder((root / name).parent)
-    write_atomic(root / name, parts)
+    root.write(name, parts)
 
 
-def _holds(path: Path, parts: Sequence[Buffer]) -> bool:
-    size = sum(len(part) for part in parts)
-    return path.is_file() and path.stat().st_size == size and path.read_bytes() == b"".join(parts)
+def _holds(place: Place, name: str, parts: Sequence[Buffer]) -> bool:
+    try:
+        return place.read(name) == b"".join(parts)
+    except FileNotFoundError:
+        return False
 
 
-def write_metadata(store: Path, metadata: StoreMetadata) -> None:
+def write_metadata(store: Place, metadata: StoreMetadata) -> None:
     """Write the root group's ``zarr.json``."""
-    write_atomic(store / "zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
+    store.write("zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
 
 
 def _parents(path: str) -> Iterator[str]:
@@ -158,7 +110,7 @@ def _parents(path: str) -> Iterator[str]:
     return ("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def write_array(root: Path, layout: ArrayLayout, values: NDArray[Any], *, below: Path | None = None) -> None:
+def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below: Place | None = None) -> None:
     """Write every shard of a table; of an append, those that the store `below` does not hold already."""
     if values.shape != layout.shape:
         raise StoreError(f"{layout.path}: values of shape {values.shape} for an array of {layout.shape}")
@@ -168,7 +120,7 @@ def write_array(root: Path, layout: ArrayLayout, values: NDArray[Any], *, below:
         _put(root, layout.shard_path(shard), encode_chunks(rows, layout), below)
 
 
-def write_batch(tasks: Sequence[WriteTask], root: str, store: str) -> list[PartitionResult | SourceError]:
+def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place) -> list[PartitionResult | SourceError]:
     """Read partitions from their sources, encode them, write their shards below `root`. Runs in a worker.
 
     `store` holds the rows that an array has already, for an append. While one partition is encoded, the next is read and
@@ -195,16 +147,18 @@ def write_batch(tasks: Sequence[WriteTask], root: str, store: str) -> list[Parti
     return results
 
 
-def _read_task(root: str, store: str, task: WriteTask) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
+def _read_task(root: Place, store: Place, task: WriteTask) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
     """The rows of a partition; and, if they are those that a run before wrote, what their chunks end in."""
-    found = None if task.done is None else _read_back(Path(root), task.partition, task.done)
-    return (read_partition(task.partition, store=Path(store)), None) if found is None else found
+    found = None if task.done is None else _read_back(root, task.partition, task.done)
+    return (read_partition(task.partition, store=store), None) if found is None else found
 
 
-def _read_back(root: Path, partition: Partition, done: Done) -> tuple[NDArray[Any], NDArray[np.uint32]] | None:
+def _read_back(root: Place, partition: Partition, done: Done) -> tuple[NDArray[Any], NDArray[np.uint32]] | None:
     """Rows and checksums of a finished partition; None unless its file has the size and the checksum that were recorded."""
     try:
-        data = (root / partition.layout.shard_path(partition.shard)).read_bytes()
+        data = root.read(partition.layout.shard_path(partition.shard))
+    except BucketError:
+        raise
     except OSError:
         return None
     if (len(data), google_crc32c.value(data)) != (done.size, done.crc32c):
@@ -217,7 +171,7 @@ def _read_back(root: Path, partition: Partition, done: Done) -> tuple[NDArray[An
 
 
 def _write_task(
-    root: str,
+    root: Place,
     task: WriteTask,
     rows: NDArray[Any],
     parts: Sequence[Buffer] | None,
@@ -229,7 +183,7 @@ def _write_task(
         assert task.done is not None
         done = task.done
     else:
-        _put(Path(root), partition.layout.shard_path(partition.shard), parts, None)
+        _put(root, partition.layout.shard_path(partition.shard), parts, None)
         checksums = checksums_of(parts)
         checksum = 0
         for part in parts:
@@ -257,7 +211,7 @@ def partition_moments(partition: Partition, rows: NDArray[Any]) -> FrameMoments 
     return frame_moments(rows, runs, partition.key)
 
 
-def read_partition(partition: Partition, *, store: Path | None = None) -> NDArray[Any]:
+def read_partition(partition: Partition, *, store: Place | None = None) -> NDArray[Any]:
     """The rows of a partition [n, …], from its sources; those that the array has already, from `store`.
 
     Raises
@@ -302,21 +256,30 @@ def _flat_values(source: SourceFile, partition: Partition, demo: str, start: int
     return values[start - first * width : stop - first * width]
 
 
-def prune(root: Path, layouts: Mapping[str, ArrayLayout]) -> None:
+def prune(root: Place, layouts: Mapping[str, ArrayLayout]) -> None:
     """Remove what an earlier plan wrote below `root` and this one does not call for."""
+    root.remove(_not_called_for(root.names(), layouts))
+
+
+def _not_called_for(names: Sequence[str], layouts: Mapping[str, ArrayLayout]) -> Iterator[str]:
+    """Files of arrays and groups that are not planned, and shards behind an array's last."""
     groups = {parent for path in layouts for parent in _parents(path)}
-    for document in sorted(root.rglob("zarr.json"), reverse=True):
-        path = document.parent.relative_to(root).as_posix()
-        if path != "." and path not in layouts and path not in groups and path.split("/")[0] in GROUPS:
-            shutil.rmtree(document.parent)
-    for path, layout in layouts.items():
-        for shard in (root / path / "c").glob("*"):
-            if shard.name.isdecimal() and int(shard.name) >= layout.n_shards:
-                shutil.rmtree(shard) if shard.is_dir() else shard.unlink()
+    documents = {name.removesuffix("/zarr.json") for name in names if name.endswith("/zarr.json")}
+    others = {path for path in documents - layouts.keys() - groups if path.split("/")[0] in GROUPS}
+    for name in names:
+        if any(parent in others for parent in _parents(name)):
+            yield name
+            continue
+        path, chunk, inner = name.partition("/c/")
+        number = inner.split("/")[0]
+        if chunk and path in layouts and number.isdecimal() and int(number) >= layouts[path].n_shards:
+            yield name
 
 
-def remove_temporaries(store: Path) -> None:
-    """Remove the files that writers that were killed left behind."""
-    for path in store.rglob(f".*{TEMPORARY}"):
+def remove_temporaries(store: Place) -> None:
+    """Remove the files that writers that were killed left behind; a bucket has none."""
+    if store.folder is None:
+        return
+    for path in store.folder.rglob(f".*{TEMPORARY}"):
         if not path.is_dir():
             path.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ from robozarr.loader.kernel import (
 )
 from robozarr.loader.memory import SharedArrays
 from robozarr.loader.requests import Requests
-from robozarr.loader.store import Store
+from robozarr.loader.store import REMOTE_THREADS, Store
 from robozarr.loader.team import Team
 from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import CorruptChunkError, StoreError
@@ -52,8 +52,6 @@ BLOCK: Final = 1024
 """Frames put into memory by one call."""
 LOADING_THREADS: Final = 4
 """That read shards of low-dim keys into memory, each holding one."""
-REMOTE_THREADS: Final = 16
-"""The same, of an object store: they wait most of the time."""
 NONE_MISSED: Final = np.empty(0, np.int64)
 OPEN_FILES_SHARE: Final = 4
 """Shards that all readers together keep open: this part of the files a process may open. Others are opened for each use."""
@@ -172,7 +170,7 @@ class _Foreign:
         sizes = zip(self._array.shape[1:], self._file_shape[1:], strict=True)
         for rest in product(*(range(-(-size // of_file)) for size, of_file in sizes)):
             path = f"steps/{self._name}/{self._array.metadata.encode_chunk_key((number, *rest))}"
-            if not (Path(self._store.path) / path).is_file():
+            if not self._store.place.exists(path):
                 raise CorruptChunkError(
                     f"{where} · shard {number} ({path}): every expected shard exists; it is missing → restore it from a copy, "
                     "or convert again",
@@ -240,10 +238,21 @@ class Reader:
             kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
             memory = SharedArrays(kinds)
             for name in held:
-                self._load(name, memory[name], free_fds, run)
+                if store.keys[name].frame:
+                    self._load_frames(name, memory[name], free_fds, run)
+            self._map(lambda name: self._load(name, memory[name]), [name for name in held if not store.keys[name].frame])
         self._memory = memory
-        for name in keys:
-            self._readers[name] = MemoryReader(memory[name]) if name in memory else self._frame_reader(name, free_fds)
+
+        def make(name: str) -> KeyReader:
+            return MemoryReader(memory[name]) if name in memory else self._frame_reader(name, free_fds)
+
+        self._readers = dict(zip(keys, self._map(make, keys), strict=True))
+
+    def _map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+        """What a function returns for each key; those of a bucket at the same time."""
+        if self.store.remote and names:
+            return Team(min(len(names), REMOTE_THREADS)).map(function, names)
+        return [function(name) for name in names]
 
     def _frame_reader(self, name: str, free_fds: I64) -> KeyReader:
         layout, why = _layout(self.store, name)
@@ -254,26 +263,27 @@ class Reader:
             return FrameReader(self.store, layout, sums, free_fds)
         return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds)
 
-    def _load(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
-        """Read a whole key into memory."""
+    def _load_frames(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
+        """Read all frames of a key into memory."""
+        self._readers[name] = self._frame_reader(name, free_fds)
+
+        def load(start: int) -> None:
+            part = out[start : start + BLOCK]
+            rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
+            self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
+
+        list(run(load, range(0, len(out), BLOCK)))
+
+    def _load(self, name: str, out: NDArray[Any]) -> None:
+        """Read a whole low-dim key into memory."""
         layout, _ = _layout(self.store, name)
-        if self.store.keys[name].frame:
-            self._readers[name] = self._frame_reader(name, free_fds)
-
-            def load(start: int) -> None:
-                part = out[start : start + BLOCK]
-                rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
-                self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
-
-            list(run(load, range(0, len(out), BLOCK)))
-            return
         if layout is None:
             out[:] = _Foreign(self.store, name).read(0, len(out)) if len(out) else 0
         else:
 
             def load_shard(shard: int) -> None:
                 start, stop = layout.rows_of_shard(shard)
-                out[start:stop] = read_shard(Path(self.store.path), layout, shard)
+                out[start:stop] = read_shard(self.store.place, layout, shard)
 
             # reading, decoding and the first touch of fresh memory hold no GIL: half of the time on two cores
             n_threads = REMOTE_THREADS if self.store.remote else LOADING_THREADS

@@ -53,8 +53,8 @@ class Requests:
         """
         if os.getpid() != self._process:
             raise StoreError(
-                f"{self._place.url}: a bucket is read by the process that opened it, or by one that is started anew; this one "
-                'is a fork of it → pass multiprocessing_context="spawn" or "forkserver" to the DataLoader, or use WindowLoader, '
+                f"{self._place.url}: a bucket is read by the process that opened it, or by one started anew; this one is "
+                'a fork of it → pass multiprocessing_context="forkserver" or "spawn" to the DataLoader, or use WindowLoader, '
                 "whose threads are faster"
             )
 

@@ -7,25 +7,24 @@ to slice. Imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.storage import ObjectStore
 
 from robozarr.loader.cache_dir import DEFAULT_BYTES, CacheDir
 from robozarr.loader.showing import html_of, viewer
-from robozarr.schemas.bucket import BucketPlace
+from robozarr.loader.team import Team
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.place import Place, place_of
-from robozarr.schemas.reading import read_array, read_layout, read_shard
+from robozarr.schemas.reading import read_array, read_layout, read_metadata, read_shard
 from robozarr.schemas.store import EPISODE_STATISTICS, STORE_STATISTICS, Key, StoreMetadata, fixed_layouts
 
 if TYPE_CHECKING:
@@ -33,7 +32,10 @@ if TYPE_CHECKING:
 
     from robozarr.view.episode import Episode
 
-__all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+__all__ = ["REMOTE_THREADS", "Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+
+REMOTE_THREADS: Final = 16
+"""That wait for a bucket while a store is opened, and low-dim keys are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,20 +132,14 @@ class Store:
     ``metadata`` holds the attributes (``StoreMetadata``); ``group`` is the zarr group, for anything not offered here.
     """
 
-    def __init__(
-        self,
-        path: str,
-        group: zarr.Group,
-        metadata: StoreMetadata,
-        place: Place | None = None,
-        cache: CacheDir | None = None,
-    ) -> None:
-        self.path, self.place, self.cache = path, place or place_of(path), cache
+    def __init__(self, place: str | Place, group: zarr.Group, metadata: StoreMetadata, cache: CacheDir | None = None) -> None:
+        self.place, self.cache = place_of(place), cache
+        self.path = self.place.url
         self.group = group
         self.metadata = metadata
 
     def __reduce__(self) -> tuple[Callable[..., Store], tuple[Place, CacheDir | None]]:
-        return _reopen, (self.place, self.cache)  # another process opens it again: nothing that was read travels along
+        return _open, (self.place, self.cache)  # another process opens it again: nothing that was read travels along
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -166,7 +162,7 @@ class Store:
 
     @property
     def remote(self) -> bool:
-        """Whether it lies in an object store."""
+        """Whether it lies in a bucket."""
         return self.place.folder is None
 
     @property
@@ -218,13 +214,16 @@ class Store:
     @cached_property
     def index(self) -> StepIndex:
         """The step index, in RAM: 9 bytes a step."""
-        return StepIndex(episode=self._read("index/episode"), step=self._read("index/step"), flags=self._read("index/flags"))
+        found = self._read_all([f"index/{name}" for name in ("episode", "step", "flags")])
+        return StepIndex(episode=found["index/episode"], step=found["index/step"], flags=found["index/flags"])
 
     @cached_property
     def episodes(self) -> Episodes:
         """The episode table."""
         columns = ("start", "length", "task", "source", "success", "alignment", "image_convention")
-        table = {name: self._read(f"episodes/{name}") for name in columns}
+        paths = [f"episodes/{name}" for name in (*columns, *(f"splits/{name}" for name in self.metadata.splits))]
+        found = self._read_all([*paths, *_parts_of_texts("episodes/demo")])
+        table = {name: found[f"episodes/{name}"] for name in columns}
         for name, n in (("task", self.n_tasks), ("source", len(self.metadata.sources))):
             if ((table[name] < 0) | (table[name] >= n)).any():
                 raise CorruptChunkError(
@@ -233,8 +232,8 @@ class Store:
                     "M13",
                 )
         return Episodes(
-            demo=self._texts("episodes/demo"),
-            splits={name: self._read(f"episodes/splits/{name}") for name in self.metadata.splits},
+            demo=self._texts("episodes/demo", found),
+            splits={name: found[f"episodes/splits/{name}"] for name in self.metadata.splits},
             **table,
         )
 
@@ -242,7 +241,8 @@ class Store:
     def tasks(self) -> Tasks:
         """The task table."""
         columns = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
-        return Tasks(**{name: self._texts(f"tasks/{name}") for name in columns})
+        found = self._read_all([part for name in columns for part in _parts_of_texts(f"tasks/{name}")])
+        return Tasks(**{name: self._texts(f"tasks/{name}", found) for name in columns})
 
     def stats(self, name: str) -> dict[str, NDArray[np.float64]]:
         """Statistics of a key over the whole store, each [channel] for pictures and [element] else.
@@ -309,7 +309,7 @@ class Store:
         StoreError
             If its ``zarr.json`` is missing, says what FORMAT.md does not allow, or disagrees with the store's attributes.
         """
-        layout, expected = read_layout(Path(self.path), path), self._expected.get(path)
+        layout, expected = read_layout(self.place, path), self._expected.get(path)
         got = (layout.shape, layout.dtype)
         if expected is not None and got != (expected.shape, expected.dtype):
             raise StoreError(
@@ -323,7 +323,16 @@ class Store:
         return {layout.path: layout for layout in fixed_layouts(self.metadata)}
 
     def _read(self, path: str) -> NDArray[Any]:
-        return read_array(Path(self.path), self.layout(path))
+        layout = self.layout(path)
+        return read_array(self.place, layout, self._map if layout.n_shards > 1 else map)
+
+    def _read_all(self, paths: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Several arrays by path; those of a bucket at the same time, for each takes it two answers in turn."""
+        return dict(zip(paths, self._map(self._read, paths), strict=True))
+
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        """As ``map``; where the store is remote, by threads that wait for it."""
+        return Team(min(len(items), REMOTE_THREADS)).map(function, items) if self.remote and items else map(function, items)
 
     def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array, by way of the shards that they lie in."""
@@ -331,12 +340,12 @@ class Store:
         if start >= stop:
             return np.empty((0, *layout.shape[1:]), layout.dtype)
         first, last = start // layout.shard_rows, (stop - 1) // layout.shard_rows
-        shards = [read_shard(Path(self.path), layout, shard) for shard in range(first, last + 1)]
+        shards = [read_shard(self.place, layout, shard) for shard in range(first, last + 1)]
         at = first * layout.shard_rows
         return np.concatenate(shards)[start - at : stop - at]
 
-    def _texts(self, path: str) -> tuple[str, ...]:
-        offsets, data = self._read(f"{path}/offsets"), self._read(f"{path}/bytes").tobytes()
+    def _texts(self, path: str, found: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+        offsets, data = found[f"{path}/offsets"], found[f"{path}/bytes"].tobytes()
         self._check_offsets(path, offsets, len(data))
         if offsets[0] != 0 or offsets[-1] != len(data):
             raise self._bad_offsets(path, offsets, len(data))
@@ -363,10 +372,15 @@ class Store:
         )
 
 
+def _parts_of_texts(path: str) -> tuple[str, str]:
+    """The arrays of a text column."""
+    return f"{path}/offsets", f"{path}/bytes"
+
+
 def open_store(
     path: str | Path | Place,
-    *,
     endpoint_url: str | None = None,
+    *,
     cache_dir: str | Path | None = None,
     cache_dir_bytes: int = DEFAULT_BYTES,
 ) -> Store:
@@ -375,14 +389,14 @@ def open_store(
     Parameters
     ----------
     path : path or URL
-        Folder of the store, or ``s3://bucket/prefix``, ``gs://bucket/prefix``. Credentials are those of the environment.
+        Folder of the store, or a prefix of a bucket: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
     endpoint_url : str, optional
-        Of a service that speaks S3 and is not Amazon's.
+        Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
     cache_dir : path, optional
-        Of a store in a bucket: a folder on a local disk that keeps what was read of frames, for later epochs and runs, and for
-        every process of the machine.
+        For a store in a bucket: a folder on a local disk that keeps the frames that were read, for later epochs and runs, and
+        for every process of the machine.
     cache_dir_bytes : int
-        What that folder may hold, of all stores together. Where it is full, what does not fit is read from the bucket.
+        What that folder may hold, of all stores together. What does not fit is read from the bucket.
 
     Returns
     -------
@@ -396,6 +410,8 @@ def open_store(
         If its conversion has not ended.
     FormatVersionError
         If it is of a version of the format that this robozarr does not know.
+    BucketError
+        If a bucket cannot be reached, or refuses.
 
     Examples
     --------
@@ -408,22 +424,33 @@ def open_store(
     (128, 128, 3) ('libero_goal', 'libero_spatial')
     """
     place = place_of(path, endpoint_url)
-    cache = None if cache_dir is None else CacheDir(cache_dir, cache_dir_bytes)
-    if cache is not None and place.folder is not None:
-        raise StoreError(f"{place.url}: cache_dir= is for stores in buckets; this one lies in a folder → leave it out")
-    return _reopen(place, cache)
+    if cache_dir is not None and place.folder is not None:
+        raise StoreError(f"{path}: cache_dir= is for a store in a bucket; this one lies in a folder → leave it out")
+    return _open(place, None if cache_dir is None else CacheDir(cache_dir, cache_dir_bytes))
 
 
-def _reopen(place: Place, cache: CacheDir | None) -> Store:
-    where: Any = place.url
-    if isinstance(place, BucketPlace):
-        where = ObjectStore(place.store, read_only=True)
+def _open(place: Place, cache: CacheDir | None) -> Store:
+    path = place.url
     try:
-        group = zarr.open_group(where, mode="r", zarr_format=3)
+        if place.folder is None:
+            read_metadata(place)  # zarr would take a bucket that cannot be reached for an empty one
+        group = zarr.open_group(_zarr_store(place), mode="r", zarr_format=3)
     except FileNotFoundError as exc:
-        raise StoreError(f"{place.url}: no store there; make one with: robozarr convert SOURCE --store {place.url}") from exc
+        raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
     except (ValueError, KeyError, TypeError) as exc:
-        raise StoreError(f"{place.url}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
+        raise StoreError(f"{path}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
     except PermissionError as exc:
-        raise StoreError(f"{place.url}: cannot be read: {exc.strerror}; check the rights") from exc
-    return Store(place.url, group, StoreMetadata.from_attributes(dict(group.attrs), place.url), place, cache)
+        raise StoreError(f"{path}: cannot be read: {exc.strerror}; check the rights") from exc
+    return Store(place, group, StoreMetadata.from_attributes(dict(group.attrs), path), cache)
+
+
+def _zarr_store(place: Place) -> Any:
+    """What zarr opens a place by."""
+    if place.folder is not None:
+        return str(place.folder)
+    from zarr.storage import ObjectStore
+
+    from robozarr.schemas.bucket import BucketPlace
+
+    assert isinstance(place, BucketPlace)
+    return ObjectStore(place.store, read_only=True)

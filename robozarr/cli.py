@@ -95,20 +95,31 @@ Scheduler = Annotated[
         "store under the same paths.",
     ),
 ]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint-url",
+        help="For a store at s3://…: the service, where it is not Amazon's, such as https://minio.example.org. "
+        "[default: AWS_ENDPOINT_URL]",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report, or the error, as JSON to standard output.")]
 
 
 @app.command(
     epilog="Examples: `robozarr convert data/libero_spatial --store libero_spatial.zarr` · "
     "`robozarr convert 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8` · "
-    "`robozarr convert more --store libero.zarr --append` · `robozarr convert data --store libero.zarr --dry-run`"
+    "`robozarr convert more --store libero.zarr --append` · `robozarr convert data --store libero.zarr --dry-run` · "
+    "`robozarr convert data --store s3://robots/libero.zarr`"
 )
 def convert(
     source: Annotated[
         list[str],
         typer.Argument(help="HDF5 files, folders (searched for .hdf5 and .h5) or patterns; several suites at once are fine."),
     ],
-    store: Annotated[Path, typer.Option("--store", "-s", help="Folder that becomes the store.")],
+    store: Annotated[
+        str, typer.Option("--store", "-s", help="Folder that becomes the store, or s3://bucket/prefix, gs://bucket/prefix.")
+    ],
     profile: Annotated[
         ProfileName | None,
         typer.Option(
@@ -141,6 +152,7 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Scan and plan, say what would be written, write nothing.")
     ] = False,
+    endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Convert HDF5 demonstrations into a Zarr store, bit for bit. Interrupted, the same command goes on where it was."""
@@ -165,6 +177,7 @@ def convert(
             on_error=on_error.value,
             keys=wanted,
             dry_run=dry_run,
+            endpoint_url=endpoint_url,
             progress=progress,
         )
     if as_json:
@@ -191,16 +204,18 @@ def convert(
         where = f" in {entry['n_demos']} demos" if entry["n_demos"] else ""
         print(f"not stored: {entry['path']}{where} of {entry['source']}: {entry['reason']}")
     if not dry_run:
-        words = ["robozarr", "verify", str(store), *(word for name in source for word in ("--source", name))]
+        words = ["robozarr", "verify", store, *(word for name in source for word in ("--source", name))]
+        words += [] if endpoint_url is None else ["--endpoint-url", endpoint_url]
         print(f"next: {shlex.join(words)}")
     return None
 
 
 @app.command(
-    epilog="Examples: `robozarr verify libero.zarr` · `robozarr verify libero.zarr --source data/libero_spatial --json`"
+    epilog="Examples: `robozarr verify libero.zarr` · `robozarr verify libero.zarr --source data/libero_spatial --json` · "
+    "`robozarr verify s3://robots/libero.zarr --endpoint-url https://minio.example.org`"
 )
 def verify(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: Annotated[str, typer.Argument(help="A store: a folder, s3://bucket/prefix or gs://bucket/prefix.")],
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -209,6 +224,7 @@ def verify(
         ),
     ] = None,
     workers: Workers = None,
+    endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Read back every byte of a store, check every rule of its format, and compare it with its sources."""
@@ -216,7 +232,7 @@ def verify(
     from robozarr.convert.progress import progress_for
 
     with _errors_as_json(as_json), progress_for() as progress:
-        report = verify_store(store, sources=source or None, workers=workers, progress=progress)
+        report = verify_store(store, sources=source or None, workers=workers, endpoint_url=endpoint_url, progress=progress)
     if as_json:
         _print_json(report.to_json())
     else:
@@ -237,14 +253,20 @@ def verify(
         raise typer.Exit(EXIT_VERIFY)
 
 
-@app.command(epilog="Examples: `robozarr info libero.zarr` · `robozarr info libero.zarr --json`")
-def info(store: Annotated[Path, typer.Argument(help="A store.")], as_json: Json = False) -> None:
+@app.command(
+    epilog="Examples: `robozarr info libero.zarr` · `robozarr info libero.zarr --json` · `robozarr info s3://robots/libero.zarr`"
+)
+def info(
+    store: Annotated[str, typer.Argument(help="A store: a folder, s3://bucket/prefix or gs://bucket/prefix.")],
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
     """Show what a store holds."""
     from robozarr.loader.store import open_store
     from robozarr.loader.summary import summarise
     from robozarr.view.terminal import print_info
 
-    summary = summarise(open_store(store))
+    summary = summarise(open_store(store, endpoint_url))
     if as_json:
         return _print_json(summary.to_json())
     return print_info(summary, _console())
@@ -255,11 +277,12 @@ Chunk = Annotated[int, typer.Option("--chunk", "-c", min=1, help="C: steps of th
 
 @app.command(epilog="Examples: `robozarr report libero.zarr` · `robozarr report libero.zarr -o /tmp/libero.html --chunk 16`")
 def report(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: Annotated[str, typer.Argument(help="A store: a folder, s3://bucket/prefix or gs://bucket/prefix.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", dir_okay=False, help="The HTML file to write; replaced if it is there.")
     ] = Path("report.html"),
     chunk: Chunk = 64,
+    endpoint_url: Endpoint = None,
 ) -> None:
     """Write one HTML page that shows a store: pictures, distributions, problems, coverage. Needs no network, no server."""
     with _needs_view():
@@ -268,7 +291,7 @@ def report(
 
     _check_folder(output)
     with Console(stderr=True).status("reading the store"):
-        n_bytes = write_report(open_store(store), output, chunk=chunk)
+        n_bytes = write_report(open_store(store, endpoint_url), output, chunk=chunk)
     print(f"{output}: {size_words(n_bytes)}; open it in a browser")
 
 
@@ -277,7 +300,7 @@ def report(
     "`robozarr coverage libero.zarr --draws 100000 --weights equal --json`"
 )
 def coverage(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: Annotated[str, typer.Argument(help="A store: a folder, s3://bucket/prefix or gs://bucket/prefix.")],
     chunk: Chunk = 64,
     draws: Annotated[
         int | None, typer.Option("--draws", "-n", min=1, help="Windows an epoch draws. [default: the store's steps]")
@@ -292,6 +315,7 @@ def coverage(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", dir_okay=False, help="Also draw it: a .png, .svg or .pdf file.")
     ] = None,
+    endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
     """Compare what random sampling sees of a store with what enumeration sees: windows, episode tails, key moments."""
@@ -306,7 +330,9 @@ def coverage(
         if output.suffix not in (".png", ".svg", ".pdf"):
             raise typer.BadParameter(f"--output ends in .png, .svg or .pdf; got {output}")
         _check_folder(output)
-    found = measure_coverage(open_store(store), chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed)
+    found = measure_coverage(
+        open_store(store, endpoint_url), chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed
+    )
     if output is not None:
         with _needs_view():
             from robozarr.view.charts import coverage_chart
@@ -351,7 +377,7 @@ app.add_typer(export, name="export")
     "`robozarr export rdt libero.zarr --configs configs --name libero --dry-run`",
 )
 def export_rdt(
-    store: Annotated[Path, typer.Argument(help="A store.")],
+    store: Annotated[str, typer.Argument(help="A store: a folder, s3://bucket/prefix or gs://bucket/prefix.")],
     configs: Annotated[Path, typer.Option("--configs", help="The folder `configs` of an RDT checkout.")],
     name: Annotated[str, typer.Option("--name", help="Name of the data set, as RDTDataset is given it.")] = "libero",
     low: Annotated[

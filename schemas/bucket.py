@@ -9,8 +9,9 @@ import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -144,13 +145,42 @@ class BucketPlace:
             return False
         return True
 
-    def names(self) -> list[str]:
-        """Every object below, sorted, by one listing."""
-        return self._ask("", "listed", lambda: sorted(entry["path"] for page in self.store.list() for entry in page))
+    def names(self, limit: int | None = None) -> list[str]:
+        """Every object below, sorted, by one listing; or the first that are met."""
+        pages = (entry["path"] for page in self.store.list() for entry in page)
+        return self._ask("", "listed", lambda: sorted(islice(pages, limit)))
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """One PUT: an object appears whole or not at all."""
         self._ask(path, "written", lambda: self.store.put(path, b"".join(parts), use_multipart=False))
+
+    def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+        """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        def put() -> str | None:
+            mode = "create" if tag is None else {"e_tag": tag}
+            try:
+                new: str | None = self.store.put(path, data, mode=mode)["e_tag"]
+            except (AlreadyExistsError, PreconditionError):
+                return None
+            return new
+
+        return self._ask(path, "written", put)
+
+    def read_tagged(self, path: str) -> tuple[bytes, str]:
+        """A small object, and its tag."""
+
+        def whole() -> tuple[bytes, str]:
+            answer = self.store.get(path)
+            return bytes(answer.bytes()), answer.meta["e_tag"]
+
+        return self._ask(path, "read", whole)
+
+    def written_at(self, path: str) -> datetime:
+        """When an object was written, by the clock of the service."""
+        when: datetime = self._ask(path, "read", lambda: self.store.head(path))["last_modified"]
+        return when
 
     def move(self, path: str, to: Place) -> None:
         """Copy inside the bucket; the original stays until it is removed."""
@@ -166,6 +196,10 @@ class BucketPlace:
         """Remove objects, many by one request."""
         if gone := list(paths):
             self._ask("", "emptied", lambda: self.store.delete(gone))
+
+    def empty(self, folders: Sequence[str]) -> None:
+        """Remove all that is below some prefixes, found by one listing."""
+        self.remove(name for name in self.names() if name.startswith(tuple(f"{folder}/" for folder in folders)))
 
     def _ask(self, path: str, what: str, request: Callable[[], Result]) -> Result:
         """The result of a request, asked again where bytes did not all arrive."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -58,8 +59,8 @@ class Place(Protocol):
         """Whether there is a file."""
         ...
 
-    def names(self) -> list[str]:
-        """Every file below, sorted; of a bucket one listing."""
+    def names(self, limit: int | None = None) -> list[str]:
+        """Every file below, sorted, or the first that are met; of a bucket one listing."""
         ...
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
@@ -72,6 +73,10 @@ class Place(Protocol):
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files; those that are gone already are no error."""
+        ...
+
+    def empty(self, folders: Sequence[str]) -> None:
+        """Remove folders with all that is in them."""
         ...
 
 
@@ -114,13 +119,13 @@ class FolderPlace:
         """Whether there is a file."""
         return (self.folder / path).exists()
 
-    def names(self) -> list[str]:
+    def names(self, limit: int | None = None) -> list[str]:
         """Every file below, sorted."""
         found = []
         for top, _, files in os.walk(self.folder):
             inner = Path(top).relative_to(self.folder)
             found += [(inner / file).as_posix() for file in files]
-        return sorted(found)
+        return sorted(found)[:limit]
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """Write to a unique temporary name, fsync, rename."""
@@ -157,6 +162,12 @@ class FolderPlace:
         for folder in sorted(folders, reverse=True):  # those inside come before those around them
             with suppress(OSError):  # not empty
                 (self.folder / folder).rmdir()
+
+    def empty(self, folders: Sequence[str]) -> None:
+        """Remove folders with all that is in them."""
+        for folder in folders:
+            if (self.folder / folder).exists():
+                shutil.rmtree(self.folder / folder)
 
 
 def make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Owns reading documents and whole arrays of a store in a folder, with every check. Imports no Zarr library.
+"""Owns reading documents and whole arrays of a store, wherever it lies, with every check. Imports no Zarr library.
 
 For tables, statistics, low-dim keys and ``verify``: a missing shard is an error here, where Zarr libraries return zeros. Frames
 are read for training by ``loader.read``.
@@ -7,14 +7,15 @@ are read for training by ``loader.read``.
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.schemas.errors import CorruptChunkError, StoreError
+from robozarr.schemas.errors import BucketError, CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place
 from robozarr.schemas.shard import decode_shard
 from robozarr.schemas.store import StoreMetadata
 from robozarr.schemas.zarr_json import parse_array_document
@@ -22,19 +23,24 @@ from robozarr.schemas.zarr_json import parse_array_document
 __all__ = ["read_array", "read_document", "read_layout", "read_metadata", "read_shard", "read_shard_bytes"]
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The ``zarr.json`` in a folder.
+def read_document(place: Place, path: str = "") -> dict[str, Any]:
+    """The ``zarr.json`` in a folder of a store.
 
     Raises
     ------
     StoreError
         If it is missing, or no JSON object.
+    BucketError
+        If the bucket cannot be reached.
     """
-    file = path / "zarr.json"
+    name = f"{path}/zarr.json" if path else "zarr.json"
+    file = place.at(name)
     try:
-        document = json.loads(file.read_bytes())
+        document = json.loads(place.read(name))
     except FileNotFoundError as exc:
         raise StoreError(f"{file}: missing; restore it from a copy, or convert again") from exc
+    except BucketError:
+        raise
     except OSError as exc:
         raise StoreError(f"{file}: cannot be read: {exc.strerror or exc}; check the path and the rights") from exc
     except (ValueError, RecursionError) as exc:
@@ -44,26 +50,29 @@ def read_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_metadata(store: Path, *, allow_incomplete: bool = False) -> StoreMetadata:
+def read_metadata(store: Place, *, allow_incomplete: bool = False) -> StoreMetadata:
     """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
-    if not (store / "zarr.json").exists():
+    try:
+        document = read_document(store)
+    except StoreError as exc:
+        if not isinstance(exc.__cause__, FileNotFoundError | NotADirectoryError):
+            raise
         advice = f"is this the path of a store? Make one with: robozarr convert SOURCE --store {store}"
-        raise StoreError(f"{store}/zarr.json: missing; {advice}")
-    document = read_document(store)
+        raise StoreError(f"{store.at('zarr.json')}: missing; {advice}") from exc
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
-        raise StoreError(f"{store}/zarr.json: not the root of a Zarr v3 group")
+        raise StoreError(f"{store.at('zarr.json')}: not the root of a Zarr v3 group")
     attributes = document.get("attributes")
     return StoreMetadata.from_attributes(
-        attributes if isinstance(attributes, dict) else {}, str(store), allow_incomplete=allow_incomplete
+        attributes if isinstance(attributes, dict) else {}, store.url, allow_incomplete=allow_incomplete
     )
 
 
-def read_layout(store: Path, path: str) -> ArrayLayout:
+def read_layout(store: Place, path: str) -> ArrayLayout:
     """The layout that an array's ``zarr.json`` states; StoreError if FORMAT.md does not allow it."""
-    return parse_array_document(path, read_document(store / path))
+    return parse_array_document(path, read_document(store, path))
 
 
-def read_shard(store: Path, layout: ArrayLayout, shard: int, *, below: Path | None = None) -> NDArray[Any]:
+def read_shard(store: Place, layout: ArrayLayout, shard: int, *, below: Place | None = None) -> NDArray[Any]:
     """The rows of one shard. Where `store` is the stage of an append, what it lacks is in the store `below` it.
 
     Raises
@@ -72,14 +81,16 @@ def read_shard(store: Path, layout: ArrayLayout, shard: int, *, below: Path | No
         If the shard is missing, unreadable, or not what was written; the text names array, shard and chunk.
     """
     path = layout.shard_path(shard)
-    root = store if below is None or (store / path).exists() else below
+    root = store if below is None or store.exists(path) else below
     return decode_shard(read_shard_bytes(root, layout, shard), layout, shard)
 
 
-def read_shard_bytes(store: Path, layout: ArrayLayout, shard: int) -> bytes:
+def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
     """The bytes of one shard; CorruptChunkError if it is missing or unreadable."""
     try:
-        return (store / layout.shard_path(shard)).read_bytes()
+        return store.read(layout.shard_path(shard))
+    except BucketError:
+        raise
     except OSError as exc:
         raise CorruptChunkError(
             f"{layout.path} · shard {shard} ({layout.shard_path(shard)}): every expected shard exists and can be read; found "
@@ -88,7 +99,7 @@ def read_shard_bytes(store: Path, layout: ArrayLayout, shard: int) -> bytes:
         ) from exc
 
 
-def read_array(store: Path, layout: ArrayLayout) -> NDArray[Any]:
-    """All rows of an array: for what is small."""
-    shards = [read_shard(store, layout, shard) for shard in range(layout.n_shards)]
+def read_array(store: Place, layout: ArrayLayout, run: Callable[..., Iterable[Any]] = map) -> NDArray[Any]:
+    """All rows of an array: for what is small. `run` is like ``map``: shards one after the other, or at the same time."""
+    shards = list(run(lambda shard: read_shard(store, layout, shard), range(layout.n_shards)))
     return np.concatenate(shards) if shards else np.empty(layout.shape, layout.dtype)

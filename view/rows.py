@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 import google_crc32c
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.store import Store
-from robozarr.schemas.errors import CorruptChunkError
+from robozarr.schemas.errors import BucketError, CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.place import Place
 from robozarr.schemas.shard import CRC_BYTES, corrupt_chunk, decode_chunk, read_index
 
 __all__ = ["read_episode", "read_rows"]
@@ -72,17 +73,25 @@ def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.u
     out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
     shards = wanted // layout.shard_rows
     for shard in np.unique(shards).tolist():
-        file = Path(store.path) / layout.shard_path(shard)
         try:
-            with file.open("rb") as opened:
-                mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # what is not wanted is not read
+            mapped = _open_shard(store.place, layout.shard_path(shard))
+        except BucketError:
+            raise
         except (OSError, ValueError) as exc:  # ValueError: an empty file
             rule, found = "every expected shard exists and can be read", getattr(exc, "strerror", "") or str(exc)
             raise corrupt_chunk("M7", layout, shard, None, rule, found) from exc
-        with mapped:
+        with mapped as data:
             here = np.flatnonzero(shards == shard)
-            _read_shard(mapped, layout, shard, wanted[here] - shard * layout.shard_rows, here, out, sums)
+            _read_shard(data, layout, shard, wanted[here] - shard * layout.shard_rows, here, out, sums)
     return out
+
+
+def _open_shard(place: Place, path: str) -> Any:
+    """The bytes of a shard: of a folder those that are looked at, of a bucket all."""
+    if place.folder is None:
+        return nullcontext(place.read(path))
+    with (place.folder / path).open("rb") as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)  # what is not wanted is not read
 
 
 def _read_shard(

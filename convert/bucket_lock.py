@@ -1,0 +1,150 @@
+"""Owns who may write to a store in a bucket: one converter at a time. Imports nothing of a conversion.
+
+The lock is an object that only one can create (a conditional PUT). It says who holds it; the holder writes it anew every
+`HEARTBEAT_S`, on the condition that it is still its own. It is stale once it was not written for `STALE_S`, by the service's
+own clock; or at once if its holder was a process of this machine that is no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from robozarr.convert.lock import HEARTBEAT_S, STALE_S, refused
+from robozarr.schemas.bucket import BucketPlace
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.place import Place
+
+__all__ = ["hold_bucket_lock"]
+
+
+@contextlib.contextmanager
+def hold_bucket_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
+    """Hold the lock object `name` of `store`; yields what raises StoreError once it is another's.
+
+    Raises
+    ------
+    StoreError
+        If another converter holds it; the text names its machine and process.
+    """
+    assert isinstance(store, BucketPlace)
+    lock = _BucketLock(store, name)
+    lock.acquire()
+    thread = threading.Thread(target=lock.keep, daemon=True, name="robozarr-lock")
+    thread.start()
+    try:
+        yield lock.check
+    finally:
+        lock.stop.set()
+        thread.join()
+        lock.release()
+
+
+class _BucketLock:
+    def __init__(self, store: BucketPlace, name: str) -> None:
+        self._store, self._name = store, name
+        self._tag: Any = None
+        self._since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        self.stop = threading.Event()
+        self.lost = False
+
+    def acquire(self) -> None:
+        for _ in range(10):
+            if self._put(None):
+                return
+            try:
+                found, tag = self._store.read_tagged(self._name)
+            except FileNotFoundError:  # its holder ended in between
+                continue
+            holder = _parsed(found)
+            if not _is_dead(holder) and self._age_s() < STALE_S:
+                raise refused(self._store.url, self._store.at(self._name), holder)
+            if self._put(tag):
+                return
+        raise StoreError(f"{self._store}: the lock comes and goes; another converter is at work on this store")
+
+    def _put(self, tag: str | None) -> bool:
+        """Write the lock if it is still the one with `tag`, or if there is none (tag None); whether it is ours now."""
+        text = self._text()
+        new = self._store.put_if(self._name, text, tag)
+        if new is None:
+            with contextlib.suppress(FileNotFoundError):
+                found, there = self._store.read_tagged(self._name)
+                new = there if found == text else None  # an answer was lost, and what was asked again met what it had written
+        if new is not None:
+            self._tag = new
+        return new is not None
+
+    def keep(self) -> None:
+        """Write the lock anew until told to stop, or until it is another's."""
+        while not self.stop.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):  # a network that is gone for a while; the next beat comes soon
+                if not self._put(self._tag):
+                    self.lost = True
+                    return
+
+    def check(self) -> None:
+        """Stop a converter that slept, or was cut off, for so long that another took its lock over; StoreError."""
+        if self.lost:
+            raise StoreError(
+                f"{self._store}: another converter has taken this store over; nothing more is written to it from here"
+            )
+
+    def release(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if self._store.read_tagged(self._name)[1] == self._tag:
+                self._store.remove([self._name])
+
+    def _text(self) -> bytes:
+        identity = {"host": socket.gethostname(), "pid": os.getpid(), "since": self._since}
+        return json.dumps(
+            {**identity, "processes": _processes(), "started": _started(os.getpid()), "beat": uuid.uuid4().hex}
+        ).encode()
+
+    def _age_s(self) -> float:
+        """Seconds since the lock was written, by the clock of the service."""
+        probe = f"{self._name}.{uuid.uuid4().hex}"
+        self._store.write(probe, [b""])
+        try:
+            now, then = self._store.written_at(probe), self._store.written_at(self._name)
+        except FileNotFoundError:  # gone: the next attempt gets it
+            return STALE_S
+        finally:
+            self._store.remove([probe])
+        return (now - then).total_seconds()
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        holder = json.loads(data)
+    except ValueError:
+        return {}
+    return holder if isinstance(holder, dict) else {}
+
+
+def _processes() -> str:
+    """Which process numbers these are: of a boot of a machine, and of a container on it."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}" if boot.exists() else ""
+
+
+def _started(pid: int) -> str:
+    """When a process began, in the kernel's ticks; "" if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the holder was a process of this machine that is no more."""
+    mine = holder.get("processes") == _processes() != ""
+    return mine and _started(holder.get("pid", 0)) != holder.get("started")

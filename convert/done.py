@@ -1,0 +1,120 @@
+"""Owns the record of finished partitions: a file that grows, or in a bucket objects of some lines each. Imports no Dask."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Protocol
+
+from robozarr.convert.types import Done
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.place import Place
+
+__all__ = ["DoneFile", "DoneObjects", "DoneRecord"]
+
+SHARE_OF_TIME: Final = 0.01
+"""Of a run's time may pass between two objects: a kill costs so much of the work, and their number grows with its logarithm."""
+LEAST_INTERVAL_S: Final = 2.0
+READERS: Final = 16
+"""Objects that are read at the same time."""
+
+
+class DoneRecord(Protocol):
+    """What a journal needs to remember finished partitions by."""
+
+    def read(self) -> Iterator[Done]:
+        """All that were recorded; what a killed writer left of a line is left out."""
+        ...
+
+    def add(self, done: Done) -> None:
+        """Record one."""
+        ...
+
+    def close(self) -> None:
+        """Write what waits to be written."""
+        ...
+
+    def forget(self) -> None:
+        """Remove the record."""
+        ...
+
+
+def _parsed(lines: Sequence[bytes]) -> Iterator[Done]:
+    for line in lines:
+        try:
+            yield Done(**json.loads(line))
+        except (ValueError, TypeError):  # the last line of a writer that was killed; the partition is done again
+            continue
+
+
+class DoneFile:
+    """Lines of a file, one a partition."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: int | None = None
+
+    def read(self) -> Iterator[Done]:
+        """Every whole line."""
+        return _parsed(self._path.read_bytes().splitlines() if self._path.exists() else [])
+
+    def add(self, done: Done) -> None:
+        """Add a line."""
+        try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+                os.write(self._file, b"\n")  # what a killed writer left of a line ends here
+            os.write(self._file, json.dumps(asdict(done)).encode() + b"\n")
+        except OSError as exc:
+            reason = exc.strerror or exc
+            raise StoreError(f"{self._path.parent}: cannot be written: {reason}; make room, then convert again") from exc
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def forget(self) -> None:
+        """Remove the file."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+
+
+class DoneObjects:
+    """Objects below a prefix, each with the lines of some partitions: an object cannot grow."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._waiting: list[Done] = []
+        self._began = self._wrote = time.monotonic()
+
+    def read(self) -> Iterator[Done]:
+        """Every line of every object."""
+        with ThreadPoolExecutor(READERS) as readers:
+            for data in readers.map(self._place.read, self._place.names()):
+                yield from _parsed(data.splitlines())
+
+    def add(self, done: Done) -> None:
+        """Record a partition with the next object."""
+        self._waiting.append(done)
+        now = time.monotonic()
+        if now - self._wrote >= max(LEAST_INTERVAL_S, SHARE_OF_TIME * (now - self._began)):
+            self.close()
+
+    def close(self) -> None:
+        """Write an object with what waits."""
+        if self._waiting:
+            lines = [json.dumps(asdict(done)).encode() + b"\n" for done in self._waiting]
+            self._place.write(f"{time.time_ns():020d}.jsonl", lines)  # one writer: it holds the lock
+        self._waiting, self._wrote = [], time.monotonic()
+
+    def forget(self) -> None:
+        """Remove the objects."""
+        self._waiting = []
+        self._place.remove(self._place.names())
