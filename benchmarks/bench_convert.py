@@ -164,6 +164,30 @@ def format_table(rows: Sequence[Row]) -> str:
     return align(lines)
 
 
+def verdicts(rows: Sequence[Row]) -> list[str]:
+    """What robozarr is to reach, and whether it does: net of start-up, ratios of medians."""
+    speed = {row.name: row.mb_per_s for row in rows}
+    profiles = [row.profile for row in rows if row.name.startswith("bare loop") and row.name.endswith("fsync")]
+
+    def line(aim: str, least: float, over: str, under: str) -> str:
+        found = []
+        for profile in profiles:
+            a, b = over.format(profile), under.format(profile)
+            if a in speed and b in speed:
+                ratio = speed[a] / speed[b]
+                found.append(f"{profile} {ratio:.2f}{'' if ratio >= least else ' (missed)'}")
+        return f"{aim}, {least} or more: {', '.join(found) or 'not measured'}"
+
+    one, two = f"robozarr {{}}, 1 worker{NET}", f"robozarr {{}}, 2 workers{NET}"
+    return [
+        line("one worker to the bare loop", 0.85, one, "bare loop {}"),
+        line("one worker to the bare loop with fsync, which it does too", 0.85, one, "bare loop {} + fsync"),
+        line("two workers to one", 1.7, two, one),
+        line("one worker to zarr-python", 4.0, one, "zarr-python {}, 1 thread"),
+        line("two workers to zarr-python", 4.0, two, "zarr-python {}, 1 thread"),
+    ]
+
+
 def format_header(header: Mapping[str, Any], start_ups: Mapping[str, Mapping[str, float]]) -> str:
     """What stands above the table."""
     lines = [
@@ -219,12 +243,18 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")
     options = parser.parse_args()
+    os.environ["RAYON_NUM_THREADS"] = "1"  # zarrs makes its threads when it is first used
     if options.rounds < 1 or min(options.workers) < 1:
         parser.error("--rounds and --workers are 1 or more")
     result = run(
         options.source, rounds=options.rounds, size_mb=options.size_mb, workers=options.workers, scratch=options.scratch
     )
-    print(format_header(result["header"], result["start_up_s"]), format_table(result["rows"]), sep="\n\n")
+    print(
+        format_header(result["header"], result["start_up_s"]),
+        format_table(result["rows"]),
+        "\n".join(verdicts(result["rows"])),
+        sep="\n\n",
+    )
     if options.json is not None:
         result["rows"] = [asdict(row) for row in result["rows"]]
         options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")

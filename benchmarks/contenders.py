@@ -5,6 +5,7 @@ Every contender turns the same source files into something in an empty folder. N
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import tempfile
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -33,7 +35,7 @@ from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
 from robozarr.schemas.shard import decode_shard
 
-__all__ = ["Contender", "contenders", "plan_sources"]
+__all__ = ["Contender", "WorkTime", "contenders", "plan_sources"]
 
 FRAMES_IN_MEMORY_BYTES: Final = 512 * 2**20
 """Frames that the bare loops hold, at most: of a larger source, shards spread evenly over it."""
@@ -77,8 +79,11 @@ def contenders(files: Sequence[Path], workers: Sequence[int]) -> Iterator[Conten
     yield peer(name="cp", run=partial(_copy, files, sync=False), check=partial(_check_copy, n_bytes))
     yield peer(name="cp + fsync", run=partial(_copy, files, sync=True), check=partial(_check_copy, n_bytes))
     yield peer(name="h5py read", run=partial(_read_all, files), check=_check_nothing)
-    plan = plans["fast"]
-    yield peer(name="zarr-python fast", profile="fast", run=partial(_write_zarr, plan), check=partial(_check_zarr, plan))
+    for profile, pipeline in product(PROFILES, ("zarr-python", "zarrs")):
+        if pipeline == "zarr-python" or importlib.util.find_spec("zarrs"):
+            plan = plans[profile]
+            write = partial(_write_zarr, plan, pipeline)
+            yield peer(name=f"{pipeline} {profile}, 1 thread", profile=profile, run=write, check=partial(_check_zarr, plan))
     for sync, suffix in ((False, ""), (True, " + fsync")):
         for profile in PROFILES:
             yield Contender(
@@ -160,19 +165,24 @@ def _read_all(files: Sequence[Path], out: Path) -> None:
             file.visititems(read)
 
 
-# zarr-python: the same columns, chunks, shards and codecs; no tables, no statistics, no fsync
+# zarr-python, and its arrays with the pipeline of zarrs: the same columns, chunks, shards and codecs; no tables, no statistics,
+# no fsync. One codec thread each.
+
+PIPELINES: Final[dict[str, dict[str, Any]]] = {
+    "zarr-python": {"codec_pipeline.path": "zarr.core.codec_pipeline.BatchedCodecPipeline"},
+    "zarrs": {"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "codec_pipeline.chunk_concurrent_maximum": 1},
+}
 
 
-def _write_zarr(plan: Plan, out: Path) -> None:
-    arrays = {column.layout.path: _create(out, column.layout) for column in plan.columns}
-    for partition in plan.partitions():
-        start, stop = partition.layout.rows_of_shard(partition.shard)
-        arrays[partition.layout.path][start:stop] = read_partition(partition)
+def _write_zarr(plan: Plan, pipeline: str, out: Path) -> None:
+    with zarr.config.set({"threading.max_workers": 1, "async.concurrency": 1, **PIPELINES[pipeline]}):
+        arrays = {column.layout.path: _create(out, column.layout) for column in plan.columns}
+        for partition in plan.partitions():
+            start, stop = partition.layout.rows_of_shard(partition.shard)
+            arrays[partition.layout.path][start:stop] = read_partition(partition)
 
 
 def _create(out: Path, layout: ArrayLayout) -> zarr.Array[Any]:
-    blosc = zarr.codecs.BloscCodec(cname="lz4", clevel=layout.level, shuffle=layout.shuffle)
-    compressor = blosc if layout.codec == "blosc-lz4" else zarr.codecs.ZstdCodec(level=layout.level)
     return zarr.create_array(
         str(out),
         name=layout.path,
@@ -180,9 +190,18 @@ def _create(out: Path, layout: ArrayLayout) -> zarr.Array[Any]:
         dtype=layout.dtype,
         chunks=(layout.chunk_rows, *layout.shape[1:]),
         shards=(layout.shard_rows, *layout.shape[1:]),
-        compressors=[compressor, zarr.codecs.Crc32cCodec()],
+        compressors=[*_compressors(layout), zarr.codecs.Crc32cCodec()],
         fill_value=0,
     )
+
+
+def _compressors(layout: ArrayLayout) -> list[Any]:
+    if layout.codec == "none":
+        return []
+    if layout.codec == "zstd":
+        return [zarr.codecs.ZstdCodec(level=layout.level)]
+    name = layout.codec.removeprefix("blosc-")
+    return [zarr.codecs.BloscCodec(cname=name, clevel=layout.level, shuffle=layout.shuffle)]  # type: ignore[arg-type]
 
 
 def _check_zarr(plan: Plan, out: Path) -> None:
@@ -233,24 +252,29 @@ def _check_frames(frames: Sequence[Frames], profile: Profile, out: Path) -> None
 # robozarr
 
 
-class _WorkTime(SilentProgress):
+class WorkTime(SilentProgress):
     """Hears when the first stage begins, which is when the workers are up, and when the last item is done."""
 
-    began: float | None = None
-    ended = 0.0
+    _began: float | None = None
+    _ended = 0.0
 
     def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
-        self.began = self.began or time.perf_counter()
+        self._began = self._began or time.perf_counter()
 
     def advance(self, n: int = 1, n_bytes: int = 0) -> None:
-        self.ended = time.perf_counter()
+        self._ended = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Between the two."""
+        assert self._began is not None
+        return self._ended - self._began
 
 
 def _convert(files: Sequence[Path], profile: Profile, n_workers: int, out: Path) -> float:
-    work = _WorkTime()
+    work = WorkTime()
     convert(files, out / "store.zarr", profile=profile, workers=n_workers, progress=work)
-    assert work.began is not None
-    return work.ended - work.began
+    return work.seconds
 
 
 def _check_store(profile: Profile, sizes: dict[Profile, int], out: Path) -> None:

@@ -37,31 +37,33 @@ class Cut:
     shift: tuple[int, int]
 
 
-def recut(sources: Sequence[Path], out: Path, n_bytes: int, seed: int = 0) -> list[Path]:
+def recut(sources: Sequence[Path], out: Path, n_bytes: int, seed: int = 0, *, one_demo: bool = False) -> list[Path]:
     """Write files of about `n_bytes` in total below `out`; returns their paths.
 
-    Every file takes its tree, attributes and steps from one source. The same input gives the same files.
+    Every file takes its tree, attributes and steps from one source. The same input gives the same files. With `one_demo` it is
+    one file with one demo, as long as that takes.
     """
     if not sources:
         raise ValueError("recut takes one source file or more, got none")
-    n_files = max(len(sources), -(-n_bytes // FILE_BYTES))
+    n_files = 1 if one_demo else max(len(sources), -(-n_bytes // FILE_BYTES))
     made = []
     for number in range(n_files):
         source = sources[number % len(sources)]
         path = out / f"part_{number // len(sources):03d}" / source.parent.name / source.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_file(source, path, n_bytes // n_files, np.random.default_rng([seed, number]))
+        _write_file(source, path, n_bytes // n_files, np.random.default_rng([seed, number]), one_demo)
         made.append(path)
     return made
 
 
-def _write_file(source_path: Path, path: Path, n_bytes: int, rng: np.random.Generator) -> None:
+def _write_file(source_path: Path, path: Path, n_bytes: int, rng: np.random.Generator, one_demo: bool) -> None:
     with h5py.File(source_path, "r") as source, h5py.File(path, "w") as target:
         data = target.create_group("data")
+        cuts = _cuts(source["data"], n_bytes, rng)
         n_demos = n_steps = 0
-        for number, cut in enumerate(_cuts(source["data"], n_bytes, rng)):
-            _write_demo(source["data"][cut.demo], data.create_group(f"demo_{number}"), cut)
-            n_demos, n_steps = number + 1, n_steps + cut.stop - cut.start
+        for number, parts in enumerate([list(cuts)] if one_demo else ([cut] for cut in cuts)):
+            _write_demo(source["data"], data.create_group(f"demo_{number}"), parts)
+            n_demos, n_steps = number + 1, n_steps + sum(cut.stop - cut.start for cut in parts)
         _copy_attributes(source["data"], data, {"num_demos": n_demos, "total": n_steps})
 
 
@@ -104,22 +106,25 @@ def _step_bytes(demo: h5py.Group) -> int:
     return sum(item.nbytes // len(item) for item in _datasets(demo).values())
 
 
-def _write_demo(source: h5py.Group, target: h5py.Group, cut: Cut) -> None:
-    n_steps = cut.stop - cut.start
+def _write_demo(data: h5py.Group, target: h5py.Group, cuts: Sequence[Cut]) -> None:
+    n_steps = sum(cut.stop - cut.start for cut in cuts)
+    source = data[cuts[0].demo]
     for path, item in _datasets(source).items():
         # No chunks and no filters, as in LIBERO; modification times would make the bytes differ between runs.
         made = target.create_dataset(path, shape=(n_steps, *item.shape[1:]), dtype=item.dtype, track_times=False)
-        for start in range(0, n_steps, BLOCK_STEPS):
-            stop = min(n_steps, start + BLOCK_STEPS)
-            values = item[cut.start + start : cut.start + stop]
-            if values.ndim == 4:
-                values = np.roll(values, cut.shift, axis=(1, 2))
-            made[start:stop] = values
+        at = 0
+        for cut in cuts:
+            for start in range(cut.start, cut.stop, BLOCK_STEPS):
+                values = data[cut.demo][path][start : min(cut.stop, start + BLOCK_STEPS)]
+                if values.ndim == 4:
+                    values = np.roll(values, cut.shift, axis=(1, 2))
+                made[at : at + len(values)] = values
+                at += len(values)
         if path in ("dones", "rewards"):  # LIBERO's script marks the last step, whether or not the task succeeded
             made[...] = np.arange(1, n_steps + 1) == n_steps
     replace: dict[str, Any] = {"num_samples": n_steps}
     if "states" in source:
-        replace["init_state"] = source["states"][cut.start]
+        replace["init_state"] = source["states"][cuts[0].start]
     _copy_attributes(source, target, replace)
 
 
@@ -134,8 +139,10 @@ def main() -> None:
     parser.add_argument("source", type=Path, help="folder with LIBERO files (searched for *.hdf5)")
     parser.add_argument("out", type=Path, help="folder to write to")
     parser.add_argument("--size-mb", type=float, required=True, help="size of all files together, MB")
+    parser.add_argument("--one-demo", action="store_true", help="one file with one demo of that size")
     options = parser.parse_args()
-    made = recut(sorted(options.source.rglob("*.hdf5")), options.out, round(options.size_mb * 1e6))
+    sources = sorted(options.source.rglob("*.hdf5"))
+    made = recut(sources, options.out, round(options.size_mb * 1e6), one_demo=options.one_demo)
     print(f"{len(made)} files, {sum(path.stat().st_size for path in made):,} bytes")
 
 

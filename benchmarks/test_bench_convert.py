@@ -32,7 +32,8 @@ def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     whole = {f"robozarr {profile}, {workers}" for profile, workers in product(PROFILES, ("inline", "1 worker"))}
     net = {f"{name}, net of start-up" for name in whole if "inline" not in name}
     bare = {f"bare loop {profile}{suffix}" for profile, suffix in product(PROFILES, ("", " + fsync"))}
-    assert set(rows) == {"cp", "cp + fsync", "h5py read", "zarr-python fast"} | bare | whole | net
+    peers = {f"{peer} {profile}, 1 thread" for peer, profile in product(("zarr-python", "zarrs"), PROFILES)}
+    assert set(rows) == {"cp", "cp + fsync", "h5py read"} | peers | bare | whole | net
     assert set(result["start_up_s"]) == {"start-up, 1 worker"}
 
     for name, row in rows.items():
@@ -46,7 +47,25 @@ def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
         assert row["to_cp_fsync"] > 0
         assert (row["to_bare"] is None) == (row["profile"] is None)
     assert rows["cp"]["to_cp"] == rows["bare loop fast"]["to_bare"] == 1
+    assert "one worker to zarr-python, 4.0 or more: raw" in done.stdout
     assert str(tmp_path) not in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+def test_no_process_takes_a_demo_larger_than_its_limit_into_memory(tmp_path: Path) -> None:
+    options: list[str | Path] = ["--sizes-mb", "8", "--one-demo-mb", "700", "--workers", "1", "--profile", "raw"]
+    command = [sys.executable, HERE / "bench_convert_scale.py", SAMPLE, *options, "--scratch", tmp_path]
+    done = subprocess.run(
+        [*command, "--json", tmp_path / "result.json"], capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    many, one = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert (many["one_demo"], one["one_demo"], one["n_demos"]) == (False, True, 1)
+    assert many["n_demos"] > 2
+    assert one["source_mb"] == pytest.approx(700, rel=0.02)
+    assert 0 < one["peak_mb"] < 600
+    assert all(0 < row[name] < math.inf for row in (many, one) for name in ("seconds", "work_s", "cpu_s", "peak_mb"))
+    assert "limit 600: kept" in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 

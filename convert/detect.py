@@ -20,6 +20,9 @@ ALIGNMENT_TOLERANCE_RAD: Final = 1e-3
 """Joint positions nearer to a simulator state than this (rms) are that state's: LIBERO's agree exactly, replayed ones to
 rounding, and one step of a moving arm is some hundredths of a radian."""
 
+BLOCK_STEPS: Final = 1024
+"""Steps compared with all columns at once: some MB."""
+
 Floats = NDArray[np.float64]
 
 
@@ -57,18 +60,23 @@ def detect_alignment(joints: NDArray[Any] | None, states: NDArray[Any] | None) -
     n_joints, n_columns = joints.shape[1], states.shape[1]
     if n_columns < n_joints or not (np.isfinite(joints).all() and np.isfinite(states).all()):
         return Alignment.UNKNOWN, nowhere
-    columns = range(n_columns - n_joints + 1)
-    before = min(_rms(joints[1:-1] - states[1:-1, k : k + n_joints]) for k in columns)
-    after = min(_rms(joints[1:-1] - states[2:, k : k + n_joints]) for k in columns)
+    before, after = _best_rms(joints[1:-1], states[1:-1]), _best_rms(joints[1:-1], states[2:])
     best = min(before, after)
     if best > ALIGNMENT_TOLERANCE_RAD or max(before, after) <= 2 * best:
         return Alignment.UNKNOWN, (before, after)
     return (Alignment.AFTER if after < before else Alignment.BEFORE), (before, after)
 
 
-def _rms(difference: Floats) -> float:
-    with np.errstate(over="ignore"):  # joints beyond all measure fit nowhere
-        return float(np.sqrt(np.mean(np.square(difference))))
+def _best_rms(joints: Floats, states: Floats) -> float:
+    """The least rms of joints [step, joint] to as many neighbouring columns of states [step, n]."""
+    n_joints = joints.shape[1]
+    squares = np.zeros(states.shape[1] - n_joints + 1)
+    for start in range(0, len(joints), BLOCK_STEPS):
+        block = slice(start, start + BLOCK_STEPS)
+        columns = np.lib.stride_tricks.sliding_window_view(states[block], n_joints, axis=1)
+        with np.errstate(over="ignore"):  # joints beyond all measure fit nowhere
+            squares += np.square(joints[block, None] - columns).sum(axis=(0, 2))
+    return float(np.sqrt(squares.min() / joints.size))
 
 
 def detect_image_convention(

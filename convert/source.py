@@ -106,6 +106,7 @@ class SourceFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = str(path)
+        self._open: _OpenDemo | None = None
         try:
             self._file = h5py.File(self.path, "r", locking="best-effort")
         except PermissionError as exc:
@@ -121,6 +122,7 @@ class SourceFile:
 
     def close(self) -> None:
         """Close the file."""
+        self._open = None
         self._file.close()
 
     def expect(self, size: int, mtime_ns: int) -> None:
@@ -166,29 +168,36 @@ class SourceFile:
     def datasets(self, demo: str) -> list[DatasetInfo]:
         """Every dataset inside a demo, by path."""
         found = []
-        for path, item in _tree(self._demo(demo)):
+        for path, item in self._demo(demo).tree:
             if isinstance(item, h5py.Dataset):
-                dtype = item.dtype if item.dtype.kind in "biuf" and item.dtype.itemsize <= 8 else None
-                name = None if dtype is None else dtype.newbyteorder("=").name
-                found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=name, stored_as=str(item.dtype)))
+                dtype = item.dtype
+                name = dtype.newbyteorder("=").name if dtype.kind in "biuf" and dtype.itemsize <= 8 else None
+                found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=name, stored_as=str(dtype)))
             elif item is None:
                 found.append(DatasetInfo(path=path, shape=(), dtype=None, stored_as="a link that leads nowhere"))
         return found
 
     @_names_damage
     def read(self, demo: str, dataset: str) -> NDArray[Any]:
-        """A whole dataset of a demo: for low-dim data."""
-        item = self._demo(demo)[dataset]
-        return self.read_rows(demo, dataset, 0, len(item))
+        """A whole dataset of a demo, in native byte order: for low-dim data."""
+        return self.read_rows(demo, dataset, 0, self._dataset(demo, dataset).shape[0])
+
+    def _dataset(self, demo: str, dataset: str) -> Any:
+        """HDF5's own handle: h5py's takes longer to open than the rows of a low-dim key take to read."""
+        return h5py.h5d.open(self._file.id, f"data/{demo}/{dataset}".encode("utf-8", "surrogateescape"))
 
     def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows ``[start, stop)`` of a dataset, into `out` [stop - start, …] if given, in native byte order."""
         try:
-            item = self._demo(demo)[dataset]
+            item = self._dataset(demo, dataset)
             if out is None:
                 out = np.empty((stop - start, *item.shape[1:]), item.dtype.newbyteorder("="))
+            if item.shape[1:] != out.shape[1:]:
+                raise ValueError(f"a step has the shape {item.shape[1:]}, not {out.shape[1:]}")
             if out.size:
-                item.read_direct(out, np.s_[start:stop])
+                space = item.get_space()
+                space.select_hyperslab((start, *[0] * (out.ndim - 1)), out.shape)
+                item.read(h5py.h5s.create_simple(out.shape), space, out)
         except DAMAGE as exc:
             raise self.error(
                 f"steps {start} to {stop} can be read",
@@ -202,18 +211,21 @@ class SourceFile:
     @_names_damage
     def width(self, demo: str, dataset: str) -> int:
         """Values in one step of a dataset [step, n]."""
-        return int(self._demo(demo)[dataset].shape[1])
+        return int(self._dataset(demo, dataset).shape[1])
 
     @_names_damage
     def text_attribute(self, demo: str, name: str) -> bytes:
         """A text attribute of a demo, as UTF-8; empty if there is none."""
-        value = self._demo(demo).attrs.get(name, "")
+        value = self._demo(demo).attribute(name)
+        if value is None:
+            return b""
         return value.encode("utf-8", "surrogateescape") if isinstance(value, str) else bytes(value)
 
     @_names_damage
     def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
         """A float64 vector attribute of a demo; empty if there is none."""
-        return np.asarray(self._demo(demo).attrs.get(name, np.empty(0)), np.float64).reshape(-1)
+        value = self._demo(demo).attribute(name)
+        return np.empty(0) if value is None else np.asarray(value, np.float64).reshape(-1)
 
     @_names_damage
     def data_attribute(self, name: str) -> str | None:
@@ -224,14 +236,14 @@ class SourceFile:
     @_names_damage
     def demo_attributes(self, demo: str) -> tuple[str, list[str]]:
         """Every attribute inside a demo but its model file and initial state (``attributes_json``)."""
-        group = self._demo(demo)
+        opened = self._demo(demo)
         kept = {name for name in (MODEL_FILE, INIT_STATE) if self.is_bulk_attribute(demo, name)}
-        return attributes_json([("", group, kept), *((path, item, set()) for path, item in _tree(group))])
+        return attributes_json([("", opened.group, kept), *((path, item, set()) for path, item in opened.tree)])
 
     @_names_damage
     def is_bulk_attribute(self, demo: str, name: str) -> bool:
         """Whether an attribute is stored in a column of its own: a text model file, a float64 initial state."""
-        value = self._demo(demo).attrs.get(name)
+        value = self._demo(demo).attribute(name)
         if name == MODEL_FILE:
             return isinstance(value, str)
         return name == INIT_STATE and isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.float64
@@ -280,8 +292,29 @@ class SourceFile:
             if not isinstance(item, h5py.Group):
                 yield f"data/{name}", item
 
-    def _demo(self, demo: str) -> Any:
-        return self._file["data"][demo]
+    def _demo(self, demo: str) -> _OpenDemo:
+        if self._open is None or self._open.name != demo:
+            self._open = _OpenDemo(demo, self._file["data"][demo])
+        return self._open
+
+
+class _OpenDemo:
+    """The demo that is looked at, so that its tree is walked, and its long texts are read, once."""
+
+    def __init__(self, name: str, group: Any) -> None:
+        self.name, self.group = name, group
+        self._attributes: dict[str, Any] = {}
+
+    @functools.cached_property
+    def tree(self) -> list[tuple[str, Any]]:
+        """Everything inside, by path (``_tree``)."""
+        return list(_tree(self.group))
+
+    def attribute(self, name: str) -> Any:
+        """An attribute of the demo; None if there is none."""
+        if name not in self._attributes:
+            self._attributes[name] = self.group.attrs.get(name)
+        return self._attributes[name]
 
 
 def _tree(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:

@@ -39,8 +39,6 @@ SLOWEST_BYTES_PER_S = 2e6
 """A task may take `LIMIT_S`, and the time that its bytes take at this speed: a slow network disk's."""
 LARGEST_BATCH = 8
 """Partitions in one task: enough that reading ahead pays and the scheduler is not asked for each."""
-SHARE_OF_BATCHES = 16
-"""Batches that every worker should get at least, so that all end at about the same time."""
 
 
 def _limit_s(n_bytes: int) -> float:
@@ -103,12 +101,11 @@ def write_partitions(
     stored_bytes = n_kept = 0
     broken: dict[tuple[str, str], Problem] = {}
     tasks = (WriteTask(partition=partition, done=done) for partition, done in _with_done(plan, journal))
-    size = max(1, min(LARGEST_BATCH, plan.n_partitions // (SHARE_OF_BATCHES * executor.n_workers)))
     write = partial(write_batch, root=root, store=journal.store)
     with Guard() as guard:
         rescue = partial(_rescue_batch, guard)
-        limit_s = _limit_s(size * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
-        for batch in executor.run(write, _batches(tasks, size), limit_s=limit_s, rescue=rescue):
+        limit_s = _limit_s(LARGEST_BATCH * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
+        for batch in executor.run(write, _batches(tasks, plan.n_partitions, executor), limit_s=limit_s, rescue=rescue):
             for result in batch:
                 if isinstance(result, SourceError):
                     if on_error == "stop" or not all(problem.demo for problem in result.problems):
@@ -149,8 +146,10 @@ def _with_done(plan: Plan, journal: Journal) -> Iterator[tuple[Partition, Done |
         yield partition, known if known is not None and known.digest == digest(partition) else None
 
 
-def _batches(tasks: Iterator[WriteTask], size: int) -> Iterator[list[WriteTask]]:
-    while batch := list(islice(tasks, size)):
+def _batches(tasks: Iterator[WriteTask], n_left: int, executor: Executor) -> Iterator[list[WriteTask]]:
+    """Cut tasks into batches: large ones, and at the end ever smaller ones, so that all workers end at about the same time."""
+    while batch := list(islice(tasks, max(1, min(LARGEST_BATCH, n_left // (2 * executor.n_workers))))):
+        n_left -= len(batch)
         yield batch
 
 

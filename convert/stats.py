@@ -27,8 +27,8 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 QUANTILES: Final = (0.01, 0.99)
-BLOCK_FRAMES: Final = 16
-"""Frames counted at once: their uint16 pairs become 8-byte integers inside bincount."""
+BLOCK_BYTES: Final = 4 * 2**20
+"""Bytes of frames counted at once: their uint16 pairs become 8-byte integers inside bincount, and its tables have 512 KiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +73,9 @@ def _count_uint8(frames: NDArray[np.uint8], n_channels: int) -> NDArray[np.int64
         return np.stack([np.bincount(frames.reshape(-1, n_channels)[:, c], minlength=256) for c in range(n_channels)])
     counts = np.zeros((n_channels, 256), np.int64)
     pairs = np.zeros((period, 65536), np.int64)
-    for start in range(0, len(frames), BLOCK_FRAMES):
-        columns = frames[start : start + BLOCK_FRAMES].reshape(-1).view("<u2").reshape(-1, period)
+    block = max(1, BLOCK_BYTES // frames[:1].nbytes)
+    for start in range(0, len(frames), block):
+        columns = frames[start : start + block].reshape(-1).view("<u2").reshape(-1, period)
         for column in range(period):
             pairs[column] += np.bincount(columns[:, column], minlength=65536)
     for column in range(period):

@@ -130,25 +130,38 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place) -> list[P
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         writing: Future[PartitionResult] | None = None
         ahead = iter(tasks)
-        reading = deque(reader.submit(_read_task, root, store, task) for task in islice(ahead, 1))
+        reading = deque(_begin_reading(reader, root, store, task) for task in islice(ahead, 1))
         for task in tasks:
-            reading.extend(reader.submit(_read_task, root, store, task) for task in islice(ahead, 1))
+            reading.extend(_begin_reading(reader, root, store, task) for task in islice(ahead, 1))
+            read, moments = reading.popleft()
             try:
-                rows, checksums = reading.popleft().result()
+                rows, checksums = read.result()
             except SourceError as exc:
                 results.append(exc)
                 continue
             parts = None if checksums is not None else encode_chunks(rows, task.partition.layout)
             if writing is not None:
                 results.append(writing.result())
-            writing = writer.submit(_write_task, root, task, rows, parts, checksums)
+            writing = writer.submit(_write_task, root, task, moments, parts, checksums)
+            del rows, read
         if writing is not None:
             results.append(writing.result())
     return results
 
 
-def _read_task(root: Place, store: Place, task: WriteTask) -> tuple[NDArray[Any], NDArray[np.uint32] | None]:
-    """The rows of a partition; and, if they are those that a run before wrote, what their chunks end in."""
+Rows = tuple[NDArray[Any], NDArray[np.uint32] | None]
+"""The rows of a partition; and, if they are those that a run before wrote, what their chunks end in."""
+
+
+def _begin_reading(
+    reader: ThreadPoolExecutor, root: Place, store: Place, task: WriteTask
+) -> tuple[Future[Rows], Future[FrameMoments | None]]:
+    """Rows of a partition, and what they are reduced to: in the reader's thread too, but the rows can be encoded before."""
+    rows = reader.submit(_read_task, root, store, task)
+    return rows, reader.submit(lambda: partition_moments(task.partition, rows.result()[0]))
+
+
+def _read_task(root: Place, store: Place, task: WriteTask) -> Rows:
     found = None if task.done is None else _read_back(root, task.partition, task.done)
     return (read_partition(task.partition, store=store), None) if found is None else found
 
@@ -173,7 +186,7 @@ def _read_back(root: Place, partition: Partition, done: Done) -> tuple[NDArray[A
 def _write_task(
     root: Place,
     task: WriteTask,
-    rows: NDArray[Any],
+    moments: Future[FrameMoments | None],
     parts: Sequence[Buffer] | None,
     checksums: NDArray[np.uint32] | None,
 ) -> PartitionResult:
@@ -194,9 +207,9 @@ def _write_task(
     return PartitionResult(
         path=partition.layout.path,
         shard=partition.shard,
-        n_bytes=rows.nbytes,
+        n_bytes=partition.n_bytes,
         stored_bytes=done.size,
-        moments=partition_moments(partition, rows),
+        moments=moments.result(),
         checksums=checksums if frames else None,
         done=done,
         kept=parts is None,

@@ -24,6 +24,8 @@ __all__ = ["Buffer", "FolderPlace", "Place", "place_of"]
 Buffer = Any  # bytes, or an array of them; what both have in common has no name in Python 3.11
 PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
+DROPPED_BYTES: Final = 2**20
+"""Files from this size on do not stay in the page cache."""
 
 
 class Place(Protocol):
@@ -137,6 +139,7 @@ class FolderPlace:
             try:
                 _write_all(descriptor, parts)
                 os.fsync(descriptor)
+                _drop_from_cache(descriptor, parts)
             finally:
                 os.close(descriptor)
             temporary.replace(file)
@@ -178,6 +181,16 @@ def make_folder(path: Path) -> None:
         raise StoreError(
             f"{path}: the folder cannot be made: {exc.strerror or exc}; choose another --store or change the rights"
         ) from exc
+
+
+def _drop_from_cache(descriptor: int, parts: Sequence[Buffer]) -> None:
+    """Let the kernel take back the pages of a large file that is on the disk now.
+
+    Else a store pushes everything out of memory, its own sources first, and each of its pages is a fresh one: on a virtual
+    machine 4.95 ms of CPU a MB of source instead of 3.87. What verifies the store afterwards sees the disk, not a copy.
+    """
+    if hasattr(os, "posix_fadvise") and sum(len(part) for part in parts) >= DROPPED_BYTES:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
