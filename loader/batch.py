@@ -28,6 +28,7 @@ I64: TypeAlias = NDArray[np.int64]
 
 RESERVED: Final = ("episode", "step", "task", "instruction", "store")
 """Fields of a sample that are no keys."""
+DONE: Final = object()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,8 +190,11 @@ class WindowReader:
         """
         n = len(windows.episode)
         places = np.arange(n) if at is None else at
-        for name in self._names if keys is None else keys:
-            self.reader.read(name, windows.rows[name], places, batch.as_bytes[name], part)
+        names = self._names if keys is None else keys
+        begun = [self.reader.begin(name, windows.rows[name], places, batch.as_bytes[name], part) for name in names]
+        waiting = [steps for steps in begun if steps is not None]
+        while waiting:  # each goes on by a step in turn, so that the requests of all keys are on their way together
+            waiting = [steps for steps in waiting if next(steps, DONE) is not DONE]
         if part[0] == 0:
             where = slice(n) if at is None else at
             for name, is_pad in windows.is_pad.items():
@@ -199,6 +203,10 @@ class WindowReader:
             batch["task"][where] = task = self.store.episodes.task[windows.episode]
             for name, array in self.embeddings.items():
                 batch[name][where] = array[task]
+
+    def announce(self, windows: PlannedWindows) -> None:
+        """Say that windows are going to be filled soon."""
+        self.reader.announce(windows.rows)
 
     def instructions_of(self, windows: PlannedWindows) -> list[str]:
         """The instruction of each window's task, as the source words it, else as its file's name does."""

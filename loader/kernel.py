@@ -32,7 +32,9 @@ from robozarr.loader.native import (
 )
 
 __all__ = [
+    "ABSENT",
     "CHECKSUM",
+    "CLOSED",
     "DECODED",
     "FOREIGN",
     "INDEX",
@@ -40,21 +42,31 @@ __all__ = [
     "OK",
     "READ",
     "SIZE",
+    "Held",
     "Room",
     "Scratch",
     "Shards",
     "Wanted",
+    "byte_ranges",
+    "claim_rows",
     "copy_rows",
+    "decode_rows",
     "first_other",
     "group_rows",
+    "index_bytes",
+    "load_index",
+    "note_rows",
     "prepare_shards",
     "read_chunks",
+    "take_index",
 ]
 
 OK, MISSING, INDEX, READ, SIZE, CHECKSUM, DECODED, FOREIGN = range(8)
 """Codes: nothing is wrong; a shard cannot be opened; its index is not what was written; it ends before a chunk does; a chunk
 has a size that a row cannot have; its bytes have another checksum; they do not decode to a row; it is a whole chunk, but not
 this row's."""
+
+CLOSED, ABSENT = -1, -2
 
 RUN_BYTES: Final = 256 * 2**10
 """Encoded bytes read by one system call, about: neighbouring chunks are one range, and stay in a core's cache until decoded."""
@@ -65,7 +77,7 @@ _RDONLY: Final = os.O_RDONLY | os.O_CLOEXEC
 _SEEK_END: Final = 2
 _WILLNEED: Final = getattr(os, "POSIX_FADV_WILLNEED", 3)
 _NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
-_ABSENT: Final = np.uint64(2**64 - 1)
+_NO_CHUNK: Final = np.uint64(2**64 - 1)
 
 
 class Shards(NamedTuple):
@@ -85,9 +97,22 @@ class Shards(NamedTuple):
     loaded: NDArray[np.uint8]
     """uint8 [n_shards]: whether the shard's index was read and checked."""
     fds: NDArray[np.int32]
-    """int32 [n_shards]: open file, or -1."""
+    """int32 [n_shards]: open file, or CLOSED: to be opened for each use, or ABSENT: there is none."""
     sums: NDArray[np.uint32]
     """uint32 [n_rows]: the checksum that each row's chunk must have; empty: whatever the chunk ends in."""
+
+
+class Held(NamedTuple):
+    """What of one key's encoded rows lies in memory, or is on its way there."""
+
+    owner: NDArray[np.int32]
+    """int32 [n_rows]: number of the range that a row belongs to; -1: none."""
+    soon: NDArray[np.int32]
+    """int32 [n_rows]: the last announcement that a row was in."""
+    gap: int
+    """Bytes between two rows that are fetched along with them rather than asked for apart."""
+    most: int
+    """Bytes of a range, about: of more than one row."""
 
 
 class Wanted(NamedTuple):
@@ -109,6 +134,8 @@ class Room(NamedTuple):
     buffer: NDArray[np.uint8]
     vectors: NDArray[np.int64]
     checksums: NDArray[np.uint32]
+    last: NDArray[np.uint32]
+    """uint32 [1]: the checksum that the chunk ends in."""
     fault: NDArray[np.int64]
     """int64 [1]: the row that could not be read."""
 
@@ -132,6 +159,7 @@ class Scratch:
             buffer=np.empty(RUN_BYTES + encoded_bytes_max(row_bytes), np.uint8),
             vectors=np.empty(4 * RUN_CHUNKS, np.int64),
             checksums=np.empty(RUN_CHUNKS, np.uint32),
+            last=np.empty(1, np.uint32),
             fault=np.empty(1, np.int64),
         )
 
@@ -195,14 +223,45 @@ def _open_shard(shards: Shards, shard: int) -> int:
 
 
 @compiled
-def _load_index(shards: Shards, shard: int, fd: int) -> int:
-    """Read a shard's index, check it as FORMAT.md (M8, M9) says, and keep where its chunks begin and end."""
-    shard_rows = shards.shard_rows
-    n = min(shard_rows, shards.n_rows - shard * shard_rows)
-    tail = np.empty(16 * shard_rows + CRC_BYTES, np.uint8)
-    start = posix_lseek(fd, 0, _SEEK_END) - len(tail)
+def load_index(shards: Shards, shard: int, fd: int) -> int:
+    """Read a shard's index from its file; else as `take_index`."""
+    tail = np.empty(index_bytes(shards), np.uint8)
+    n_bytes = posix_lseek(fd, 0, _SEEK_END)
+    start = n_bytes - len(tail)
     if start < 0 or posix_pread(fd, address(tail.ctypes.data), len(tail), start) != len(tail):
         return INDEX
+    return take_index(shards, shard, tail, n_bytes)
+
+
+@compiled
+def index_bytes(shards: Shards) -> int:
+    """Bytes of a shard's index, at its end."""
+    return 16 * shards.shard_rows + CRC_BYTES
+
+
+@compiled
+def take_index(shards: Shards, shard: int, tail: NDArray[np.uint8], n_bytes: int) -> int:
+    """Check a shard's index as FORMAT.md (M8, M9) says, and keep where its chunks begin and end.
+
+    Parameters
+    ----------
+    shards : Shards, written
+        But for `loaded`.
+    shard : int
+    tail : uint8 [index_bytes]
+        The last bytes of the shard,
+    n_bytes : int
+        which has so many.
+
+    Returns
+    -------
+    int
+        A code.
+    """
+    if len(tail) != index_bytes(shards):
+        return INDEX
+    shard_rows, start = shards.shard_rows, n_bytes - len(tail)
+    n = min(shard_rows, shards.n_rows - shard * shard_rows)
     if crc32c(address(tail.ctypes.data), 16 * shard_rows) != tail[-CRC_BYTES:].view(np.uint32)[0]:
         return INDEX
     index = tail[:-CRC_BYTES].view(np.uint64)
@@ -210,7 +269,7 @@ def _load_index(shards: Shards, shard: int, fd: int) -> int:
     for i in range(shard_rows):
         offset, length = index[2 * i], index[2 * i + 1]
         if i >= n:
-            if offset != _ABSENT or length != _ABSENT:
+            if offset != _NO_CHUNK or length != _NO_CHUNK:
                 return INDEX
         elif offset != np.uint64(at) or length <= CRC_BYTES or length > np.uint64(start):
             return INDEX
@@ -247,7 +306,7 @@ def prepare_shards(shards: Shards, rows: NDArray[np.int64], free_fds: NDArray[np
         fd = _open_shard(shards, shard)
         if fd < 0:
             return MISSING
-        code = _load_index(shards, shard, fd)
+        code = load_index(shards, shard, fd)
         if code == OK and free_fds[0] > 0:
             free_fds[0] -= 1
             shards.fds[shard] = fd
@@ -286,7 +345,7 @@ def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
     while j < stop:
         k, shard = _end_of_run(shards, rows, j, stop), rows[j] // shards.shard_rows
-        fd = shards.fds[shard] if shards.fds[shard] >= 0 else _open_shard(shards, shard)
+        fd = _open_shard(shards, shard) if shards.fds[shard] == CLOSED else shards.fds[shard]
         if fd >= 0:
             begin = _edge(shards, rows[j])
             posix_fadvise(fd, begin, _end(shards, rows[k - 1]) - begin, _WILLNEED)
@@ -334,21 +393,23 @@ def _read_vectors(fd: int, room: Room, n: int, offset: int, n_bytes: int, may_wa
 
 
 @compiled
-def _decode(shards: Shards, wanted: Wanted, j: int, at: int, c: int, out: NDArray[np.uint8], room: Room) -> int:
-    """Check chunk `c` of a run, whose bytes begin at `at` in the buffer, and decode it to wherever the batch wants it."""
+def _decode(shards: Shards, wanted: Wanted, j: int, source: int, stored: int, out: NDArray[np.uint8], room: Room) -> int:
+    """Check a chunk and decode it to wherever the batch wants it.
+
+    The chunk's bytes without its checksum begin at the address `source`, the checksum at the address `stored`. A row without a
+    codec may lie where it is wanted already.
+    """
     target = out.ctypes.data + wanted.place[wanted.first[j]] * shards.row_bytes
-    if shards.codec == RAW:
-        crc = crc32c(address(target), shards.row_bytes)
-        if crc != room.checksums[c]:
-            return CHECKSUM
-    else:
-        source, size = room.buffer.ctypes.data + at, _end(shards, wanted.row[j]) - _edge(shards, wanted.row[j]) - CRC_BYTES
-        memcpy(address(room.checksums.ctypes.data), address(source + size), CRC_BYTES)
-        crc = crc32c(address(source), size)
-        if crc != room.checksums[0]:
-            return CHECKSUM
+    size = _end(shards, wanted.row[j]) - _edge(shards, wanted.row[j]) - CRC_BYTES
+    memcpy(address(room.last.ctypes.data), address(stored), CRC_BYTES)
+    crc = crc32c(address(source), size)
+    if crc != room.last[0]:
+        return CHECKSUM
+    if shards.codec != RAW:
         if blosc_decode(address(room.context), address(source), size, address(target), shards.row_bytes) != shards.row_bytes:
             return DECODED
+    elif source != target:
+        memcpy(address(target), address(source), shards.row_bytes)
     if len(shards.sums) and crc != shards.sums[wanted.row[j]]:
         return FOREIGN
     for i in range(wanted.first[j] + 1, wanted.first[j + 1]):
@@ -368,8 +429,10 @@ def _check_sizes(shards: Shards, rows: NDArray[np.int64], room: Room) -> int:
 
 
 @compiled
-def read_chunks(shards: Shards, wanted: Wanted, start: int, stop: int, out: NDArray[np.uint8], room: Room) -> int:
-    """Read the distinct rows ``wanted.row[start:stop]`` and put each wherever the batch wants it.
+def read_chunks(
+    shards: Shards, wanted: Wanted, start: int, stop: int, out: NDArray[np.uint8], room: Room, missed: NDArray[np.int64]
+) -> int:
+    """Read the distinct rows ``wanted.row[start:stop]`` from files and put each wherever the batch wants it.
 
     Neighbouring chunks of a shard are one read. Every range lies inside its shard, as `prepare_shards` has checked; every
     chunk's checksum and decoded size is checked here.
@@ -381,6 +444,9 @@ def read_chunks(shards: Shards, wanted: Wanted, start: int, stop: int, out: NDAr
     wanted : Wanted
     out : uint8 [positions, row_bytes], written
     room : Room, written
+    missed : int64 [0], or [stop - start + 1], written
+        Empty: every row must be there. Else rows that are not there as they should be are passed over, without a word:
+        ``missed[0]`` is how many, and behind it which of `wanted` they are.
 
     Returns
     -------
@@ -388,6 +454,9 @@ def read_chunks(shards: Shards, wanted: Wanted, start: int, stop: int, out: NDAr
         A code; ``room.fault[0]`` is the row that failed.
     """
     rows, opened, open_shard, advised, code, j = wanted.row, -1, -1, False, OK, start
+    strict = len(missed) == 0
+    if not strict:
+        missed[0] = 0
     while j < stop and code == OK:
         if rows[j] < 0:
             for i in range(wanted.first[j], wanted.first[j + 1]):
@@ -397,16 +466,16 @@ def read_chunks(shards: Shards, wanted: Wanted, start: int, stop: int, out: NDAr
         room.fault[0] = rows[j]
         shard, k, begin = rows[j] // shards.shard_rows, _end_of_run(shards, rows, j, stop), _edge(shards, rows[j])
         fd = shards.fds[shard]
-        if fd < 0:
+        if fd == CLOSED:
             if open_shard != shard:
                 if opened >= 0:
                     posix_close(opened)
                 opened, open_shard = _open_shard(shards, shard), shard
             fd = opened
-            if fd < 0:
-                return MISSING
+        if fd < 0 and strict:
+            return MISSING
         n_bytes = _end(shards, rows[k - 1]) - begin
-        code = _check_sizes(shards, rows[j:k], room)
+        code = _check_sizes(shards, rows[j:k], room) if fd >= 0 else MISSING
         if code == OK:
             done = _read_vectors(fd, room, _aim(shards, wanted, j, k, out, room), begin, n_bytes, _NOWAIT == 0)
             if done == 0:
@@ -415,14 +484,153 @@ def read_chunks(shards: Shards, wanted: Wanted, start: int, stop: int, out: NDAr
                     advised = True
                 done = _read_vectors(fd, room, _aim(shards, wanted, j, k, out, room), begin, n_bytes, True)
             code = OK if done == 1 else READ
+        of_run = code
         for c in range(k - j):
+            code = of_run
             if code == OK:
                 room.fault[0] = rows[j + c]
-                code = _decode(shards, wanted, j + c, _edge(shards, rows[j + c]) - begin, c, out, room)
+                source, stored = _read_to(shards, wanted, j + c, _edge(shards, rows[j + c]) - begin, c, out, room)
+                code = _decode(shards, wanted, j + c, source, stored, out, room)
+            if code != OK:
+                if strict:
+                    break
+                missed[0], code = missed[0] + 1, OK
+                missed[missed[0]] = j + c
         j = k
     if opened >= 0:
         posix_close(opened)
     return code
+
+
+@compiled
+def _read_to(shards: Shards, wanted: Wanted, j: int, at: int, c: int, out: NDArray[np.uint8], room: Room) -> tuple[int, int]:
+    """Addresses of what `_aim` had read of chunk `c` of a run, `at` bytes behind its begin: the chunk, and its checksum."""
+    if shards.codec == RAW:
+        target = out.ctypes.data + wanted.place[wanted.first[j]] * shards.row_bytes
+        return target, room.checksums.ctypes.data + CRC_BYTES * c
+    source = room.buffer.ctypes.data + at
+    return source, source + _end(shards, wanted.row[j]) - _edge(shards, wanted.row[j]) - CRC_BYTES
+
+
+@compiled
+def claim_rows(
+    shards: Shards,
+    held: Held,
+    rows: NDArray[np.int64],
+    following: int,
+    number: int,
+    ranges: NDArray[np.int64],
+    which: NDArray[np.int64],
+) -> int:
+    """Divide rows into those of ranges that are there or on their way, and new ranges, to be asked for by the caller.
+
+    A new range takes along neighbours, in its shard and up to ``held.most`` bytes, that nobody has asked for yet: those that
+    are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such.
+
+    Parameters
+    ----------
+    shards : Shards
+        All that the rows lie in are loaded.
+    held : Held, written
+    rows : int64 [n], ascending, distinct
+    following : int
+        Rows are wanted soon if ``held.soon`` of them is this or more.
+    number : int
+        Of the first new range; later ones count on.
+    ranges : int64 [n, 2], written
+        Rows of the new ranges, half-open.
+    which : int64 [n], written
+        Number of each row's range.
+
+    Returns
+    -------
+    int
+        How many ranges are new.
+    """
+    n_new = 0
+    for row in rows:
+        held.soon[row] = max(held.soon[row], following)
+    for i in range(len(rows)):
+        row = rows[i]
+        if held.owner[row] < 0:
+            shard = row // shards.shard_rows
+            low, high = shard * shards.shard_rows, min((shard + 1) * shards.shard_rows, shards.n_rows)
+            first, k = row, row - 1
+            while k >= low and held.owner[k] < 0 and _end(shards, row) - _edge(shards, k) <= held.most:
+                if held.soon[k] >= following:
+                    first = k
+                elif _edge(shards, first) - _edge(shards, k) > held.gap:
+                    break
+                k -= 1
+            last, k = row, row + 1
+            while k < high and held.owner[k] < 0 and _end(shards, k) - _edge(shards, first) <= held.most:
+                if held.soon[k] >= following:
+                    last = k
+                elif _end(shards, k) - _end(shards, last) > held.gap:
+                    break
+                k += 1
+            held.owner[first : last + 1] = number + n_new
+            ranges[n_new, 0], ranges[n_new, 1] = first, last + 1
+            n_new += 1
+        which[i] = held.owner[row]
+    return n_new
+
+
+@compiled
+def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
+    """Note rows, -1 among them, as wanted soon."""
+    for row in rows.ravel():
+        if row >= 0:
+            held.soon[row] = flight
+
+
+@compiled
+def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes of ranges of rows, int64 [n, 2], each of one shard: int64 [n, 2]."""
+    out = np.empty_like(ranges)
+    for i in range(len(ranges)):
+        out[i, 0], out[i, 1] = _edge(shards, ranges[i, 0]), _end(shards, ranges[i, 1] - 1)
+    return out
+
+
+@compiled
+def decode_rows(
+    shards: Shards, wanted: Wanted, todo: NDArray[np.int64], which: NDArray[np.int64], spans: NDArray[np.int64],
+    out: NDArray[np.uint8], room: Room,
+) -> int:  # fmt: skip
+    """Take distinct rows ``wanted.row[todo]`` from memory, and put each wherever the batch wants it, as `read_chunks` does.
+
+    Parameters
+    ----------
+    shards : Shards
+    wanted : Wanted
+    todo : int64 [n]
+    which : int64 [n]
+        Where in `spans` each row's bytes are.
+    spans : int64 [m, 3]
+        Address, first byte inside the shard, and end inside the shard, of bytes that are there.
+    out : uint8 [positions, row_bytes], written
+    room : Room, written
+
+    Returns
+    -------
+    int
+        A code; ``room.fault[0]`` is the row that failed.
+    """
+    for i in range(len(todo)):
+        j = todo[i]
+        row = wanted.row[j]
+        room.fault[0] = row
+        begin, end, span = _edge(shards, row), _end(shards, row), spans[which[i]]
+        if begin < span[1] or end > span[2]:
+            return READ
+        code = _check_sizes(shards, wanted.row[j : j + 1], room)
+        if code == OK:
+            source = span[0] + begin - span[1]
+            code = _decode(shards, wanted, j, source, source + end - begin - CRC_BYTES, out, room)
+        if code != OK:
+            return code
+    return OK
 
 
 @compiled

@@ -10,7 +10,7 @@ import os
 import resource
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import product
 from multiprocessing import context
@@ -20,8 +20,9 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.bucket import BucketReader
+from robozarr.loader.faults import episode_of, explain
 from robozarr.loader.kernel import (
-    FOREIGN,
     OK,
     Scratch,
     Shards,
@@ -33,12 +34,13 @@ from robozarr.loader.kernel import (
     read_chunks,
 )
 from robozarr.loader.memory import SharedArrays
-from robozarr.loader.store import Store
+from robozarr.loader.requests import Requests
+from robozarr.loader.store import REMOTE_THREADS, Store
 from robozarr.loader.team import Team
+from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.reading import read_shard
-from robozarr.schemas.shard import corrupt_chunk, decode_chunk, read_index
 from robozarr.schemas.store import Key
 
 __all__ = ["Reader"]
@@ -50,6 +52,7 @@ BLOCK: Final = 1024
 """Frames put into memory by one call."""
 LOADING_THREADS: Final = 4
 """That read shards of low-dim keys into memory, each holding one."""
+NONE_MISSED: Final = np.empty(0, np.int64)
 OPEN_FILES_SHARE: Final = 4
 """Shards that all readers together keep open: this part of the files a process may open. Others are opened for each use."""
 
@@ -57,8 +60,8 @@ OPEN_FILES_SHARE: Final = 4
 class KeyReader(Protocol):
     """One way to read a key."""
 
-    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
-        """Put rows into a batch.
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> Iterator[None] | None:
+        """Put rows into a batch: at once, or in steps that the caller goes through, between which bytes are on their way.
 
         Parameters
         ----------
@@ -124,32 +127,9 @@ class FrameReader:
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             code = prepare_shards(self._shards, wanted.row[low:high], self._free_fds, room.fault)
         if code == OK:
-            code = read_chunks(self._shards, wanted, low, high, out.reshape(-1, self._layout.row_bytes), room)
+            code = read_chunks(self._shards, wanted, low, high, out.reshape(-1, self._layout.row_bytes), room, NONE_MISSED)
         if code != OK:
-            raise self._explain(code, int(room.fault[0]))
-
-    def _explain(self, code: int, row: int) -> CorruptChunkError:
-        """Find out what is wrong with a row's chunk, slowly, and say it."""
-        layout = self._layout
-        shard, chunk = divmod(row, layout.shard_rows)
-        within = _episode(self._store, row)
-        path = Path(self._store.path) / layout.shard_path(shard)
-        try:
-            data = path.read_bytes()
-            decode_chunk(
-                data, read_index(data, layout, shard), layout, shard, chunk, np.empty((1, *layout.shape[1:]), layout.dtype),
-                within=within,
-            )  # fmt: skip
-        except OSError as exc:
-            rule, found = "every expected shard exists and can be read", exc.strerror or str(exc)
-            return corrupt_chunk("M7", layout, shard, chunk, rule, found, within=within)
-        except CorruptChunkError as exc:
-            return exc if within in exc.message else CorruptChunkError(f"{exc.message} ({within})", exc.rule)
-        if code == FOREIGN:
-            rule, found = "the chunk is the one that was written for this row", "another row's: shards were mixed up"
-            return corrupt_chunk("M21", layout, shard, chunk, rule, found, within=within)
-        rule = "the chunk can be read"
-        return corrupt_chunk("M9", layout, shard, chunk, rule, f"code {code}, and nothing wrong a moment later", within=within)
+            raise explain(self._store, self._layout, code, int(room.fault[0]), self._store.place.read)
 
     def __del__(self) -> None:
         if shards := getattr(self, "_shards", None):
@@ -176,7 +156,7 @@ class _Foreign:
         CorruptChunkError
             If a file of them is missing, of which zarr would return zeros, or zarr cannot read them.
         """
-        where = f"steps/{self._name} · rows {low} to {high} · {_episode(self._store, low)}"
+        where = f"steps/{self._name} · rows {low} to {high} · {episode_of(self._store, low)}"
         for number in range(low // self._file_shape[0], -(-high // self._file_shape[0])):
             self._check_files(number, where)
         try:
@@ -190,7 +170,7 @@ class _Foreign:
         sizes = zip(self._array.shape[1:], self._file_shape[1:], strict=True)
         for rest in product(*(range(-(-size // of_file)) for size, of_file in sizes)):
             path = f"steps/{self._name}/{self._array.metadata.encode_chunk_key((number, *rest))}"
-            if not (Path(self._store.path) / path).is_file():
+            if not self._store.place.exists(path):
                 raise CorruptChunkError(
                     f"{where} · shard {number} ({path}): every expected shard exists; it is missing → restore it from a copy, "
                     "or convert again",
@@ -253,28 +233,50 @@ class Reader:
         free_fds = _free_fds()
         held = [name for name in keys if in_memory or not store.keys[name].frame]
         self._readers: dict[str, KeyReader] = {}
+        self._requests = Requests(store.place) if isinstance(store.place, BucketPlace) else None
         if memory is None:
             kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
             memory = SharedArrays(kinds)
             for name in held:
-                self._load(name, memory[name], free_fds, run)
+                if store.keys[name].frame:
+                    self._load_frames(name, memory[name], free_fds, run)
+            self._map(lambda name: self._load(name, memory[name]), [name for name in held if not store.keys[name].frame])
         self._memory = memory
-        for name in keys:
-            self._readers[name] = MemoryReader(memory[name]) if name in memory else _frame_reader(store, name, free_fds)
 
-    def _load(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
-        """Read a whole key into memory."""
+        def make(name: str) -> KeyReader:
+            return MemoryReader(memory[name]) if name in memory else self._frame_reader(name, free_fds)
+
+        self._readers = dict(zip(keys, self._map(make, keys), strict=True))
+
+    def _map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
+        """What a function returns for each key; those of a bucket at the same time."""
+        if self.store.remote and names:
+            return Team(min(len(names), REMOTE_THREADS)).map(function, names)
+        return [function(name) for name in names]
+
+    def _frame_reader(self, name: str, free_fds: I64) -> KeyReader:
+        layout, why = _layout(self.store, name)
+        if layout is None:
+            return ZarrReader(self.store, self.store.keys[name], why)
+        sums = self.store.checksums(name)
+        if self._requests is None:
+            return FrameReader(self.store, layout, sums, free_fds)
+        return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds)
+
+    def _load_frames(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
+        """Read all frames of a key into memory."""
+        self._readers[name] = self._frame_reader(name, free_fds)
+
+        def load(start: int) -> None:
+            part = out[start : start + BLOCK]
+            rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
+            self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
+
+        list(run(load, range(0, len(out), BLOCK)))
+
+    def _load(self, name: str, out: NDArray[Any]) -> None:
+        """Read a whole low-dim key into memory."""
         layout, _ = _layout(self.store, name)
-        if self.store.keys[name].frame:
-            self._readers[name] = _frame_reader(self.store, name, free_fds)
-
-            def load(start: int) -> None:
-                part = out[start : start + BLOCK]
-                rows, at = np.arange(start, start + len(part))[:, None], np.arange(len(part))
-                self.read(name, rows, at, part.reshape(len(part), 1, -1).view(np.uint8))
-
-            list(run(load, range(0, len(out), BLOCK)))
-            return
         if layout is None:
             out[:] = _Foreign(self.store, name).read(0, len(out)) if len(out) else 0
         else:
@@ -284,7 +286,8 @@ class Reader:
                 out[start:stop] = read_shard(self.store.place, layout, shard)
 
             # reading, decoding and the first touch of fresh memory hold no GIL: half of the time on two cores
-            Team(min(layout.n_shards, LOADING_THREADS)).map(load_shard, range(layout.n_shards))
+            n_threads = REMOTE_THREADS if self.store.remote else LOADING_THREADS
+            Team(min(layout.n_shards, n_threads)).map(load_shard, range(layout.n_shards))
         self._check(name, out)
 
     def _check(self, name: str, column: NDArray[Any]) -> None:
@@ -302,11 +305,22 @@ class Reader:
 
     def read(self, name: str, rows: I64, at: I64, out: U8, part: tuple[int, int] = (0, 1)) -> None:
         """Put rows of a key into a batch; as ``KeyReader.read``."""
+        for _ in self.begin(name, rows, at, out, part) or ():
+            pass
+
+    def begin(self, name: str, rows: I64, at: I64, out: U8, part: tuple[int, int] = (0, 1)) -> Iterator[None] | None:
+        """As `read`, but what has to wait for bytes returns the steps that are left: several keys wait together."""
         try:
             scratch: Scratch = self._local.scratch
         except AttributeError:
             scratch = self._local.scratch = Scratch()
-        self._readers[name].read(rows, at, out, scratch, part)
+        return self._readers[name].read(rows, at, out, scratch, part)
+
+    def announce(self, rows: Mapping[str, I64]) -> None:
+        """Say which rows of keys are going to be wanted soon; where the store is remote, neighbours are fetched together."""
+        for name, of_key in rows.items():
+            if isinstance(reader := self._readers[name], BucketReader):
+                reader.announce(of_key)
 
     def column(self, name: str) -> NDArray[Any]:
         """A key that lies in memory: [n_steps, …], not to be written to."""
@@ -334,19 +348,6 @@ def _free_fds() -> I64:
 def _part(n: int, part: tuple[int, int]) -> tuple[int, int]:
     number, parts = part
     return n * number // parts, n * (number + 1) // parts
-
-
-def _episode(store: Store, row: int) -> str:
-    episode = int(np.searchsorted(store.episodes.start, row, side="right")) - 1
-    step = row - int(store.episodes.start[episode])
-    return f"episode {episode} ({store.episodes.demo[episode]}), step {step}"
-
-
-def _frame_reader(store: Store, name: str, free_fds: I64) -> KeyReader:
-    layout, why = _layout(store, name)
-    if layout is None:
-        return ZarrReader(store, store.keys[name], why)
-    return FrameReader(store, layout, store.checksums(name), free_fds)
 
 
 def _layout(store: Store, name: str) -> tuple[ArrayLayout | None, str]:

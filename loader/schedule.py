@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,16 @@ from robozarr.schemas.index import StepFlag
 if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
 
-__all__ = ["Schedule", "WindowsOfBatch", "rank_and_world_size"]
+__all__ = ["REMOTE_LOCALITY", "Schedule", "WindowsOfBatch", "rank_and_world_size"]
 
 I64: TypeAlias = NDArray[np.int64]
 
 BLOCK: Final = 4096
 """Positions of an epoch that are mapped at once: the permutation takes 0.03 µs each in such blocks, 1 µs in blocks of 64."""
+
+REMOTE_LOCALITY: Final = (32, 128)
+"""Of a store in an object store: a block of 128×128 pictures is about 1 MB, worth a request; a batch of 64 comes from some 50
+places of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Schedule:
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = False,
-        locality: tuple[int, int] | None = None,
+        locality: tuple[int, int] | Literal[False] | None = None,
         repeat: Mapping[StepFlag, int] | None = None,
         mixture: Sequence[int] | None = None,
     ) -> None:
@@ -74,14 +78,15 @@ class Schedule:
             here = rank_and_world_size()
             rank, world_size = here[0] if rank is None else rank, here[1] if world_size is None else world_size
         self.share = Share(batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last)
-        block, group = (None, None) if locality is None else locality
-        orders = [
-            Order(
-                n_windows=len(dataset), seed=seed, stream=number, shuffle=shuffle, block=block, group=group,
-                weights=dataset.table.weights(dataset.store.index.flags, repeat) if repeat else None,
+        orders = []
+        for number, dataset in enumerate(datasets):
+            chosen = REMOTE_LOCALITY if locality is None and shuffle and dataset.store.remote else locality
+            block, group = chosen if chosen else (None, None)
+            weights = dataset.table.weights(dataset.store.index.flags, repeat) if repeat else None
+            order = Order(
+                n_windows=len(dataset), seed=seed, stream=number, shuffle=shuffle, block=block, group=group, weights=weights
             )
-            for number, dataset in enumerate(datasets)
-        ]  # fmt: skip
+            orders.append(order)
         if mixture is None and len(orders) > 1:
             mixture = [order.n_positions for order in orders]  # each window as often as any other
         self.order: Order | Mixture = (

@@ -7,18 +7,20 @@ to slice. Imports no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from robozarr.loader.cache_dir import DEFAULT_BYTES, CacheDir
 from robozarr.loader.showing import html_of, viewer
+from robozarr.loader.team import Team
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.place import Place, place_of
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 
     from robozarr.view.episode import Episode
 
-__all__ = ["Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+__all__ = ["REMOTE_THREADS", "Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+
+REMOTE_THREADS: Final = 16
+"""That wait for a bucket while a store is opened, and low-dim keys are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,14 +132,14 @@ class Store:
     ``metadata`` holds the attributes (``StoreMetadata``); ``group`` is the zarr group, for anything not offered here.
     """
 
-    def __init__(self, place: str | Place, group: zarr.Group, metadata: StoreMetadata) -> None:
-        self.place = place_of(place)
+    def __init__(self, place: str | Place, group: zarr.Group, metadata: StoreMetadata, cache: CacheDir | None = None) -> None:
+        self.place, self.cache = place_of(place), cache
         self.path = self.place.url
         self.group = group
         self.metadata = metadata
 
-    def __reduce__(self) -> tuple[Callable[[Place], Store], tuple[Place]]:
-        return open_store, (self.place,)  # another process opens it again: nothing that was read travels along
+    def __reduce__(self) -> tuple[Callable[..., Store], tuple[Place, CacheDir | None]]:
+        return _open, (self.place, self.cache)  # another process opens it again: nothing that was read travels along
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -154,6 +159,11 @@ class Store:
         """
         episode: Episode = viewer("episode").open_episode(self, number)
         return episode
+
+    @property
+    def remote(self) -> bool:
+        """Whether it lies in a bucket."""
+        return self.place.folder is None
 
     @property
     def n_steps(self) -> int:
@@ -204,13 +214,16 @@ class Store:
     @cached_property
     def index(self) -> StepIndex:
         """The step index, in RAM: 9 bytes a step."""
-        return StepIndex(episode=self._read("index/episode"), step=self._read("index/step"), flags=self._read("index/flags"))
+        found = self._read_all([f"index/{name}" for name in ("episode", "step", "flags")])
+        return StepIndex(episode=found["index/episode"], step=found["index/step"], flags=found["index/flags"])
 
     @cached_property
     def episodes(self) -> Episodes:
         """The episode table."""
         columns = ("start", "length", "task", "source", "success", "alignment", "image_convention")
-        table = {name: self._read(f"episodes/{name}") for name in columns}
+        paths = [f"episodes/{name}" for name in (*columns, *(f"splits/{name}" for name in self.metadata.splits))]
+        found = self._read_all([*paths, *_parts_of_texts("episodes/demo")])
+        table = {name: found[f"episodes/{name}"] for name in columns}
         for name, n in (("task", self.n_tasks), ("source", len(self.metadata.sources))):
             if ((table[name] < 0) | (table[name] >= n)).any():
                 raise CorruptChunkError(
@@ -219,8 +232,8 @@ class Store:
                     "M13",
                 )
         return Episodes(
-            demo=self._texts("episodes/demo"),
-            splits={name: self._read(f"episodes/splits/{name}") for name in self.metadata.splits},
+            demo=self._texts("episodes/demo", found),
+            splits={name: found[f"episodes/splits/{name}"] for name in self.metadata.splits},
             **table,
         )
 
@@ -228,7 +241,8 @@ class Store:
     def tasks(self) -> Tasks:
         """The task table."""
         columns = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
-        return Tasks(**{name: self._texts(f"tasks/{name}") for name in columns})
+        found = self._read_all([part for name in columns for part in _parts_of_texts(f"tasks/{name}")])
+        return Tasks(**{name: self._texts(f"tasks/{name}", found) for name in columns})
 
     def stats(self, name: str) -> dict[str, NDArray[np.float64]]:
         """Statistics of a key over the whole store, each [channel] for pictures and [element] else.
@@ -309,7 +323,16 @@ class Store:
         return {layout.path: layout for layout in fixed_layouts(self.metadata)}
 
     def _read(self, path: str) -> NDArray[Any]:
-        return read_array(self.place, self.layout(path))
+        layout = self.layout(path)
+        return read_array(self.place, layout, self._map if layout.n_shards > 1 else map)
+
+    def _read_all(self, paths: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Several arrays by path; those of a bucket at the same time, for each takes it two answers in turn."""
+        return dict(zip(paths, self._map(self._read, paths), strict=True))
+
+    def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        """As ``map``; where the store is remote, by threads that wait for it."""
+        return Team(min(len(items), REMOTE_THREADS)).map(function, items) if self.remote and items else map(function, items)
 
     def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
         """Rows of an array, by way of the shards that they lie in."""
@@ -321,8 +344,8 @@ class Store:
         at = first * layout.shard_rows
         return np.concatenate(shards)[start - at : stop - at]
 
-    def _texts(self, path: str) -> tuple[str, ...]:
-        offsets, data = self._read(f"{path}/offsets"), self._read(f"{path}/bytes").tobytes()
+    def _texts(self, path: str, found: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+        offsets, data = found[f"{path}/offsets"], found[f"{path}/bytes"].tobytes()
         self._check_offsets(path, offsets, len(data))
         if offsets[0] != 0 or offsets[-1] != len(data):
             raise self._bad_offsets(path, offsets, len(data))
@@ -349,7 +372,18 @@ class Store:
         )
 
 
-def open_store(path: str | Path | Place, endpoint_url: str | None = None) -> Store:
+def _parts_of_texts(path: str) -> tuple[str, str]:
+    """The arrays of a text column."""
+    return f"{path}/offsets", f"{path}/bytes"
+
+
+def open_store(
+    path: str | Path | Place,
+    endpoint_url: str | None = None,
+    *,
+    cache_dir: str | Path | None = None,
+    cache_dir_bytes: int = DEFAULT_BYTES,
+) -> Store:
     """Open a store that a conversion has completed.
 
     Parameters
@@ -358,6 +392,11 @@ def open_store(path: str | Path | Place, endpoint_url: str | None = None) -> Sto
         Folder of the store, or a prefix of a bucket: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
     endpoint_url : str, optional
         Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
+    cache_dir : path, optional
+        For a store in a bucket: a folder on a local disk that keeps the frames that were read, for later epochs and runs, and
+        for every process of the machine.
+    cache_dir_bytes : int
+        What that folder may hold, of all stores together. What does not fit is read from the bucket.
 
     Returns
     -------
@@ -385,6 +424,13 @@ def open_store(path: str | Path | Place, endpoint_url: str | None = None) -> Sto
     (128, 128, 3) ('libero_goal', 'libero_spatial')
     """
     place = place_of(path, endpoint_url)
+    if cache_dir is not None and place.folder is not None:
+        raise StoreError(f"{path}: cache_dir= is for a store in a bucket; this one lies in a folder → leave it out")
+    return _open(place, None if cache_dir is None else CacheDir(cache_dir, cache_dir_bytes))
+
+
+def _open(place: Place, cache: CacheDir | None) -> Store:
+    path = place.url
     try:
         if place.folder is None:
             read_metadata(place)  # zarr would take a bucket that cannot be reached for an empty one
@@ -395,7 +441,7 @@ def open_store(path: str | Path | Place, endpoint_url: str | None = None) -> Sto
         raise StoreError(f"{path}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
     except PermissionError as exc:
         raise StoreError(f"{path}: cannot be read: {exc.strerror}; check the rights") from exc
-    return Store(place, group, StoreMetadata.from_attributes(dict(group.attrs), place.url))
+    return Store(place, group, StoreMetadata.from_attributes(dict(group.attrs), path), cache)
 
 
 def _zarr_store(place: Place) -> Any:

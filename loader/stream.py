@@ -29,6 +29,10 @@ KEPT: Final = 1
 """Slots of batches that were handed out: the last batch is not written to while the next one is made ready for handing out."""
 PLANNED: Final = 1024
 """Windows whose rows are found at once: a tenth of the cost of doing it batch by batch."""
+ANNOUNCED: Final = 4096
+"""The same of an object store, where rows that are wanted together are fetched together: a group of REMOTE_LOCALITY."""
+IN_FLIGHT: Final = 8
+"""Batches that wait for an object store at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
 """Windows that one thread reads of a batch, at least: starting a thread's work costs some 20 µs."""
 
@@ -63,8 +67,9 @@ class WindowLoader:
         Ranks share an epoch without overlap. Default: what torch.distributed says, else 0 of 1.
     drop_last : bool
         True: only whole batches, equally many on each rank. False: each window once, and the last batch may be short.
-    locality : (block, group), optional
+    locality : (block, group), or False, optional
         For slow storage: shuffle blocks of neighbouring windows, and the windows inside groups of blocks; (256, 64), say.
+        Default: (32, 128) for a store in an object store, where a block is one request then; nothing else. False: never.
     repeat : mapping of StepFlag to int, optional
         ``{StepFlag.KEY_MOMENT: 2}``: serve such anchors that often an epoch. Nothing is ever left out.
     mixture : sequence of int, optional
@@ -83,9 +88,10 @@ class WindowLoader:
     cache_bytes : int, optional
         What a cache may take. Default: 80% of what is free on the device, half of what is free in memory.
     threads : int, optional
-        That read and decode. Default: the cores that this process may use, at most 8.
+        That read and decode. Default: the cores that this process may use, at most 8. Of an object store at least `prefetch`:
+        each waits for one batch.
     prefetch : int, optional
-        Batches read ahead. Default: as many as keep the threads busy, and one.
+        Batches read ahead. Default: as many as keep the threads busy, and one; 8 of an object store, all on their way at once.
     copy : bool
         Hand out copies: valid for good, at the cost of fresh memory for each batch.
 
@@ -121,7 +127,7 @@ class WindowLoader:
         rank: int | None = None,
         world_size: int | None = None,
         drop_last: bool = False,
-        locality: tuple[int, int] | None = None,
+        locality: tuple[int, int] | Literal[False] | None = None,
         repeat: Mapping[StepFlag, int] | None = None,
         mixture: Sequence[int] | None = None,
         device: torch.device | str | int | None = None,
@@ -145,10 +151,14 @@ class WindowLoader:
         self._fields = _common_fields(self._readers)
         self._copy, self._transform, self._images, self._normalise = copy, transform, images, normalise
         self._threads = default_threads() if threads is None else threads
-        self._parts = max(1, min(self._threads, batch_size // PART))
-        self._ahead = -(-self._threads // self._parts) + 1 if prefetch is None else prefetch
+        self._remote = any(reader.store.remote for reader in self._readers)
+        self._parts = 1 if self._remote else max(1, min(self._threads, batch_size // PART))
+        default_ahead = IN_FLIGHT if self._remote else -(-self._threads // self._parts) + 1
+        self._ahead = default_ahead if prefetch is None else prefetch
         if self._threads < 1 or self._ahead < 1:
             raise WindowError(f"loader: threads and prefetch are 1 or more; got {self._threads} and {self._ahead}")
+        if self._remote:
+            self._threads = max(self._threads, self._ahead)
         if cache not in (None, "device", "host"):
             raise WindowError(f'loader · cache: "device", "host" or None; got {cache!r} → pass one of these')
         self._cache = cache
@@ -258,18 +268,19 @@ class WindowLoader:
     def _planned(self, began: OrderState) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
         batches = self.schedule.batches(began)
-        several = max(1, PLANNED // self.batch_size) if len(self._readers) == 1 else 1
+        several = max(1, (ANNOUNCED if self._remote else PLANNED) // self.batch_size)
         while block := list(islice(batches, several)):
-            if len(self._readers) > 1:
-                yield from (
-                    Planned(batch.n_windows, [(number, self._readers[number].plan(ids), at) for number, ids, at in batch.parts])
-                    for batch in block
-                )
-                continue
-            planned = self._readers[0].plan(np.concatenate([batch.parts[0][1] for batch in block]))
-            for number, batch in enumerate(block):
-                start = number * self.batch_size
-                yield Planned(batch.n_windows, [(0, planned.part(slice(start, start + batch.n_windows)), None)])
+            planned: list[list[PlannedWindows]] = []
+            for number, reader in enumerate(self._readers):
+                windows = [ids for batch in block for of_store, ids, _ in batch.parts if of_store == number]
+                whole = reader.plan(np.concatenate([np.empty(0, np.int64), *windows]))
+                if self._remote:
+                    reader.announce(whole)
+                ends = np.cumsum([len(ids) for ids in windows]).tolist()
+                planned.append([whole.part(slice(end - len(ids), end)) for ids, end in zip(windows, ends, strict=True)])
+            parts = [iter(of_store) for of_store in planned]
+            for batch in block:
+                yield Planned(batch.n_windows, [(number, next(parts[number]), at) for number, _, at in batch.parts])
 
     def _start(self) -> None:
         """Make what threads and devices need, in the process that iterates."""

@@ -62,9 +62,15 @@ class Job:
         self._cancelled = True
 
     def wait(self) -> None:
-        """Wait until no thread is at it any more."""
+        """Wait until no thread is at it any more; several may."""
         while not self._finished:
-            self._latch.acquire(timeout=LOOK_AGAIN_S)
+            if self._latch.acquire(timeout=LOOK_AGAIN_S):
+                self._latch.release()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What a part raised, once all have ended."""
+        return self._error
 
     def result(self) -> None:
         """Wait; raises what a part raised."""

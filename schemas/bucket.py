@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -31,8 +32,11 @@ RETRY: Final = {
     "retry_timeout": timedelta(minutes=2),
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
 }
-BODIES: Final = 4
-"""Times that a file is asked for whose bytes do not all arrive: retries by obstore end where the answer begins."""
+ATTEMPTS: Final = 4
+"""Of what obstore does not ask again by itself."""
+
+GAP: Final = 2**20
+"""Bytes between ranges that are asked for together."""
 
 Result = TypeVar("Result")
 _user: int | None = None
@@ -105,12 +109,12 @@ class BucketPlace:
 
         return self._ask(path, "read", whole)
 
-    def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Byte ranges of an object, in as few requests as obstore finds best; BucketError where it ends before they do."""
+    def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int], gap: int = GAP) -> Sequence[Buffer]:
+        """Byte ranges of an object, those up to `gap` bytes apart together; BucketError where it ends before they do."""
 
         def ranges() -> Sequence[Buffer]:
             try:
-                found: Sequence[Buffer] = self.store.get_ranges(path, starts=list(starts), ends=list(ends))
+                found: Sequence[Buffer] = self.store.get_ranges(path, starts=list(starts), ends=list(ends), coalesce=gap)
             except BaseException as exc:
                 if type(exc).__name__ != "PanicException":
                     raise
@@ -122,6 +126,23 @@ class BucketPlace:
 
         return self._ask(path, "read", ranges)
 
+    def read_end(self, path: str, n_bytes: int) -> tuple[Buffer, int]:
+        """The last bytes of an object, all where it has fewer, and its size; raises as `read` does."""
+
+        def end() -> tuple[Buffer, int]:
+            try:
+                answer = self.store.get(path, options={"range": {"suffix": n_bytes}})
+            except Exception as exc:
+                if not re.search("non-partial|416|InvalidRange", str(exc)):
+                    raise
+                answer = self.store.get(path)  # services answer so to a range of an empty object
+            data, size = answer.bytes(), answer.meta["size"]
+            if len(data) not in (min(n_bytes, size), size):
+                raise OSError(f"{len(data)} of the last {min(n_bytes, size)} bytes arrived")
+            return bytes(data)[-n_bytes:], size
+
+        return self._ask(path, "read", end)
+
     def exists(self, path: str) -> bool:
         """Whether there is an object."""
         try:
@@ -132,8 +153,11 @@ class BucketPlace:
 
     def names(self, limit: int | None = None) -> list[str]:
         """Every object below, sorted, by one listing; or the first that are met."""
-        pages = (entry["path"] for page in self.store.list() for entry in page)
-        return self._ask("", "listed", lambda: sorted(islice(pages, limit)))
+
+        def pages() -> Iterator[str]:
+            return (entry["path"] for page in self.store.list() for entry in page)
+
+        return self._ask("", "listed", lambda: sorted(islice(pages(), limit)))
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """One PUT: an object appears whole or not at all."""
@@ -187,11 +211,11 @@ class BucketPlace:
         self.remove(name for name in self.names() if name.startswith(tuple(f"{folder}/" for folder in folders)))
 
     def _ask(self, path: str, what: str, request: Callable[[], Result]) -> Result:
-        """The result of a request, asked again where bytes did not all arrive."""
+        """The result of a request; asked again where obstore does not: a body that ends early, a POST, a conditional PUT."""
         _ = self.store  # says what is missing before obstore is asked for
         from obstore.exceptions import BaseError
 
-        for attempt in range(BODIES):
+        for attempt in range(ATTEMPTS):
             try:
                 return request()
             except FileNotFoundError as exc:
@@ -201,24 +225,29 @@ class BucketPlace:
             except BucketError:
                 raise
             except OSError as exc:
-                if attempt == BODIES - 1:
+                if attempt == ATTEMPTS - 1:
                     raise self.error(path, what, exc) from exc
             except BaseError as exc:
-                body = "body" in str(exc) and "retries" not in str(exc)
-                if attempt == BODIES - 1 or not body:
+                answered = re.search(r"status code|after \d+ retries", _words(exc))
+                if attempt == ATTEMPTS - 1 or answered:
                     raise self.error(path, what, exc) from exc
+            time.sleep(0.1 * 4**attempt)
         raise AssertionError
 
     def error(self, path: str, what: str, exc: BaseException) -> BucketError:
         """What to say where a request failed for good."""
         where = self.at(path) if path else self.url
-        reason, remedy = _explain(self, str(exc))
+        reason, remedy = _explain(self, _words(exc))
         return BucketError(f"{where}: cannot be {what}: {reason}; {remedy}")
 
 
-def _explain(place: BucketPlace, text: str) -> tuple[str, str]:
+def _words(exc: BaseException) -> str:
+    """What obstore says, without its debugging."""
+    return str(exc).partition("\n\nDebug source")[0]
+
+
+def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
     """What obstore's words come to, and what to do about it."""
-    words = text.partition("\n\nDebug source")[0]
     code = re.search(r"<Code>(.*?)</Code>", words)
     said = re.search(r"<Message>(.*?)</Message>", words, re.S)
     status = re.search(r"status code: (\d+[^:<]*)", words)

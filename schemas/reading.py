@@ -7,6 +7,7 @@ are read for training by ``loader.read``.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
         ) from exc
 
 
-def read_array(store: Place, layout: ArrayLayout) -> NDArray[Any]:
-    """All rows of an array: for what is small."""
-    shards = [read_shard(store, layout, shard) for shard in range(layout.n_shards)]
+def read_array(store: Place, layout: ArrayLayout, run: Callable[..., Iterable[Any]] = map) -> NDArray[Any]:
+    """All rows of an array: for what is small. `run` is like ``map``: shards one after the other, or at the same time."""
+    shards = list(run(lambda shard: read_shard(store, layout, shard), range(layout.n_shards)))
     return np.concatenate(shards) if shards else np.empty(layout.shape, layout.dtype)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from faulty import Proxy
 from hypothesis import HealthCheck, settings
 
 from robozarr.convert import convert
@@ -36,3 +39,24 @@ def sample_store(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     path = tmp_path_factory.mktemp("sample") / "sample.zarr"
     convert(sample, path, workers=0)
     return path
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[str]:
+    """URL of a service that speaks S3, over HTTP on this machine; the environment holds its credentials."""
+    pytest.importorskip("moto", reason="no service that speaks S3: moto is not installed")
+    from remote import CREDENTIALS, served
+
+    with pytest.MonkeyPatch.context() as patch, served() as url:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield url
+
+
+@pytest.fixture
+def proxy(s3: str) -> Iterator[Proxy]:
+    """A proxy before the service: it counts, and breaks what it is told to."""
+    with Proxy(s3) as proxy:
+        yield proxy

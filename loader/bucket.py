@@ -1,0 +1,314 @@
+"""Owns reading frames of a store in an object store: which bytes to ask for, and what is kept of them. Imports no torch.
+
+A batch asks for the indexes of shards that it meets first, then for byte ranges, of all its keys at once, and waits. Ranges lie
+in memory for a while: what another batch has asked for already is not asked for again, and neighbours that are going to be
+wanted soon come along in one request. With a ``cache_dir`` the files there come first. What the bytes mean is
+``loader.kernel``'s, the same as for files.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.cache_dir import CacheDir
+from robozarr.loader.faults import episode_of, explain
+from robozarr.loader.kernel import (
+    ABSENT,
+    CLOSED,
+    INDEX,
+    OK,
+    Held,
+    Scratch,
+    Shards,
+    Wanted,
+    byte_ranges,
+    claim_rows,
+    decode_rows,
+    group_rows,
+    index_bytes,
+    load_index,
+    note_rows,
+    read_chunks,
+    take_index,
+)
+from robozarr.loader.requests import Requests
+from robozarr.loader.store import Store
+from robozarr.loader.team import Job
+from robozarr.schemas.errors import RoboZarrError, StoreError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.shard import corrupt_chunk
+
+__all__ = ["BucketReader"]
+
+I64: TypeAlias = NDArray[np.int64]
+U8: TypeAlias = NDArray[np.uint8]
+
+GAP_BYTES: Final = 128 * 2**10
+"""Between two ranges that become one: what a link carries in the time that a request takes a processor."""
+MOST_BYTES: Final = 4 * 2**20
+"""Of a range of several rows."""
+KEPT_BYTES: Final = 2**29
+"""Encoded rows of one key that stay in memory, the last ones."""
+ATTEMPTS: Final = 3
+"""At bytes that come whole, and are not what was written: on the way, perhaps."""
+TOUCH_S: Final = 600
+"""How often files of the cache are marked as in use."""
+
+
+class Range:
+    """Neighbouring rows, asked for by one byte range."""
+
+    __slots__ = ("begin", "bytes", "end", "error", "first", "job", "number", "stop")
+
+    def __init__(self, number: int, first: int, stop: int, begin: int, end: int) -> None:
+        self.number, self.first, self.stop, self.begin, self.end = number, first, stop, begin, end
+        self.bytes: U8 | None = None
+        self.error: BaseException | None = None
+        self.job: Job | None = None
+
+
+class BucketReader:
+    """Rows of a key whose chunks are rows, in an object store."""
+
+    def __init__(
+        self,
+        store: Store,
+        layout: ArrayLayout,
+        sums: NDArray[np.uint32],
+        requests: Requests,
+        cache: CacheDir | None,
+        free_fds: I64,
+    ) -> None:
+        self._store, self._layout, self._requests, self._free_fds = store, layout, requests, free_fds
+        self._cache, self._folder = cache, Path()
+        if cache is not None:
+            name = f"{Path(store.path).name}-{layout.path.rpartition('/')[2]}"
+            facts = (layout.shape, layout.dtype, layout.chunk_rows, layout.shard_rows, layout.codec)
+            self._folder = cache.folder_of(name, facts, sums)
+        n_rows, n_shards = layout.shape[0], layout.n_shards
+        self._shards = Shards(
+            n_rows=n_rows,
+            shard_rows=layout.shard_rows,
+            row_bytes=layout.row_bytes,
+            codec=0 if layout.codec == "none" else 1,
+            prefix=np.frombuffer(os.fsencode(f"{self._folder}/"), np.uint8),
+            suffix=np.zeros(1, np.uint8),
+            edges=np.empty(n_shards * (layout.shard_rows + 1), np.int64),
+            loaded=np.zeros(n_shards, np.uint8),
+            fds=np.full(n_shards, ABSENT, np.int32),
+            sums=sums,
+        )
+        self._held = Held(owner=np.full(n_rows, -1, np.int32), soon=np.zeros(n_rows, np.int32), gap=GAP_BYTES, most=MOST_BYTES)
+        self._lock = threading.Lock()
+        self._flight, self._next, self._n_kept = 2, 0, 0
+        self._ranges: dict[int, Range] = {}
+        self._whole: deque[Range] = deque()
+        self._indexes: dict[int, Job] = {}
+        self._used, self._touched = np.zeros(n_shards, bool), time.monotonic()
+
+    def announce(self, rows: I64) -> None:
+        """Say which rows are going to be wanted soon: neighbours among them are asked for together. -1 is passed over."""
+        self._requests.check_process()
+        with self._lock:
+            self._flight += 1
+            note_rows(self._held, rows, self._flight)
+
+    def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> Iterator[None]:
+        """As ``KeyReader.read``, in steps, between which bytes are on their way.
+
+        Raises
+        ------
+        CorruptChunkError
+            If a row cannot be read exactly; the text names array, shard, chunk and episode.
+        StoreError
+            If the object store does not answer; the text names the object.
+        """
+        self._requests.check_process()
+        wanted = Wanted(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
+        n = group_rows(rows, at, wanted)
+        low, high = n * part[0] // part[1], n * (part[0] + 1) // part[1]
+        mine = wanted.row[low:high]
+        yield from self._load_indexes(mine[mine >= 0])
+        flat, room = out.reshape(-1, self._layout.row_bytes), scratch.room(self._layout.row_bytes)
+        missed = np.empty(high - low + 1, np.int64)
+        read_chunks(self._shards, wanted, low, high, flat, room, missed)
+        todo = missed[1 : 1 + missed[0]]
+        code, row = OK, -1
+        for _ in range(ATTEMPTS if todo.size else 0):
+            ranges, which = self._claim(wanted.row[todo])
+            yield
+            spans = np.empty((len(ranges), 3), np.int64)
+            for number, one in enumerate(ranges):
+                spans[number] = self._address(one), one.begin, one.end
+            room = scratch.room(self._layout.row_bytes)
+            code = decode_rows(self._shards, wanted, todo, which, spans, flat, room)
+            if code == OK:
+                return
+            row = int(room.fault[0])
+            with self._lock:
+                self._forget(ranges[int(which[np.searchsorted(wanted.row[todo], row)])])
+        if code != OK:
+            raise self._explain(code, row)
+
+    def _load_indexes(self, rows: I64) -> Iterator[None]:
+        """Have the index of every shard that rows lie in, and its file in the cache opened, once."""
+        shards = np.unique(rows // self._layout.shard_rows)
+        if self._cache is not None:
+            self._used[shards] = True
+            if time.monotonic() > self._touched + TOUCH_S:
+                self._touch()
+        absent = shards[self._shards.loaded[shards] == 0].tolist()
+        if not absent:
+            return
+        with self._lock:
+            for shard in absent:
+                if shard not in self._indexes:
+                    self._indexes[shard] = self._requests.submit(lambda shard=shard: self._load_index(shard))  # type: ignore[misc]
+            jobs = [self._indexes[shard] for shard in absent]
+        yield
+        for shard, job in zip(absent, jobs, strict=True):
+            job.wait()
+            if not self._shards.loaded[shard]:
+                with self._lock:
+                    self._indexes.pop(shard, None)
+                row = int(rows[np.searchsorted(rows, shard * self._layout.shard_rows)])
+                raise self._explain(INDEX, row) if job.error is None else self._said(job.error, row)
+
+    def _load_index(self, shard: int) -> None:
+        """Load a shard's index, if it is good: from the cache, else from the bucket."""
+        shards, path = self._shards, self._folder / str(shard)
+        if self._cache is not None and self._open(shard, path):
+            return
+        for _ in range(ATTEMPTS):
+            tail, size = self._requests.end(self._layout.shard_path(shard), index_bytes(shards))
+            if take_index(shards, shard, tail, size) == OK:
+                if self._cache is not None and self._cache.make(path, size, tail):
+                    self._open(shard, path)
+                shards.loaded[shard] = 1
+                break
+
+    def _open(self, shard: int, path: Path) -> bool:
+        """Open a shard's file in the cache; False if there is none, or none with a good index."""
+        shards = self._shards
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        good = load_index(shards, shard, fd) == OK
+        if good and self._free_fds[0] > 0:
+            self._free_fds[0] -= 1
+            shards.fds[shard] = fd
+        else:
+            os.close(fd)
+            shards.fds[shard] = CLOSED if good else ABSENT
+        shards.loaded[shard] |= good
+        return good
+
+    def _claim(self, rows: I64) -> tuple[list[Range], I64]:
+        """The ranges that hold rows, and which of them each row is in; what nobody has asked for yet is asked for."""
+        which, new = np.empty(len(rows), np.int64), np.full((len(rows), 2), -1)
+        with self._lock:
+            try:
+                n = claim_rows(self._shards, self._held, rows, self._flight - 1, self._next, new, which)
+                parts = zip(new[:n].tolist(), byte_ranges(self._shards, new[:n]).tolist(), strict=True)
+                made = [Range(self._next + i, *of_rows, *of_bytes) for i, (of_rows, of_bytes) in enumerate(parts)]
+                self._next += n
+                self._ranges |= {one.number: one for one in made}
+                self._ask(made)
+            except BaseException:  # Ctrl-C: rows do not belong to a range that nobody asks for
+                for first, stop in new[new[:, 0] >= 0].tolist():
+                    self._held.owner[first:stop] = -1
+                raise
+            numbers = np.unique(which)
+            ranges = [self._ranges[number] for number in numbers.tolist()]
+        return ranges, np.searchsorted(numbers, which)
+
+    def _ask(self, ranges: list[Range]) -> None:
+        """Ask for ranges, those of a shard together."""
+        by_shard: dict[int, list[Range]] = {}
+        for one in ranges:
+            by_shard.setdefault(one.first // self._layout.shard_rows, []).append(one)
+        for shard, of_shard in by_shard.items():
+            for piece in self._requests.pieces(len(of_shard)):
+                some = of_shard[piece]
+                job = self._requests.submit(lambda shard=shard, some=some: self._fetch(shard, some))  # type: ignore[misc]
+                for one in some:
+                    one.job = job
+
+    def _fetch(self, shard: int, ranges: list[Range]) -> None:
+        """Bring ranges of a shard into memory, and into the cache."""
+        try:
+            wanted = np.array([(one.begin, one.end) for one in ranges], np.int64)
+            found = self._requests.ranges(self._layout.shard_path(shard), wanted)
+        except BaseException as exc:
+            with self._lock:
+                for one in ranges:
+                    one.error = exc
+                    self._forget(one)
+            return
+        if self._cache is not None and self._shards.fds[shard] != ABSENT:
+            self._cache.write(self._folder / str(shard), found, wanted[:, 0].tolist())
+        for one, data in zip(ranges, found, strict=True):
+            one.bytes = data
+        with self._lock:
+            self._whole.extend(ranges)
+            self._n_kept += sum(one.end - one.begin for one in ranges)
+            while self._n_kept > KEPT_BYTES and len(self._whole) > len(ranges):
+                oldest = self._whole.popleft()
+                self._n_kept -= oldest.end - oldest.begin
+                self._forget(oldest)
+
+    def _forget(self, one: Range) -> None:
+        """Let a range go; whoever uses it at the moment keeps it so long."""
+        if self._ranges.pop(one.number, None) is not None:
+            owner = self._held.owner[one.first : one.stop]
+            owner[owner == one.number] = -1
+
+    def _address(self, one: Range) -> int:
+        """Where the bytes of a range are, when they are there."""
+        assert one.job is not None
+        one.job.wait()
+        if one.bytes is None:
+            raise self._said(one.error, one.first)
+        return int(one.bytes.ctypes.data)
+
+    def _said(self, error: BaseException | None, row: int) -> BaseException:
+        """An error of a thread that asked, for a row."""
+        if isinstance(error, FileNotFoundError):
+            shard, chunk = divmod(row, self._layout.shard_rows)
+            rule, within = "every expected shard exists and can be read", episode_of(self._store, row)
+            return corrupt_chunk("M7", self._layout, shard, chunk, rule, str(error), within=within)
+        if isinstance(error, OSError):
+            shard = row // self._layout.shard_rows
+            said = StoreError(
+                f"{self._layout.path} · shard {shard} ({self._layout.shard_path(shard)}) · {episode_of(self._store, row)}: the "
+                f"object store answers; found {error} → look at the network and the endpoint, then go on from the last state"
+            )
+            said.__cause__ = error
+            return said
+        return error or StoreError(f"{self._layout.path}: row {row} was not asked for")
+
+    def _explain(self, code: int, row: int) -> RoboZarrError:
+        return explain(self._store, self._layout, code, row, self._requests.read)
+
+    def _touch(self) -> None:
+        self._touched = time.monotonic()
+        used = np.flatnonzero(self._used)
+        self._used[:] = False
+        if self._cache is not None:
+            self._cache.touch([self._folder / str(shard) for shard in used.tolist()])
+
+    def __del__(self) -> None:
+        if shards := getattr(self, "_shards", None):
+            for fd in shards.fds[shards.fds >= 0].tolist():
+                os.close(fd)
+                self._free_fds[0] += 1

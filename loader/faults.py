@@ -1,0 +1,55 @@
+"""Owns the errors of the compiled read path: from a code and a row to a text that says what is wrong, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from robozarr.loader.kernel import FOREIGN
+from robozarr.loader.store import Store
+from robozarr.schemas.errors import CorruptChunkError
+from robozarr.schemas.layout import ArrayLayout
+from robozarr.schemas.shard import corrupt_chunk, decode_chunk, read_index
+
+__all__ = ["episode_of", "explain"]
+
+
+def explain(store: Store, layout: ArrayLayout, code: int, row: int, read: Callable[[str], bytes]) -> CorruptChunkError:
+    """Find out what is wrong with a row's chunk, slowly, and say it.
+
+    Parameters
+    ----------
+    store : Store
+    layout : ArrayLayout
+        Of the key.
+    code, row : int
+        What the compiled code said.
+    read : function of a path inside the store
+        Whole files; raises OSError.
+    """
+    shard, chunk = divmod(row, layout.shard_rows)
+    within = episode_of(store, row)
+    try:
+        data = read(layout.shard_path(shard))
+        decode_chunk(
+            data, read_index(data, layout, shard), layout, shard, chunk, np.empty((1, *layout.shape[1:]), layout.dtype),
+            within=within,
+        )  # fmt: skip
+    except OSError as exc:
+        rule, found = "every expected shard exists and can be read", exc.strerror or str(exc)
+        return corrupt_chunk("M7", layout, shard, chunk, rule, found, within=within)
+    except CorruptChunkError as exc:
+        return exc if within in exc.message else CorruptChunkError(f"{exc.message} ({within})", exc.rule)
+    if code == FOREIGN:
+        rule, found = "the chunk is the one that was written for this row", "another row's: shards were mixed up"
+        return corrupt_chunk("M21", layout, shard, chunk, rule, found, within=within)
+    rule = "the chunk can be read"
+    return corrupt_chunk("M9", layout, shard, chunk, rule, f"code {code}, and nothing wrong a moment later", within=within)
+
+
+def episode_of(store: Store, row: int) -> str:
+    """Words for where a row is: its episode, and the step inside it."""
+    episode = int(np.searchsorted(store.episodes.start, row, side="right")) - 1
+    step = row - int(store.episodes.start[episode])
+    return f"episode {episode} ({store.episodes.demo[episode]}), step {step}"

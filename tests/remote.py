@@ -1,0 +1,68 @@
+"""A service that speaks S3 over HTTP on this machine (moto's server, in a process of its own), and places in it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from robozarr.schemas.bucket import BucketPlace
+from robozarr.schemas.place import Place, place_of
+
+__all__ = ["BUCKET", "CREDENTIALS", "new_place", "same_objects", "served"]
+
+BUCKET = "robots"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test", "AWS_REGION": "us-east-1"}
+SERVER = """
+import logging, sys, threading
+from moto.server import ThreadedMotoServer
+logging.getLogger("werkzeug").setLevel(logging.ERROR)
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://%s:%d" % server.get_host_and_port(), flush=True)
+sys.stdin.read()  # ends with the process that started it
+"""
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    """The URL of a service with one empty bucket."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        url = process.stdout.readline().strip()
+        assert url, "moto's server did not start"
+        urllib.request.urlopen(urllib.request.Request(f"{url}/{BUCKET}", method="PUT")).close()
+        yield url
+    finally:
+        process.stdin.close()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def new_place(url: str, name: str = "store.zarr") -> BucketPlace:
+    """A prefix that no other test uses."""
+    place = place_of(f"s3://{BUCKET}/{uuid.uuid4().hex}/{name}", url)
+    assert isinstance(place, BucketPlace)
+    return place
+
+
+def same_objects(place: Place, folder: Path) -> bool:
+    """Whether a place holds the files of a folder, byte for byte, and nothing else."""
+    local = place_of(folder)
+    names = local.names()
+    return names == place.names() and all(place.read(name) == local.read(name) for name in names)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """For another process: the credentials, and none of those that this machine may have."""
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("AWS_")}, **CREDENTIALS, **more}
