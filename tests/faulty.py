@@ -18,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["Fault", "Proxy", "Request", "broken", "first_n"]
 
-Kind = Literal["503", "reset", "lost answer", "slow", "truncated", "cut", "flipped"]
+Kind = Literal["503", "403", "reset", "lost answer", "slow", "truncated", "cut", "flipped"]
 """
 ``503``          the service is busy; the request does not reach it
+``403``          access is denied; the request does not reach it
 ``reset``        the connection ends before the request reaches the service
 ``lost answer``  the service does what was asked, then the connection ends before a byte of its answer
 ``slow``         the body comes in pieces, with pauses
@@ -28,6 +29,12 @@ Kind = Literal["503", "reset", "lost answer", "slow", "truncated", "cut", "flipp
 ``cut``          half of the body comes, as if it were all: its length says so
 ``flipped``      one bit of the body is another
 """
+
+
+REFUSALS: dict[str, tuple[bytes, bytes]] = {
+    "503": (b"503 Slow Down", b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "403": (b"403 Forbidden", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +133,17 @@ class Proxy:
     async def _answer(self, request: Request, head: bytes, writer: asyncio.StreamWriter) -> None:
         fault = self.fault(request)
         await asyncio.sleep(self.latency_s)
-        if fault is not None and fault.kind == "503":
-            text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-            writer.write(b"HTTP/1.1 503 Slow Down\r\nContent-Length: %d\r\n\r\n" % len(text))
+        if fault is not None and fault.kind in REFUSALS:
+            status, text = REFUSALS[fault.kind]
+            writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(text)))
             writer.write(b"" if request.method == "HEAD" else text)
             return await writer.drain()
         if fault is not None and fault.kind == "reset":
             _reset(writer)
-        status, body = await self._forward(head, request.body)
+        answer, body = await self._forward(head, request.body)
         if fault is not None and fault.kind == "lost answer":
             _reset(writer)
-        await _send(writer, status, body, fault)
+        await _send(writer, answer, body, fault)
 
     async def _forward(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Status line and headers, and body, of the service's answer."""
