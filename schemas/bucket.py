@@ -265,7 +265,7 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
     if "error sending request" in words:
         service = place.endpoint_url or "the service"
         return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
-    return reason, "run the same command again"
+    return reason, "run the same command again" if status or retries else "check what the environment says of this service"
 
 
 @lru_cache(maxsize=64)
@@ -289,5 +289,5 @@ def _open(place: BucketPlace, reached: bool) -> Any:
     try:
         return (S3Store if scheme == "s3:" else GCSStore)(bucket, **options)
     except (BaseError, ValueError, OSError) as exc:  # half of the credentials, a file of them that is not there
-        reason, _ = _explain(place, _words(exc))
-        raise BucketError(f"{place}: cannot be opened: {reason}; check the credentials in the environment") from exc
+        reason, remedy = _explain(place, _words(exc))
+        raise BucketError(f"{place}: cannot be opened: {reason}; {remedy}") from exc

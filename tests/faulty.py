@@ -85,11 +85,12 @@ class Proxy:
         self._n_now = 0
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._ready = asyncio.new_event_loop(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="faulty")
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -104,18 +105,17 @@ class Proxy:
         return sum(request.method == method and request.path.endswith(ending) for request in self.requests)
 
     def _run(self) -> None:
-        self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener, limit=2**20))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener, limit=2**20))
+        self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        server.close()
+        self._loop.run_until_complete(_end_all())
         self._listener.close()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client: request after request."""
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are sent apart
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -163,6 +163,13 @@ class Proxy:
             )
         finally:
             writer.close()
+
+
+async def _end_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _send(writer: asyncio.StreamWriter, head: bytes, body: bytes, fault: Fault | None) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +30,7 @@ from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import BucketError, IncompleteStoreError, StoreError
 from robozarr.schemas.place import place_of
 
-KILLS = 5
+KILLS = 4
 
 
 @pytest.fixture(scope="module")
@@ -155,31 +157,35 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     place, rng, n_killed = new_place(proxy.url), random.Random(workers), 0
     proxy.latency_s = 0.01
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            command(source, place, workers), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            env=environment(),
-        )  # fmt: skip
-        try:
-            while process.poll() is None and not place.exists(f"{FOLDER}/lock"):
-                time.sleep(0.01)
-            until = time.monotonic() + rng.uniform(0, 5 if workers else 1.5)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0, until - time.monotonic()))
-            n_killed += process.poll() is None
-            if process.poll() is not None:
-                break
-        finally:
-            kill_all(process)
+        killed = run_and_kill(command(source, place, workers), rng.uniform(0, 2.5 if workers else 1.2), place)
+        n_killed += killed
+        if not killed:
+            assert same_objects(place, expected)
+            place = new_place(proxy.url)
+        elif place.exists("zarr.json"):
+            with contextlib.suppress(IncompleteStoreError):
+                assert same_objects(robozarr.open_store(place).place, expected)  # killed while it gave its lock back
     assert n_killed
-    if place.exists(f"{FOLDER}/plan.json"):
-        with contextlib.suppress(IncompleteStoreError, StoreError):
-            assert not robozarr.open_store(place)  # never a store before it is whole
     if not same_objects(place, expected):
-        done = subprocess.run(
+        ended = subprocess.run(
             command(source, place, workers), capture_output=True, text=True, timeout=120, check=False, env=environment()
         )
-        assert done.returncode == 0, done.stderr
+        assert ended.returncode == 0, ended.stderr
     assert same_objects(place, expected)
+
+
+def run_and_kill(command: list[str], after_s: float, place: BucketPlace) -> bool:
+    """Kill a converter `after_s` seconds after it has the lock; returns whether it was killed at work."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment())
+    try:
+        while process.poll() is None and not place.exists(f"{FOLDER}/lock"):
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        return process.poll() is None
+    finally:
+        kill_all(process)
 
 
 def interrupted(source: Path, place: BucketPlace, **options: object) -> None:
@@ -245,7 +251,8 @@ def test_an_append_ends_in_the_bytes_of_a_folders(proxy: Proxy, sample: Path, tm
     def fails(request: Request) -> Fault | None:  # the network goes in the middle of the commit
         if request.method == "PUT" and not request.body and not request.path.endswith("/commit"):
             copies.append(request.path)
-        return Fault("reset") if len(copies) > 20 else None
+            return Fault("reset") if len(copies) > 20 else None
+        return None
 
     with broken(proxy, fails), pytest.raises(BucketError, match=r"stage/.*: cannot be copied"):
         convert(sample, place, workers=0, append=True)
@@ -369,7 +376,7 @@ def test_a_fault_that_stays_is_an_error_that_names_the_object(
         ({"AWS_SECRET_ACCESS_KEY": ""}, "no credentials are found; set AWS_ACCESS_KEY_ID"),
         ({"endpoint": "http://127.0.0.1:1"}, "http://127.0.0.1:1 gives no answer .*; check --endpoint-url"),
         ({"endpoint": "127.0.0.1:9000"}, "not an endpoint; give one that begins with http:// or https://"),
-        ({"fault": "403"}, "access is refused .*AccessDenied.*; check the credentials"),
+        ({"fault": "403"}, "access is refused .*; check the credentials"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(
@@ -387,11 +394,11 @@ def test_what_cannot_work_is_said_in_one_line(
         assert _exit_code([*arguments, "--endpoint-url", endpoint]) == 3
         said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
         assert len(said) == 1, said
-        pytest.fail(said[0]) if not __import__("re").search(match, said[0]) else None
+        assert re.search(match, said[0]), said
 
 
 def test_without_obstore_the_error_says_what_to_install(s3: str, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'robozarr\[s3\]'"):
         robozarr.open_store("s3://bucket/a")
 
