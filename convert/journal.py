@@ -161,6 +161,6 @@ class Journal:
     def clear(self) -> None:
         """Forget the conversion: it is done, or given up. The lock stays."""
         self._done.forget()
+        self.place.empty(["done", "stage"])
         self.place.remove(["plan.json"])
-        self.place.empty(["stage"])
         self.place.remove(["commit"])
