@@ -42,10 +42,12 @@ def hold_bucket_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
     thread.start()
     try:
         yield lock.check
-    finally:
-        lock.stop.set()
-        thread.join()
-        lock.release()
+    except BaseException:
+        with contextlib.suppress(OSError):  # what happened first is what is to be said
+            lock.release(thread)
+        raise
+    else:
+        lock.release(thread)
 
 
 class _BucketLock:
@@ -98,7 +100,9 @@ class _BucketLock:
                 f"{self._store}: another converter has taken this store over; nothing more is written to it from here"
             )
 
-    def release(self) -> None:
+    def release(self, thread: threading.Thread) -> None:
+        self.stop.set()
+        thread.join()
         with contextlib.suppress(FileNotFoundError):
             if self._store.read_tagged(self._name)[1] == self._tag:
                 self._store.remove([self._name])

@@ -83,7 +83,7 @@ def _checked(client: Any, progress: Progress) -> Executor:
         raise WorkerError(f"the cluster at {address} has no worker; start some with: dask worker {address}") from exc
     check_versions(client)
     progress.note(f"dashboard: {client.dashboard_link}")
-    return DaskExecutor(client)
+    return DaskExecutor(client, progress.note)
 
 
 def check_versions(client: Any) -> None:
@@ -154,7 +154,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
             )  # a Ctrl-C that comes inside its callback is lost: Python ignores what callbacks raise
         if progress is not None:
             progress.note(f"dashboard: {client.dashboard_link}")
-        yield DaskExecutor(client)
+        yield DaskExecutor(client, progress.note if progress is not None else lambda text: None)
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

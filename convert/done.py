@@ -40,7 +40,7 @@ class DoneRecord(Protocol):
         ...
 
     def forget(self) -> None:
-        """Remove the record."""
+        """Let go of what waits, before the journal is removed."""
         ...
 
 
@@ -115,6 +115,5 @@ class DoneObjects:
         self._waiting, self._wrote = [], time.monotonic()
 
     def forget(self) -> None:
-        """Remove the objects."""
+        """Let go of what waits."""
         self._waiting = []
-        self._place.remove(self._place.names())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
 from functools import partial
 from itertools import islice
+from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 
 from robozarr.convert.guard import time_limit
@@ -24,6 +25,8 @@ TASKS_PER_WORKER: Final = 4
 """Tasks that wait at a scheduler for each worker: enough to keep it busy, few enough for any number of tasks."""
 COUNT_INTERVAL_S: Final = 5.0
 """Time between two looks at how many workers a cluster has: they come and go."""
+NO_WORKERS_S: Final = 600.0
+"""How long a cluster that has lost all its workers is waited for."""
 
 
 class Executor(Protocol):
@@ -68,18 +71,25 @@ class InlineExecutor:
 
 
 class DaskExecutor:
-    """Runs tasks on the workers of a Dask client, whatever cluster it belongs to."""
+    """Runs tasks on the workers of a Dask client, whatever cluster it belongs to; `note` hears what a user should know."""
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, note: Callable[[str], None] = lambda text: None) -> None:
+        self._client, self._note = client, note
         self._n_workers, self._counted = 0, float("-inf")
+        self._alone_since: float | None = None
 
     @property
     def n_workers(self) -> int:
         """Tasks that run at the same time: threads of the cluster's workers, at least 1."""
         if time.monotonic() - self._counted > COUNT_INTERVAL_S:
-            self._n_workers, self._counted = sum(self._client.nthreads().values()), time.monotonic()
+            self._count()
         return max(1, self._n_workers)
+
+    def _count(self) -> None:
+        try:
+            self._n_workers, self._counted = sum(self._client.nthreads().values()), time.monotonic()
+        except OSError as exc:
+            raise _lost() from exc
 
     def run(
         self,
@@ -90,36 +100,72 @@ class DaskExecutor:
         rescue: Callable[[Task], Result] | None = None,
     ) -> Iterator[Result]:
         """Keep a few tasks a worker at the scheduler: it never sees the whole list."""
-        from distributed import KilledWorker, as_completed
+        from distributed import KilledWorker
 
         waiting = iter(tasks)
         there: dict[Any, Task] = {}
-        running = as_completed([], loop=self._client.loop)  # yields futures as they end; each makes room for the next task
+        ended: SimpleQueue[Any] = SimpleQueue()
 
         def submit() -> None:
             for task in islice(waiting, max(0, TASKS_PER_WORKER * self.n_workers - len(there))):
                 future = self._client.submit(partial(_limited, function, limit_s), task, pure=False)
                 there[future] = task
-                running.add(future)
+                future.add_done_callback(ended.put)
 
         try:
             submit()
-            for future in running:
+            while there:
+                try:
+                    future = ended.get(timeout=COUNT_INTERVAL_S)
+                except Empty:
+                    self._wait_for_workers()
+                    continue
                 task = there.pop(future)
                 try:
-                    result: Result = future.result()
+                    result: Result = self._result(future)
                 except KilledWorker as exc:
                     if rescue is None:
                         raise died(exc) from exc
                     result = rescue(task)
                 except CancelledError as exc:
-                    raise WorkerError("the connection to the Dask scheduler was lost; run the same command again") from exc
+                    raise _lost() from exc
                 future.release()
                 submit()
                 yield result
         finally:
             if there:
                 self._client.cancel(list(there))
+
+    def _result(self, future: Any) -> Any:
+        """What a task that ended returned, or raise what it raised. A lost worker takes results along: they are made anew."""
+        while True:
+            try:
+                return future.result(timeout=COUNT_INTERVAL_S)
+            except TimeoutError:
+                self._wait_for_workers()
+
+    def _wait_for_workers(self) -> None:
+        """Nothing ended for a while: if that is because no worker is left, say so, and after `NO_WORKERS_S` give up."""
+        self._count()
+        if self._n_workers:
+            self._alone_since = None
+            return
+        address, now = self._client.scheduler.address, time.monotonic()
+        if self._alone_since is None:
+            self._alone_since = now
+            self._note(
+                f"no worker is left at {address}: waiting {NO_WORKERS_S / 60:.0f} minutes for one; start it with: "
+                f"dask worker {address} --nthreads 1"
+            )
+        if now - self._alone_since > NO_WORKERS_S:
+            raise WorkerError(
+                f"no worker came to {address} for {NO_WORKERS_S / 60:.0f} minutes; start some with: dask worker {address} "
+                "--nthreads 1, then run the same command again"
+            )
+
+
+def _lost() -> WorkerError:
+    return WorkerError("the connection to the Dask scheduler was lost; run the same command again")
 
 
 def _limited(function: Callable[[Task], Result], limit_s: float | None, task: Task) -> Result:

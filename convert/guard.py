@@ -131,8 +131,8 @@ def serve() -> None:
             message = _receive(incoming)
         except EOFError:
             return
-        function, arguments, limit_s = pickle.loads(message)
         try:
+            function, arguments, limit_s = pickle.loads(message)
             with time_limit(limit_s):
                 answer = (False, function(*arguments))
         except Exception as exc:

@@ -109,6 +109,12 @@ class Journal:
             with hold_bucket_lock(self.store, f"{FOLDER}/lock") as self.check:
                 yield
 
+    def tidy(self) -> None:
+        """Remove the lock of a converter that was killed when all was done; StoreError if somebody holds it."""
+        if self.place.names(2) == ["lock"]:
+            with self.locked():
+                pass
+
     def begun(self) -> Begun | None:
         """What the unfinished conversion was begun with; None if there is none."""
         try:
@@ -155,6 +161,6 @@ class Journal:
     def clear(self) -> None:
         """Forget the conversion: it is done, or given up. The lock stays."""
         self._done.forget()
+        self.place.empty(["done", "stage"])
         self.place.remove(["plan.json"])
-        self.place.empty(["stage"])
         self.place.remove(["commit"])

@@ -38,7 +38,12 @@ def hold_lock(path: Path, store: Path) -> Iterator[None]:
         If another converter holds it; the text names its machine and process.
     """
     new = [folder for folder in (path.parent, store) if not folder.exists()]
-    descriptor = _acquire(path, store)
+    try:
+        descriptor = _acquire(path, store)
+    except BaseException:
+        for folder in new:
+            _remove_if_empty(folder)
+        raise
     stop = threading.Event()
     thread = threading.Thread(target=_touch, args=(descriptor, stop), daemon=True, name="robozarr-lock")
     thread.start()
@@ -73,8 +78,8 @@ def _acquire(path: Path, store: Path) -> int:
         except FileNotFoundError:  # its last holder removed the folder in between
             continue
         except OSError as exc:
-            reason = exc.strerror or exc
-            raise StoreError(f"{path}: cannot be written: {reason}; choose another --store or change the rights") from exc
+            raise _not_written(path, exc) from exc
+        locked = False
         try:
             locked = _flock(descriptor)
             holder = _read(descriptor)
@@ -83,11 +88,21 @@ def _acquire(path: Path, store: Path) -> int:
             if _is_same_file(descriptor, path):
                 _write(descriptor)
                 return descriptor
+        except OSError as exc:  # a full disk
+            if locked:
+                path.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise _not_written(path, exc) from exc
         except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder removed it in between
     raise StoreError(f"{path}: the lock comes and goes; another converter is at work on {store}")
+
+
+def _not_written(path: Path, exc: OSError) -> StoreError:
+    reason = exc.strerror or exc
+    return StoreError(f"{path}: cannot be written: {reason}; make room, choose another --store, or change the rights")
 
 
 def _flock(descriptor: int) -> bool:

@@ -182,11 +182,14 @@ def convert(
             check_target(journal, overwrite=overwrite, append=append)  # another converter may have come first
             if journal.committing:
                 commit(journal)
+        at_work = not dry_run
         try:
             with open_executor(workers=workers, scheduler=scheduler, client=client, progress=progress) as executor:
                 plan, base, written = _convert(executor, journal, wish, paths, dry_run, progress)
+                at_work = False
+                stack.close()  # the store is whole: a kill while the workers end leaves no lock in it
         except BaseException:  # an interrupt too; by now no worker is left that could begin another file
-            if not dry_run:
+            if at_work:
                 remove_temporaries(wish.store)
             raise
     return _report(wish, plan, base, written, dry_run, time.monotonic() - began)

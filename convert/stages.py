@@ -105,6 +105,7 @@ def write_partitions(
     with Guard() as guard:
         rescue = partial(_rescue_batch, guard)
         limit_s = _limit_s(LARGEST_BATCH * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
+        limit_s += LARGEST_BATCH * root.patience_s
         for batch in executor.run(write, _batches(tasks, plan.n_partitions, executor), limit_s=limit_s, rescue=rescue):
             for result in batch:
                 if isinstance(result, SourceError):

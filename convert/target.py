@@ -70,6 +70,7 @@ def _check_state(journal: Journal, *, complete: bool, append: bool) -> None:
     if append and not complete:
         raise StoreError(f"{store} holds an unfinished conversion; finish it first: run its command again, without --append")
     if not append and complete and kind != "convert":
+        journal.tidy()
         pending = "an append that is not finished: run it again with --append" if kind else "give another --store"
         raise StoreError(f"{store} holds a store already; {pending}, or --append to add to it, or --overwrite to replace it")
     if not complete and kind is None:

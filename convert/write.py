@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import google_crc32c
 import numpy as np
@@ -41,6 +41,9 @@ __all__ = [
     "write_batch",
     "write_metadata",
 ]
+
+REQUESTS: Final = 16
+"""Small objects on their way to a bucket at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,12 +80,19 @@ def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> None:
 
     Where `root` is the stage of an append, what the store `below` it holds already is not written again.
     """
-    for group in sorted({parent for path in plan.layouts for parent in _parents(path)}):
-        _put(root, f"{group}/zarr.json", [document_bytes(group_document())], below)
-    for path, layout in plan.layouts.items():
-        _put(root, f"{path}/zarr.json", [document_bytes(array_document(layout))], below)
-    for path, values in plan.tables.items():
-        write_array(root, plan.layouts[path], values, below=below)
+    groups = sorted({parent for path in plan.layouts for parent in _parents(path)})
+    documents = {group: document_bytes(group_document()) for group in groups}
+    documents |= {path: document_bytes(array_document(layout)) for path, layout in plan.layouts.items()}
+    # a folder takes one file after the other; of a bucket the time is that of the way there and back
+    with ThreadPoolExecutor(1 if root.folder is not None else REQUESTS) as pool:
+        put = [pool.submit(_put, root, f"{path}/zarr.json", [data], below) for path, data in documents.items()]
+        put += [pool.submit(write_array, root, plan.layouts[path], table, below=below) for path, table in plan.tables.items()]
+        try:
+            for written in put:
+                written.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _put(root: Place, name: str, parts: Sequence[Buffer], below: Place | None) -> None:

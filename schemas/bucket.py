@@ -21,17 +21,20 @@ from robozarr.schemas.place import Buffer, Place
 
 __all__ = ["BucketPlace"]
 
+TIMEOUT, RETRY_TIME = timedelta(minutes=5), timedelta(minutes=2)
 CLIENT: Final = {
     "allow_http": True,  # where the endpoint says http:// itself
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=60),  # of silence; uploads are silent: a shard needs 0.6 MB/s
-    "timeout": timedelta(minutes=5),
+    "timeout": TIMEOUT,
 }
 RETRY: Final = {
-    "max_retries": 10,
-    "retry_timeout": timedelta(minutes=2),
-    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 2},
+    "max_retries": 15,  # about 40 s in all, seldom less than 6; with obstore's 10 by a base of 2 it is 3 s
+    "retry_timeout": RETRY_TIME,
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 3},
 }
+FIRST_RETRY: Final = {**RETRY, "max_retries": 6}
+"""Until a bucket answered once: a wrong endpoint, or no credentials, is said after some seconds."""
 ATTEMPTS: Final = 4
 """Of what obstore does not ask again by itself."""
 
@@ -39,6 +42,8 @@ GAP: Final = 2**20
 """Bytes between ranges that are asked for together."""
 
 Result = TypeVar("Result")
+_reached: set[tuple[str, str | None]] = set()
+"""Buckets that answered."""
 _user: int | None = None
 """The process that uses obstore: its threads do not survive a fork, and a child would wait for them for ever."""
 
@@ -72,6 +77,11 @@ class BucketPlace:
         return None
 
     @property
+    def patience_s(self) -> float:
+        """Seconds that a file may take beyond what its bytes take: as long as requests are retried."""
+        return (RETRY_TIME + TIMEOUT).total_seconds()
+
+    @property
     def bucket(self) -> str:
         """The bucket's name."""
         return self.url.split("/")[2]
@@ -85,7 +95,7 @@ class BucketPlace:
                 f"{self.url}: this process was forked from one that had opened a bucket, and cannot use it; start processes by "
                 "spawn or forkserver (of a DataLoader: multiprocessing_context='forkserver')"
             )
-        store = _open(self.url, self.endpoint_url)
+        store = _open(self, (self.bucket, self.endpoint_url) in _reached)
         _user = os.getpid()
         return store
 
@@ -118,10 +128,10 @@ class BucketPlace:
             except BaseException as exc:
                 if type(exc).__name__ != "PanicException":
                     raise
-                raise OSError(f"it ends before byte {max(ends)}") from exc  # what obstore says to ranges behind the end
+                raise self._too_short(path, max(ends)) from exc  # what obstore says to ranges behind the end
             for start, end, part in zip(starts, ends, found, strict=True):
                 if len(part) != end - start:
-                    raise OSError(f"{len(part)} of the {end - start} bytes from {start} on arrived")
+                    raise self._too_short(path, end)
             return found
 
         return self._ask(path, "read", ranges)
@@ -142,6 +152,9 @@ class BucketPlace:
             return bytes(data)[-n_bytes:], size
 
         return self._ask(path, "read", end)
+
+    def _too_short(self, path: str, end: int) -> BucketError:
+        return BucketError(f"{self.at(path)}: ends before byte {end}; restore it from a copy, or convert again")
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""
@@ -217,7 +230,9 @@ class BucketPlace:
 
         for attempt in range(ATTEMPTS):
             try:
-                return request()
+                result = request()
+                _reached.add((self.bucket, self.endpoint_url))
+                return result
             except FileNotFoundError as exc:
                 if "NoSuchBucket" in str(exc) or what == "written":
                     raise self.error(path, what, exc) from exc
@@ -258,10 +273,10 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
         reason += f", after {retries[1]} retries"
     if "NoSuchBucket" in words:
         return f"there is no bucket {place.bucket}", "make it, or check its name and the endpoint"
-    if "169.254.169.254" in words or "metadata.google.internal" in words or "credential" in words.lower():
-        names = (
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if place.url.startswith("s3") else "GOOGLE_APPLICATION_CREDENTIALS"
-        )
+    metadata = any(host in words for host in ("169.254.169.254", "metadata.google.internal", "/latest/api/token"))
+    if metadata or (status is None and re.search(r"(?i)credential|access_?key", words)):
+        s3 = place.url.startswith("s3")
+        names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if s3 else "GOOGLE_APPLICATION_CREDENTIALS"
         return "no credentials are found", f"set {names} in the environment of this process and of the workers"
     if code is not None and code[1] in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         return reason, "set AWS_REGION to the bucket's region"
@@ -270,19 +285,29 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
     if "error sending request" in words:
         service = place.endpoint_url or "the service"
         return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
-    return reason, "run the same command again"
+    return reason, "run the same command again" if status or retries else "check what the environment says of this service"
 
 
 @lru_cache(maxsize=64)
-def _open(url: str, endpoint_url: str | None) -> Any:
+def _open(place: BucketPlace, reached: bool) -> Any:
     try:
+        from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as exc:
-        raise StoreError(f"{url}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
-    scheme, _, bucket, *prefix = url.split("/")
-    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": CLIENT, "retry_config": RETRY}
-    if scheme == "gs:":
-        return GCSStore(bucket, **options)
-    if endpoint_url is not None:
-        options["endpoint"] = endpoint_url
-    return S3Store(bucket, **options)
+        raise StoreError(f"{place}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
+    scheme, _, bucket, *prefix = place.url.split("/")
+    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": CLIENT}
+    options["retry_config"] = RETRY if reached else FIRST_RETRY
+    if place.endpoint_url is not None:
+        options["endpoint"] = place.endpoint_url
+    if scheme == "s3:" and "AWS_PROFILE" in os.environ and "AWS_ACCESS_KEY_ID" not in os.environ:  # obstore reads no profiles
+        try:
+            from obstore.auth.boto3 import Boto3CredentialProvider
+        except ModuleNotFoundError as exc:
+            raise StoreError(f"{place}: AWS_PROFILE needs boto3; install it with: pip install boto3") from exc
+        options["credential_provider"] = Boto3CredentialProvider()
+    try:
+        return (S3Store if scheme == "s3:" else GCSStore)(bucket, **options)
+    except (BaseError, ValueError, OSError) as exc:  # half of the credentials, a file of them that is not there
+        reason, remedy = _explain(place, _words(exc))
+        raise BucketError(f"{place}: cannot be opened: {reason}; {remedy}") from exc

@@ -41,6 +41,11 @@ class Place(Protocol):
         """The local folder; None for a bucket."""
         ...
 
+    @property
+    def patience_s(self) -> float:
+        """Seconds that a file may take beyond what its bytes take."""
+        ...
+
     def at(self, path: str) -> str:
         """What messages call a file."""
         ...
@@ -54,7 +59,7 @@ class Place(Protocol):
         ...
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Byte ranges [start, end) of one file, those that lie near each other together; raises as `read` does."""
+        """Byte ranges [start, end) of one file, none empty, neighbours together; raises as `read` does."""
         ...
 
     def exists(self, path: str) -> bool:
@@ -95,6 +100,11 @@ class FolderPlace:
 
     def __str__(self) -> str:
         return self.url
+
+    @property
+    def patience_s(self) -> float:
+        """None."""
+        return 0.0
 
     def at(self, path: str) -> str:
         """The file's path."""

@@ -54,6 +54,8 @@ def read_metadata(store: Place, *, allow_incomplete: bool = False) -> StoreMetad
     """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
     try:
         document = read_document(store)
+    except BucketError:
+        raise
     except StoreError as exc:
         if not isinstance(exc.__cause__, FileNotFoundError | NotADirectoryError):
             raise

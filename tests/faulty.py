@@ -18,9 +18,10 @@ from urllib.parse import unquote, urlsplit
 
 __all__ = ["Fault", "Proxy", "Request", "broken", "first_n"]
 
-Kind = Literal["503", "reset", "lost answer", "slow", "truncated", "cut", "flipped"]
+Kind = Literal["503", "403", "reset", "lost answer", "slow", "truncated", "cut", "flipped"]
 """
 ``503``          the service is busy; the request does not reach it
+``403``          access is denied; the request does not reach it
 ``reset``        the connection ends before the request reaches the service
 ``lost answer``  the service does what was asked, then the connection ends before a byte of its answer
 ``slow``         the body comes in pieces, with pauses
@@ -28,6 +29,12 @@ Kind = Literal["503", "reset", "lost answer", "slow", "truncated", "cut", "flipp
 ``cut``          half of the body comes, as if it were all: its length says so
 ``flipped``      one bit of the body is another
 """
+
+
+REFUSALS: dict[str, tuple[bytes, bytes]] = {
+    "503": (b"503 Slow Down", b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"),
+    "403": (b"403 Forbidden", b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +85,12 @@ class Proxy:
         self._n_now = 0
         self._listener = socket.create_server(("127.0.0.1", port), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._ready = asyncio.new_event_loop(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="faulty")
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._ready.wait()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -97,18 +105,17 @@ class Proxy:
         return sum(request.method == method and request.path.endswith(ending) for request in self.requests)
 
     def _run(self) -> None:
-        self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener, limit=2**20))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener, limit=2**20))
+        self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        server.close()
+        self._loop.run_until_complete(_end_all())
         self._listener.close()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client: request after request."""
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are sent apart
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -126,17 +133,17 @@ class Proxy:
     async def _answer(self, request: Request, head: bytes, writer: asyncio.StreamWriter) -> None:
         fault = self.fault(request)
         await asyncio.sleep(self.latency_s)
-        if fault is not None and fault.kind == "503":
-            text = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
-            writer.write(b"HTTP/1.1 503 Slow Down\r\nContent-Length: %d\r\n\r\n" % len(text))
+        if fault is not None and fault.kind in REFUSALS:
+            status, text = REFUSALS[fault.kind]
+            writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n" % (status, len(text)))
             writer.write(b"" if request.method == "HEAD" else text)
             return await writer.drain()
         if fault is not None and fault.kind == "reset":
             _reset(writer)
-        status, body = await self._forward(head, request.body)
+        answer, body = await self._forward(head, request.body)
         if fault is not None and fault.kind == "lost answer":
             _reset(writer)
-        await _send(writer, status, body, fault)
+        await _send(writer, answer, body, fault)
 
     async def _forward(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
         """Status line and headers, and body, of the service's answer."""
@@ -156,6 +163,13 @@ class Proxy:
             )
         finally:
             writer.close()
+
+
+async def _end_all() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _send(writer: asyncio.StreamWriter, head: bytes, body: bytes, fault: Fault | None) -> None:

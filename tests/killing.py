@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import itertools
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["convert_command", "files_of", "kill_all", "run_and_kill", "same_bytes"]
+__all__ = ["convert_command", "files_of", "kill_all", "kill_until_done", "run_and_kill", "same_bytes"]
 
 
 def convert_command(*arguments: str | Path) -> list[str]:
@@ -33,6 +35,23 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def kill_until_done(
+    command: Sequence[str], rng: random.Random, longest_s: float, store: Path, until: str = "", most: int | None = None
+) -> int:
+    """Run a command again and again, killing each at a random moment, until one ends by itself; returns the number of kills.
+
+    After `most` kills the next one is left to end. A converter that fails is an error.
+    """
+    for n_killed in itertools.count():
+        if n_killed != most and run_and_kill(command, rng.uniform(0, longest_s), store, until):
+            continue
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode and "holds a store already" not in done.stderr:  # else it had ended before the kill
+            raise RuntimeError(f"exit code {done.returncode} after {n_killed} kills:\n{done.stderr}")
+        return n_killed
+    raise AssertionError
 
 
 def run_and_kill(command: Sequence[str], after_s: float, store: Path, until: str = "") -> bool:

@@ -19,9 +19,10 @@ __all__ = ["BUCKET", "CREDENTIALS", "new_place", "same_objects", "served"]
 BUCKET = "robots"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test", "AWS_REGION": "us-east-1"}
 SERVER = """
-import logging, sys, threading
+import logging, socketserver, sys
 from moto.server import ThreadedMotoServer
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
+socketserver.StreamRequestHandler.disable_nagle_algorithm = True  # it sends head and body apart
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 print("http://%s:%d" % server.get_host_and_port(), flush=True)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from killing import same_bytes
 
 import robozarr as rz
 import synthetic
@@ -103,3 +104,72 @@ def test_a_killed_append_resumes_or_leaves_the_old_store_readable(
 
 def files_of_names(store: Path) -> set[str]:
     return {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
+
+
+def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path) -> None:
+    """Shards of 128 steps, 270 steps and then 540: the store keeps two shards a camera as they are, and replaces the third."""
+    files = [
+        synthetic.write_libero(tmp_path / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=256, seed=number)
+        for number in range(4)
+    ]
+    convert(files[:2], tmp_path / "a.zarr", workers=0, profile="raw")
+
+    def shards() -> dict[str, tuple[int, int]]:
+        paths = (tmp_path / "a.zarr/steps").glob("*_rgb/c/*/0/0/0")
+        return {"/".join(path.parts[-6:-3]): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+    before = shards()
+    convert(files, tmp_path / "a.zarr", workers=0, append=True)
+    after = shards()
+    cameras = ("agentview_rgb", "eye_in_hand_rgb")
+    assert set(before) == {f"{camera}/c/{shard}" for camera in cameras for shard in range(3)}
+    assert set(after) == {f"{camera}/c/{shard}" for camera in cameras for shard in range(5)}
+    assert {name for name in before if before[name] == after[name]} == {f"{camera}/c/{n}" for camera in cameras for n in (0, 1)}
+    convert(files, tmp_path / "b.zarr", workers=0, profile="raw")
+    assert same_bytes(tmp_path / "a.zarr", tmp_path / "b.zarr")
+
+
+KILLED_COMMIT = """
+import os, signal, sys
+from robozarr.convert import convert
+from robozarr.schemas.place import FolderPlace
+
+n_moved, last, move = 0, int(sys.argv[1]), FolderPlace.move
+
+def move_or_die(self, path, to):
+    global n_moved
+    if n_moved == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    move(self, path, to)
+    n_moved += 1
+
+FolderPlace.move = move_or_die
+convert(sys.argv[3:], sys.argv[2], workers=0, append=True)
+print(n_moved)
+"""
+
+
+def test_an_append_killed_between_any_two_renames_is_replayed(tmp_path: Path) -> None:
+    files = [
+        synthetic.write_libero(tmp_path / "s" / f"task{number}_demo.hdf5", lengths=(6, 9), size=16, seed=number)
+        for number in range(2)
+    ]
+    convert(files, tmp_path / "whole.zarr", workers=0)
+
+    def append(store: Path, last: int) -> subprocess.CompletedProcess[str]:
+        convert(files[:1], store, workers=0)
+        command = [sys.executable, "-c", KILLED_COMMIT, str(last), str(store), *map(str, files)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    undisturbed = append(tmp_path / "undisturbed.zarr", -1)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    n_moves = int(undisturbed.stdout)
+    assert n_moves > 20
+    for last in (0, 1, n_moves // 2, n_moves - 1):
+        store = tmp_path / f"{last}.zarr"
+        assert append(store, last).returncode == -signal.SIGKILL
+        with pytest.raises(IncompleteStoreError):
+            rz.open_store(store)
+        convert(files, store, workers=0, append=True)
+        assert same_bytes(store, tmp_path / "whole.zarr")
+        assert not list(store.rglob(".*robozarr-tmp"))

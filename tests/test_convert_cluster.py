@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +15,24 @@ from killing import convert_command, same_bytes
 import synthetic
 from robozarr.convert import convert
 from robozarr.convert.journal import FOLDER
+from robozarr.convert.progress import SilentProgress
+from robozarr.schemas.errors import WorkerError
+
+
+def start_dask(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(folder / "scheduler.json")]
+    command = [sys.executable, "-m", "dask", *arguments, *common]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+
+
+def start_worker(folder: Path) -> subprocess.Popen[bytes]:
+    return start_dask(folder, "worker", "--nthreads", "1", "--no-nanny")
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
     file = tmp_path / "scheduler.json"
-    dask = [sys.executable, "-m", "dask"]
-    options = ["--scheduler-file", str(file)]
-    start = [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", *options]
-    processes = [subprocess.Popen(start, **quiet)]  # type: ignore[call-overload]
-    start = [*dask, "worker", "--nthreads", "1", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1", *options]
-    processes += [subprocess.Popen(start, **quiet) for _ in range(2)]  # type: ignore[call-overload]
+    processes = [start_dask(tmp_path, "scheduler", "--port", "0"), start_worker(tmp_path), start_worker(tmp_path)]
     try:
         deadline = time.monotonic() + 60
         while not file.exists() and time.monotonic() < deadline:
@@ -46,8 +52,8 @@ def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
     source, store = tmp_path / "s", tmp_path / "a.zarr"
     for number in range(3):
         synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(60, 60), size=160, seed=number)
-    convert(source, tmp_path / "b.zarr", workers=0, profile="compact", level=9)
-    options = ("--profile", "compact", "--level", "9", "--scheduler", address)
+    convert(source, tmp_path / "b.zarr", workers=0, profile="compact", level=4)
+    options = ("--profile", "compact", "--level", "4", "--scheduler", address)
     running = subprocess.Popen(convert_command(source, "--store", store, *options), stderr=subprocess.PIPE, text=True)
     while not (store / FOLDER / "done.jsonl").exists() and running.poll() is None:
         time.sleep(0.005)
@@ -56,6 +62,60 @@ def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
     assert running.returncode == 0, stderr
     assert "dashboard: " in stderr
     assert same_bytes(store, tmp_path / "b.zarr")
+
+
+def test_a_cluster_that_loses_all_workers_is_waited_for(
+    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, processes = cluster
+    source, store = tmp_path / "s", tmp_path / "a.zarr"
+    for number in range(2):
+        synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(20, 30), seed=number)
+    convert(source, tmp_path / "b.zarr", workers=0)
+    monkeypatch.setattr("robozarr.convert.executor.COUNT_INTERVAL_S", 0.3)
+    heard = Heard()
+
+    def lose() -> None:
+        for process in processes[1:]:
+            process.kill()
+            process.wait()
+
+    heard.at_first_result = lose
+    heard.at_note = lambda: processes.append(start_worker(tmp_path))
+    convert(source, store, scheduler=address, progress=heard)
+    assert [note for note in heard.notes if note.startswith(f"no worker is left at {address}: waiting 10 minutes")]
+    assert same_bytes(store, tmp_path / "b.zarr")
+
+    monkeypatch.setattr("robozarr.convert.executor.NO_WORKERS_S", 0.5)
+    heard.at_note = lambda: None
+    with pytest.raises(WorkerError, match="for 0 minutes; start some with: dask worker"):
+        convert(source, tmp_path / "c.zarr", scheduler=address, progress=heard)
+    monkeypatch.undo()
+    convert(source, tmp_path / "c.zarr", workers=0)
+    assert same_bytes(tmp_path / "c.zarr", tmp_path / "b.zarr")
+
+
+class Heard(SilentProgress):
+    """Progress that acts: at the first partition that is written, and when it is told that no worker is left."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.stage = ""
+        self.at_first_result: Callable[[], object] = lambda: None
+        self.at_note: Callable[[], object] = lambda: None
+
+    def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
+        self.stage = stage
+
+    def advance(self, n: int = 1, n_bytes: int = 0) -> None:
+        if self.stage == "write partitions":
+            self.stage = ""
+            self.at_first_result()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+        if text.startswith("no worker is left"):
+            self.at_note()
 
 
 def test_no_scheduler_is_said_with_code_5(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ import fcntl
 import json
 import os
 import random
+import signal
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from killing import convert_command, files_of, run_and_kill, same_bytes
+from killing import convert_command, files_of, kill_until_done, same_bytes
 
 import robozarr
 import synthetic
@@ -47,27 +48,39 @@ def command(source: Path, store: Path, workers: int) -> list[str]:
 def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     tmp_path: Path, source: Path, expected: Path, workers: int
 ) -> None:
-    store, rng, n_killed = tmp_path / "a.zarr", random.Random(workers), 0
-    for _ in range(KILLS):
-        killed = run_and_kill(command(source, store, workers), rng.uniform(0, 0.5), store, until=f"{FOLDER}/plan.json")
-        n_killed += killed
-        if not killed:
-            break
-        assert not (store / "zarr.json").exists() or json.loads((store / "zarr.json").read_bytes())  # whole documents only
-    for seed in range(KILLS - n_killed):  # what is left of the number, each on a store of its own
-        store = tmp_path / f"{seed}.zarr"
-        run_and_kill(command(source, store, workers), rng.uniform(0, 0.3), store, until=f"{FOLDER}/plan.json")
-        if not (store / FOLDER).exists():
-            assert same_bytes(store, expected)
-            continue
-        convert(source, store, workers=0, profile="compact", level=9)
+    """Ten times SIGKILL to a converter at work, and to its workers with it."""
+    rng, n_killed = random.Random(workers), 0
+    while n_killed < KILLS:
+        store = tmp_path / f"{n_killed}.zarr"
+        line = command(source, store, workers)
+        n_killed += kill_until_done(line, rng, 0.5, store, until=f"{FOLDER}/plan.json", most=KILLS - n_killed)
         assert same_bytes(store, expected), files_of(store)
+        assert not list(store.rglob(".*robozarr-tmp"))
+    assert n_killed == KILLS
+
+
+def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path, source: Path, expected: Path) -> None:
     store = tmp_path / "a.zarr"
-    if (store / FOLDER).exists():
-        done = subprocess.run(command(source, store, workers), capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
+    running = subprocess.Popen(command(source, store, 2), stderr=subprocess.PIPE, text=True)
+    n_killed, deadline = 0, time.monotonic() + 60
+    while running.poll() is None and time.monotonic() < deadline and not n_killed:
+        if (store / FOLDER / "plan.json").exists():
+            for worker in workers_of(running.pid)[:1]:
+                os.kill(worker, signal.SIGKILL)
+                n_killed += 1
+        time.sleep(0.01)
+    _, stderr = running.communicate(timeout=120)
+    assert running.returncode == 0, stderr
+    assert n_killed == 1
     assert same_bytes(store, expected), files_of(store)
-    assert not list(store.rglob(".*robozarr-tmp"))
+
+
+def workers_of(pid: int) -> list[int]:
+    """Dask's worker processes of a converter."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for task in Path(f"/proc/{pid}/task").iterdir():  # a thread's children are listed under it
+        children += [int(child) for child in (task / "children").read_text().split()]
+    return sorted({child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()})
 
 
 def interrupted(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
@@ -172,6 +185,20 @@ def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Pa
     os.utime(lock, (long_ago, long_ago))  # of one that gave no sign of life
     convert(source, store, workers=0)
     assert not (store / FOLDER).exists()
+
+
+def test_the_lock_of_a_converter_that_was_killed_when_all_was_done_goes(tmp_path: Path, source: Path) -> None:
+    store = tmp_path / "a.zarr"
+    convert(source, store, workers=0)
+    (store / FOLDER).mkdir()
+    (store / FOLDER / "lock").write_text('{"host": "elsewhere", "pid": 1, "since": "long ago"}')
+    os.utime(store / FOLDER / "lock", (0, 0))
+    (violation,) = verify(store, workers=0).violations
+    assert (violation.rule, "killed when all was done" in violation.text) == ("M20", True)
+    with pytest.raises(StoreError, match="holds a store already"):
+        convert(source, store, workers=0)
+    assert not (store / FOLDER).exists()
+    assert verify(store, workers=0).ok
 
 
 def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) -> None:

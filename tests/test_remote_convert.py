@@ -1,0 +1,423 @@
+"""Converting into a bucket, over HTTP: the same bytes as in a folder, after kills and faults too, with one PUT a shard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from faulty import Fault, Kind, Proxy, Request, broken
+from killing import convert_command, kill_all
+from remote import BUCKET, CREDENTIALS, environment, new_place, same_objects
+
+import robozarr
+import synthetic
+from robozarr.cli import run
+from robozarr.convert import bucket_lock, convert, verify
+from robozarr.convert.journal import FOLDER, Journal
+from robozarr.loader.summary import summarise
+from robozarr.schemas import bucket
+from robozarr.schemas.bucket import BucketPlace
+from robozarr.schemas.errors import BucketError, IncompleteStoreError, StoreError
+from robozarr.schemas.place import place_of
+
+KILLS = 4
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """About 35 MB: eight shards of frames."""
+    folder = tmp_path_factory.mktemp("source")
+    for number in range(4):
+        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
+    return folder / "s"
+
+
+@pytest.fixture(scope="module")
+def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = tmp_path_factory.mktemp("expected") / "a.zarr"
+    convert(source, store, workers=0)
+    return store
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """As a process that has not asked any bucket yet, and that gives up soon."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("RETRY", "FIRST_RETRY"):
+            patch.setattr(bucket, name, {**bucket.RETRY, "max_retries": 1})
+        patch.setattr(bucket, "ATTEMPTS", 2)
+        bucket._open.cache_clear()
+        bucket._reached.clear()
+        yield
+    bucket._open.cache_clear()
+
+
+def shards(folder: Path) -> list[str]:
+    return [name for name in place_of(folder).names() if "/c/" in name]
+
+
+def is_listing(request: Request) -> bool:
+    return request.method == "GET" and "list-type=2" in request.query
+
+
+def test_the_bytes_are_those_of_a_folder(s3: str, sample: Path, sample_store: Path, tmp_path: Path) -> None:
+    place = new_place(s3)
+    report = convert(sample, place.url, endpoint_url=s3, workers=0)
+    assert report.store == place.url
+    assert same_objects(place, sample_store)
+    checked = verify(place.url, endpoint_url=s3, workers=0, sources=sample)
+    assert checked.ok, checked.violations
+    assert checked.n_shards == len(shards(sample_store))
+    mine, theirs = (
+        summarise(robozarr.open_store(place.url, s3)).to_json(),
+        summarise(robozarr.open_store(sample_store)).to_json(),
+    )
+    assert {**mine, "path": ""} == {**theirs, "path": ""}
+
+
+def test_whole_files_by_two_workers(s3: str, real_data: Path, tmp_path: Path) -> None:
+    place, local = new_place(s3), tmp_path / "a.zarr"
+    convert(real_data, local, workers=2, keys=["agentview_rgb", "joint_states"])
+    convert(real_data, place, workers=2, keys=["agentview_rgb", "joint_states"])
+    assert same_objects(place, local)
+    assert verify(place, sources=real_data, workers=2).ok
+    place.remove(place.names())
+
+
+def test_the_command_line_says_the_same_of_both(
+    s3: str,
+    sample: Path,
+    sample_store: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place, texts = new_place(s3, "sample.zarr"), {}
+    arguments = ["convert", str(sample), "--store", place.url, "--endpoint-url", s3, "-w", "0"]
+    assert _exit_code([*arguments, "--dry-run"]) == 0
+    assert place.names() == []
+    assert _exit_code(arguments) == 0
+    assert f"next: robozarr verify {place.url} --source {sample} --endpoint-url {s3}" in capsys.readouterr().out
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)  # what obstore reads by itself
+    for store in (place.url, str(sample_store)):
+        assert _exit_code(["verify", store, "-w", "0"]) == 0
+        capsys.readouterr()
+        page = tmp_path / "report.html"
+        assert _exit_code(["info", store]) == _exit_code(["report", store, "-o", str(page)]) == 0
+        texts[store] = capsys.readouterr().out.replace(store, ""), page.read_text().replace(store, "")
+    assert texts[place.url][0] == texts[str(sample_store)][0]
+    assert texts[place.url][1] == texts[str(sample_store)][1]
+
+
+def _exit_code(arguments: list[str]) -> object:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    return ended.value.code
+
+
+def test_what_a_conversion_asks_for(proxy: Proxy, sample: Path, sample_store: Path, source: Path, expected: Path) -> None:
+    listings = []
+    for files, local in ((sample, sample_store), (source, expected)):
+        place = new_place(proxy.url)
+        proxy.reset()
+        convert(files, place, workers=0)
+        prefix = f"/{BUCKET}/{place.url.split('/', 3)[3]}/"
+        put = [request.path.removeprefix(prefix) for request in proxy.requests if request.method == "PUT"]
+        assert sorted(name for name in put if "/c/" in name) == shards(local)
+        once = [name for name in put if not name.startswith(FOLDER) and name != "zarr.json"]
+        assert len(once) == len(set(once))
+        assert put.count("zarr.json") == 2  # begun, complete
+        assert sum("uploads" in request.query or "uploadId" in request.query for request in proxy.requests) == 0
+        listings.append(sum(map(is_listing, proxy.requests)))
+        proxy.reset()
+        assert verify(place, workers=0).ok
+        assert sum(map(is_listing, proxy.requests)) == 1
+    assert listings[0] == listings[1] <= 6, listings
+
+
+def command(source: Path, place: BucketPlace, workers: int) -> list[str]:
+    assert place.endpoint_url is not None
+    return convert_command(source, "--store", place.url, "--endpoint-url", place.endpoint_url, "-w", str(workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
+    proxy: Proxy, source: Path, expected: Path, workers: int
+) -> None:
+    place, rng, n_killed = new_place(proxy.url), random.Random(workers), 0
+    proxy.latency_s = 0.01
+    for _ in range(KILLS):
+        killed = run_and_kill(command(source, place, workers), rng.uniform(0, 2.5 if workers else 1.2), place)
+        n_killed += killed
+        if not killed:
+            assert same_objects(place, expected)
+            place = new_place(proxy.url)
+        elif place.exists("zarr.json"):
+            with contextlib.suppress(IncompleteStoreError):
+                assert same_objects(robozarr.open_store(place).place, expected)  # killed while it gave its lock back
+    assert n_killed
+    if not same_objects(place, expected):
+        ended = subprocess.run(
+            command(source, place, workers), capture_output=True, text=True, timeout=120, check=False, env=environment()
+        )
+        assert ended.returncode == 0, ended.stderr
+    assert same_objects(place, expected)
+
+
+def run_and_kill(command: list[str], after_s: float, place: BucketPlace) -> bool:
+    """Kill a converter `after_s` seconds after it has the lock; returns whether it was killed at work."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment())
+    try:
+        while process.poll() is None and not place.exists(f"{FOLDER}/lock"):
+            time.sleep(0.01)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(after_s)
+        return process.poll() is None
+    finally:
+        kill_all(process)
+
+
+def interrupted(source: Path, place: BucketPlace, **options: object) -> None:
+    """A conversion that ends right before its statistics, as by Ctrl-C."""
+
+    def end(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robozarr.convert.run.write_statistics", end)
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, place, workers=0, **options)  # type: ignore[arg-type]
+
+
+def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source: Path, expected: Path) -> None:
+    place = new_place(s3)
+    interrupted(source, place)
+    journal = [name.removeprefix(f"{FOLDER}/") for name in place.names() if name.startswith(FOLDER)]
+    assert "plan.json" in journal
+    assert "lock" not in journal
+    assert 1 <= sum(name.startswith("done/") for name in journal) <= 8  # batches of lines, not an object a partition
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+        robozarr.open_store(place)
+    with pytest.raises(StoreError, match="unfinished"):
+        convert(source, place, workers=0, append=True)
+    name = "steps/agentview_rgb/c/0/0/0/0"
+    data = bytearray(place.read(name))
+    data[100] ^= 1  # the size is right, the checksum is not
+    place.write(name, [data])
+    place.remove(["steps/actions/c/0/0"])
+    place.write(f"{FOLDER}/done/0.jsonl", [b'{"path": "steps/to'])
+    report = convert(source, place, workers=0)
+    assert report.n_kept == report.n_partitions - 2
+    assert same_objects(place, expected)
+    with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+        convert(source, place, workers=0)
+
+
+def test_a_store_is_replaced_and_what_is_not_its_own_stays(s3: str, sample: Path, source: Path, sample_store: Path) -> None:
+    place = new_place(s3)
+    convert(source, place, workers=0)
+    place.write("notes.txt", [b"mine"])
+    convert(sample, place, workers=0, overwrite=True)
+    assert place.read("notes.txt") == b"mine"
+    place.remove(["notes.txt"])
+    assert same_objects(place, sample_store)
+    other = new_place(s3)
+    other.write("data/results.csv", [b"1,2,3"])
+    for overwrite in (False, True):
+        with pytest.raises(StoreError, match="is not a robozarr store, so it is left alone"):
+            convert(sample, other, workers=0, overwrite=overwrite)
+    assert other.names() == ["data/results.csv"]
+
+
+def test_an_append_ends_in_the_bytes_of_a_folders(proxy: Proxy, sample: Path, tmp_path: Path, fresh: None) -> None:
+    place, local = new_place(proxy.url), tmp_path / "a.zarr"
+    for store in (place, place_of(local)):
+        convert(sample / "libero_goal", store, workers=0)
+    before = place.names()
+    convert(sample, local, workers=0, append=True)
+    copies: list[str] = []
+
+    def fails(request: Request) -> Fault | None:  # the network goes in the middle of the commit
+        if request.method == "PUT" and not request.body and not request.path.endswith("/commit"):
+            copies.append(request.path)
+            return Fault("reset") if len(copies) > 20 else None
+        return None
+
+    with broken(proxy, fails), pytest.raises(BucketError, match=r"stage/.*: cannot be copied"):
+        convert(sample, place, workers=0, append=True)
+    with pytest.raises(IncompleteStoreError):
+        robozarr.open_store(place)
+    assert set(before) < set(place.names())
+    proxy.reset()
+    convert(sample, place, workers=0, append=True)
+    assert same_objects(place, local)
+
+
+def test_a_second_converter_is_refused(s3: str, sample: Path) -> None:
+    place = new_place(s3)
+    with Journal(place).locked():
+        ended = subprocess.run(command(sample, place, 0), capture_output=True, text=True, check=False, env=environment())
+        assert ended.returncode == 3
+        assert "another converter is at work on this store (process" in ended.stderr
+        assert ended.stderr.count("\n") == 1
+    assert place.names() == []
+
+
+def test_of_many_converters_one_gets_the_lock(s3: str) -> None:
+    place, got = new_place(s3), []
+    start = threading.Barrier(8)
+
+    def compete() -> None:
+        start.wait()
+        with contextlib.suppress(StoreError), Journal(place).locked():
+            got.append(1)
+            held.wait(10)
+
+    held = threading.Event()
+    threads = [threading.Thread(target=compete) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    assert got == [1]
+    held.set()
+    for thread in threads:
+        thread.join()
+    assert place.names() == []
+
+
+def test_the_lock_of_another_machine_is_stale_after_a_while(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = new_place(s3)
+    holder = {"host": "elsewhere", "pid": 1, "since": "then", "processes": "another boot", "started": "1"}
+    place.write(f"{FOLDER}/lock", [json.dumps(holder).encode()])
+    with pytest.raises(StoreError, match=r"process 1 on elsewhere, since then.*5 minutes"), Journal(place).locked():
+        pass
+    assert place.names() == [f"{FOLDER}/lock"]
+    monkeypatch.setattr(bucket_lock, "STALE_S", 0)
+    with Journal(place).locked():
+        assert json.loads(place.read(f"{FOLDER}/lock"))["host"] != "elsewhere"
+    assert place.names() == []
+
+
+def test_the_holder_writes_its_lock_anew_and_stops_when_it_has_lost_it(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, journal = new_place(s3), Journal(new_place(s3))
+    journal = Journal(place)
+    monkeypatch.setattr(bucket_lock, "HEARTBEAT_S", 0.02)
+    with journal.locked():
+        tags = set()
+        for _ in range(50):
+            tags.add(place.read_tagged(f"{FOLDER}/lock")[1])
+            time.sleep(0.01)
+        assert len(tags) > 3
+        journal.check()
+        place.write(f"{FOLDER}/lock", [b"{}"])
+        time.sleep(0.3)
+        with pytest.raises(StoreError, match="another converter has taken this store over"):
+            journal.check()
+    assert place.read(f"{FOLDER}/lock") == b"{}"  # it is not the holder's to remove
+
+
+KINDS: tuple[Kind, ...] = ("503", "reset", "lost answer", "slow", "truncated")
+
+
+def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, sample: Path, sample_store: Path) -> None:
+    place, rng, counted = new_place(proxy.url), random.Random(0), [0]
+
+    def some(request: Request) -> Fault | None:
+        counted[0] += 1
+        return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 7 == 3 else None
+
+    with broken(proxy, some):
+        convert(sample, place, workers=0)
+        assert verify(place, workers=0, sources=sample).ok
+    assert counted[0] > 100
+    assert same_objects(place, sample_store)
+
+
+def test_a_fault_that_stays_is_an_error_that_names_the_object(
+    proxy: Proxy, sample: Path, fresh: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = new_place(proxy.url)
+    name = "steps/agentview_rgb/c/0/0/0/0"
+    arguments = ["convert", str(sample), "--store", place.url, "--endpoint-url", proxy.url, "-w", "0"]
+    with broken(proxy, lambda request: Fault("503") if request.path.endswith(name) else None):
+        assert _exit_code(arguments) == 3
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(
+        f"robozarr: {place.url}/{name}: cannot be written: SlowDown: Please reduce your request rate., after 1 retries"
+    )
+    assert not place.exists(f"{FOLDER}/lock")
+    assert _exit_code(arguments) == 0
+    with broken(proxy, lambda request: Fault("truncated") if request.path.endswith(name) else None):
+        assert _exit_code(["verify", place.url, "--endpoint-url", proxy.url, "-w", "0"]) == 3
+    assert f"{place.url}/{name}: cannot be read" in capsys.readouterr().err
+    kinds: tuple[Kind, ...] = ("flipped", "cut")
+    for kind in kinds:
+        with broken(proxy, lambda request, kind=kind: Fault(kind) if request.path.endswith(name) else None):  # type: ignore[misc]
+            found = verify(place, workers=0).violations
+        assert any("steps/agentview_rgb · shard 0" in violation.text for violation in found), kind
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"store": "s3://no-such-bucket/a"}, "there is no bucket no-such-bucket; make it"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials are found; set AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "no credentials are found; set AWS_ACCESS_KEY_ID"),
+        ({"endpoint": "http://127.0.0.1:1"}, "http://127.0.0.1:1 gives no answer .*; check --endpoint-url"),
+        ({"endpoint": "127.0.0.1:9000"}, "not an endpoint; give one that begins with http:// or https://"),
+        ({"fault": "403"}, "access is refused .*; check the credentials"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line(
+    proxy: Proxy, sample: Path, fresh: None, change: dict[str, str], match: str,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
+    for name in CREDENTIALS:
+        if change.get(name) == "":
+            monkeypatch.delenv(name)
+    store, endpoint = change.get("store", new_place(proxy.url).url), change.get("endpoint", proxy.url)
+    if "fault" in change:
+        proxy.fault = lambda request: Fault("403")
+    for arguments in (["convert", str(sample), "-w", "0", "--store", store], ["verify", store], ["info", store]):
+        assert _exit_code([*arguments, "--endpoint-url", endpoint]) == 3
+        said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        assert len(said) == 1, said
+        assert re.search(match, said[0]), said
+
+
+def test_without_obstore_the_error_says_what_to_install(s3: str, fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "obstore.store", None)
+    with pytest.raises(StoreError, match=r"pip install 'robozarr\[s3\]'"):
+        robozarr.open_store("s3://bucket/a")
+
+
+def test_a_copied_store_is_a_store(s3: str, sample_store: Path, tmp_path: Path) -> None:
+    """What others upload, by whatever tool, is verified like what the converter wrote; a lost and a stray object are found."""
+    place, local = new_place(s3), place_of(sample_store)
+    for name in local.names():
+        place.write(name, [local.read(name)])
+    assert verify(place, workers=0).ok
+    place.remove(["steps/actions/c/0/0"])
+    place.write("steps/joint_states/c/9/0", [b"stray"])
+    place.write(".convert.robozarr-tmp/stage/zarr.json", [b"{}"])
+    found = {violation.rule: violation.text for violation in verify(place, workers=0).violations}
+    assert found.keys() == {"M7", "M20"}
+    shutil.copytree(sample_store, tmp_path / "a.zarr")
+    (tmp_path / "a.zarr/steps/actions/c/0/0").unlink()
+    (tmp_path / "a.zarr/steps/joint_states/c/9").mkdir()
+    (tmp_path / "a.zarr/steps/joint_states/c/9/0").write_bytes(b"stray")
+    (tmp_path / "a.zarr/.convert.robozarr-tmp/stage").mkdir(parents=True)
+    (tmp_path / "a.zarr/.convert.robozarr-tmp/stage/zarr.json").write_bytes(b"{}")
+    assert verify(place, workers=0).violations == verify(tmp_path / "a.zarr", workers=0).violations
