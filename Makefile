@@ -97,5 +97,8 @@ image:  ## the container image; needs Docker or podman, and nothing else
 	$(DOCKER) build --tag $(IMAGE) --build-arg SOURCE="$(SOURCE)" --build-arg REVISION="$$(git rev-parse HEAD)" \
 	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' robozarr/__init__.py)" .
 
+image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, resuming
+	DOCKER="$(DOCKER)" tests/container.sh $(IMAGE)
+
 clean:
 	rm -rf $(VENV) $(VENV)-interop build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
