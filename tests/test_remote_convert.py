@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -186,6 +187,33 @@ def run_and_kill(command: list[str], after_s: float, place: BucketPlace) -> bool
         return process.poll() is None
     finally:
         kill_all(process)
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_sigterm_ends_a_conversion_within_ten_seconds(proxy: Proxy, source: Path, expected: Path, hangs: bool) -> None:
+    place = new_place(proxy.url)
+    proxy.latency_s = 0.02
+    process = subprocess.Popen(
+        command(source, place, 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=environment(),
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not any("steps/agentview" in request.path for request in proxy.requests):
+            time.sleep(0.005)
+        if hangs:
+            proxy.latency_s = 1000
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    finally:
+        kill_all(process)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    direct = BucketPlace(place.url, proxy.target)
+    assert direct.exists(f"{FOLDER}/lock") == hangs
+    convert(source, direct, workers=0)
+    assert same_objects(direct, expected)
 
 
 def interrupted(source: Path, place: BucketPlace, **options: object) -> None:
