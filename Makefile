@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-scale bench-adapters gpu-check soak kill-nightly dist image clean
+.PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
+        gpu-check soak fuzz kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -60,6 +61,9 @@ bench-convert: install  ## MB/s of 3 GB of source: cp, h5py, zarr-python, zarrs,
 bench-convert-scale: install  ## MB/s, CPU and peak memory from 0.3 to 10 GB of source, and of one demo of 3.2 GB
 	$(BIN)/python benchmarks/bench_convert_scale.py $(ARGS)
 
+fuzz: install  ## ten thousand damaged HDF5 files: a clear error, or exactly what h5py reads
+	$(BIN)/python tests/fuzz_hdf5.py $(ARGS)
+
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/kill_nightly.py $(ARGS)
 
@@ -68,6 +72,9 @@ soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memor
 
 bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore, DataLoader, WindowLoader, the limit
 	$(BIN)/python benchmarks/bench_load.py $(ARGS)
+
+bench-remote: install  ## a bucket 20 ms away: one request at a time, 1 to 16 batches in flight, cache_dir beside the local store
+	$(BIN)/python benchmarks/bench_remote.py $(ARGS)
 
 bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 windows
 	$(BIN)/python benchmarks/bench_scale.py $(ARGS)

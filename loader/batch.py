@@ -120,6 +120,8 @@ class WindowReader:
         self.holds_frames = frames_in_memory
         self._names = [key.name for key in spec.keys]
         self.reader = Reader(store, self._names, in_memory=frames_in_memory, run=run)
+        if store.remote:
+            _ = self._texts  # now, and not while the first batch is waited for
 
     def with_frames(self, team: Team) -> WindowReader:
         """The same windows, with all frames read into memory by `team`."""
