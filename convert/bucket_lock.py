@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from robozarr.convert.lock import HEARTBEAT_S, STALE_S, refused
-from robozarr.schemas.bucket import BucketPlace, on_the_way_out
+from robozarr.schemas.bucket import BucketPlace, Tag, on_the_way_out
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.place import Place
 
@@ -55,7 +55,7 @@ def hold_bucket_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
 class _BucketLock:
     def __init__(self, store: BucketPlace, name: str) -> None:
         self._store, self._name = store, name
-        self._tag: Any = None
+        self._tag: Tag | None = None
         self._since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.stop = threading.Event()
         self.lost = False
@@ -75,7 +75,7 @@ class _BucketLock:
                 return
         raise StoreError(f"{self._store}: the lock comes and goes; another converter is at work on this store")
 
-    def _put(self, tag: str | None) -> bool:
+    def _put(self, tag: Tag | None) -> bool:
         """Write the lock if it is still the one with `tag`, or if there is none (tag None); whether it is ours now."""
         text = self._text()
         new = self._store.put_if(self._name, text, tag)

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from robozarr.schemas.errors import BucketError, StoreError
 from robozarr.schemas.place import Buffer, Place
 
-__all__ = ["BucketPlace", "on_the_way_out"]
+__all__ = ["BucketPlace", "Tag", "on_the_way_out"]
 
 TIMEOUT, RETRY_TIME = timedelta(minutes=5), timedelta(minutes=2)
 CLIENT: Final = {
@@ -47,6 +47,8 @@ ATTEMPTS: Final = 4
 GAP: Final = 2**20
 """Bytes between ranges that are asked for together."""
 
+Tag = tuple[str | None, str | None]
+"""Which writing of an object it is: S3 goes by the first, its ETag, Google by the second, its generation."""
 Result = TypeVar("Result")
 _reached: set[tuple[str, str | None]] = set()
 """Buckets that answered."""
@@ -182,26 +184,28 @@ class BucketPlace:
         """One PUT: an object appears whole or not at all."""
         self._ask(path, "written", lambda: self.store.put(path, b"".join(parts), use_multipart=False))
 
-    def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+    def put_if(self, path: str, data: bytes, tag: Tag | None) -> Tag | None:
         """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        def put() -> str | None:
-            mode = "create" if tag is None else {"e_tag": tag}
+        def put() -> Tag | None:
+            known = (
+                {} if tag is None else {name: of for name, of in zip(("e_tag", "version"), tag, strict=True) if of is not None}
+            )
             try:
-                new: str | None = self.store.put(path, data, mode=mode)["e_tag"]
+                written = self.store.put(path, data, mode=known or "create")
             except (AlreadyExistsError, PreconditionError):
                 return None
-            return new
+            return written["e_tag"], written["version"]
 
         return self._ask(path, "written", put)
 
-    def read_tagged(self, path: str) -> tuple[bytes, str]:
+    def read_tagged(self, path: str) -> tuple[bytes, Tag]:
         """A small object, and its tag."""
 
-        def whole() -> tuple[bytes, str]:
+        def whole() -> tuple[bytes, Tag]:
             answer = self.store.get(path)
-            return bytes(answer.bytes()), answer.meta["e_tag"]
+            return bytes(answer.bytes()), (answer.meta["e_tag"], answer.meta["version"])
 
         return self._ask(path, "read", whole)
 
@@ -222,8 +226,14 @@ class BucketPlace:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove objects, many by one request."""
-        if gone := list(paths):
-            self._ask("", "emptied", lambda: self.store.delete(gone))
+        gone = list(paths)
+        try:
+            if gone:
+                self._ask("", "emptied", lambda: self.store.delete(gone))
+        except FileNotFoundError:  # Google's service says so of an object that is gone, and obstore stops there
+            if len(gone) > 1:
+                for path in gone:
+                    self.remove([path])
 
     def empty(self, folders: Sequence[str]) -> None:
         """Remove all that is below some prefixes, found by one listing."""

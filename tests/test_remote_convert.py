@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faulty import Fault, Kind, Proxy, Request, broken
 from killing import convert_command, kill_all
@@ -25,6 +26,7 @@ import synthetic
 from robozarr.cli import run
 from robozarr.convert import bucket_lock, convert, verify
 from robozarr.convert.journal import FOLDER, Journal
+from robozarr.loader.embedding import read_task_embedding, write_task_embedding
 from robozarr.loader.summary import summarise
 from robozarr.schemas import bucket
 from robozarr.schemas.bucket import BucketPlace
@@ -429,6 +431,17 @@ def test_without_obstore_the_error_says_what_to_install(s3: str, fresh: None, mo
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'robozarr\[s3\]'"):
         robozarr.open_store("s3://bucket/a")
+
+
+def test_a_task_embedding_is_written_beside_the_rest(s3: str, sample: Path) -> None:
+    place = new_place(s3)
+    convert(sample, place, workers=0)
+    encoded = np.arange(8, dtype=np.float32).reshape(2, 4)
+    write_task_embedding(robozarr.open_store(place), "encoded", encoded)
+    assert np.array_equal(read_task_embedding(robozarr.open_store(place), "encoded"), encoded)
+    with pytest.raises(StoreError, match="is there already"):
+        write_task_embedding(robozarr.open_store(place), "encoded", encoded)
+    assert verify(place, workers=0).ok
 
 
 def test_a_copied_store_is_a_store(s3: str, sample_store: Path, tmp_path: Path) -> None:
