@@ -72,8 +72,9 @@ class BucketPlace:
             raise StoreError(f"{url}: not a place of a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
         if endpoint_url is not None and match[1] != "s3":
             raise StoreError(f"{url}: --endpoint-url goes with s3:// only; leave it out")
-        if endpoint_url is not None and re.match(r"https?://[^/]", endpoint_url) is None:
-            raise StoreError(f"{endpoint_url}: not an endpoint; give one that begins with http:// or https://")
+        if endpoint_url is not None and re.fullmatch(r"https?://[^/@\s][^@\s]*", endpoint_url) is None:
+            shown = endpoint_url.rpartition("@")[2]  # what stands before it may be a password
+            raise StoreError(f"{shown}: not an endpoint; give one that begins with http:// or https:// and names no user")
         return cls(url.rstrip("/"), endpoint_url)
 
     def __str__(self) -> str:
