@@ -161,6 +161,9 @@ class Journal:
     def clear(self) -> None:
         """Forget the conversion: it is done, or given up. The lock stays."""
         self._done.forget()
-        self.place.empty(["done", "stage"])
+        if self.place.folder is not None:
+            self.place.empty(["stage"])
+        else:
+            self.place.remove(name for name in self.place.names() if name not in ("lock", "plan.json", "commit"))
         self.place.remove(["plan.json"])
         self.place.remove(["commit"])
