@@ -12,12 +12,14 @@ import hashlib
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -34,7 +36,7 @@ from robozarr.convert import convert
 from robozarr.loader.bucket import MOST_BYTES
 from robozarr.loader.cache_dir import IDLE_S, CacheDir
 from robozarr.loader.dataset import Sample, WindowDataset
-from robozarr.loader.schedule import REMOTE_LOCALITY
+from robozarr.loader.schedule import REMOTE_LOCALITY, remote_locality
 from robozarr.schemas import bucket
 from robozarr.schemas.errors import CorruptChunkError, StoreError, WindowError
 from robozarr.schemas.layout import Profile
@@ -440,6 +442,10 @@ def test_the_order_of_a_bucket(hand: Path, hand_url: str, s3: str) -> None:
     assert blocks(remote) == REMOTE_LOCALITY
     assert blocks(local) == blocks(remote, locality=False) == blocks(remote, shuffle=False) == (None, None)
     assert blocks(remote, locality=(8, 2)) == blocks(local, locality=(8, 2)) == (8, 2)
+    pictures = [replace(key, shape=(256, 256, 3)) if key.frame else key for key in remote.store.metadata.keys]
+    large = copy.copy(remote.store)
+    large.metadata = replace(remote.store.metadata, keys=tuple(pictures))
+    assert remote_locality(large) == (32, 32)
     loader = rz.WindowLoader(remote, 4)
     with pytest.raises(WindowError, match="block: saved None, now 32"):
         loader.load_state_dict(rz.WindowLoader(local, 4).state_dict())
@@ -456,3 +462,39 @@ def test_ending_early_and_again(hand: Path, hand_url: str, proxy: Proxy) -> None
     loader.set_epoch(1)
     loader.set_epoch(0)
     assert_same(gather(loader), epoch(rz.open_store(hand), batch=2))
+
+
+INTERRUPTED = """
+import sys
+import robozarr as rz
+store = rz.open_store(*sys.argv[1:])
+dataset = rz.WindowDataset(store, rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(3)}))
+print("ready", flush=True)
+sys.stdin.readline()
+for batch in rz.WindowLoader(dataset, 3):
+    pass
+"""
+
+
+def test_ctrl_c_while_a_bucket_is_gone(hand_url: str, proxy: Proxy) -> None:
+    """A program that waits for answers which do not come ends in seconds, not when the last request is given up."""
+    command = [sys.executable, "-c", INTERRUPTED, hand_url, proxy.url]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    proxy.fault = lambda request: Fault("503") if of_frames(request) else None
+    proxy.requests.clear()
+    process.stdin.write("\n")
+    process.stdin.flush()
+    while n_frames(proxy) < 10:
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - began < 8
+    assert process.returncode in (1, -signal.SIGINT)
+    assert "KeyboardInterrupt" in said
+    assert "fatal" not in said
