@@ -11,14 +11,17 @@ import errno
 import hashlib
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -466,6 +469,7 @@ def test_ending_early_and_again(hand: Path, hand_url: str, proxy: Proxy) -> None
 
 INTERRUPTED = """
 import sys
+import threading
 import robozarr as rz
 store = rz.open_store(*sys.argv[1:])
 dataset = rz.WindowDataset(store, rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(3)}))
@@ -498,3 +502,34 @@ def test_ctrl_c_while_a_bucket_is_gone(hand_url: str, proxy: Proxy) -> None:
     assert process.returncode in (1, -signal.SIGINT)
     assert "KeyboardInterrupt" in said
     assert "fatal" not in said
+
+
+def test_a_cache_that_changes_while_it_is_read(hand: Path, hand_url: str, s3: str, tmp_path: Path) -> None:
+    """Somebody cuts, empties, removes, mixes up its files all the time; what is served is what was written."""
+    expected, stop, rng = epoch(rz.open_store(hand)), threading.Event(), random.Random(1)
+    damages, done = (cut, empty, remove, flip, flip_index, None), list[Path]()
+
+    def damage() -> None:
+        while not stop.is_set():
+            time.sleep(0.002)
+            if files := files_of(tmp_path):
+                file, kind = rng.choice(files), rng.choice(damages)
+                with suppress(OSError, IndexError):  # gone already, or too short
+                    _ = file.write_bytes(rng.choice(files).read_bytes()) if kind is None else kind(file)
+                    done.append(file)
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    try:
+        store = rz.open_store(hand_url, s3, cache_dir=tmp_path)
+        dataset = make_dataset(store)
+        for number in range(40):
+            if number % 3 == 2:  # one that knows no index yet
+                dataset = make_dataset(store)
+            assert_same(gather(rz.WindowLoader(dataset, 4, seed=3, locality=False)), expected)
+            if len(done) > 100:
+                break
+    finally:
+        stop.set()
+        thread.join()
+    assert len(done) > 100
