@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters gpu-check soak kill-nightly dist image clean
+.PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
+        gpu-check soak fuzz kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -59,6 +60,9 @@ bench-convert: install  ## MB/s of 3 GB of source: cp, h5py, zarr-python, zarrs,
 
 bench-convert-scale: install  ## MB/s, CPU and peak memory from 0.3 to 10 GB of source, and of one demo of 3.2 GB
 	$(BIN)/python benchmarks/bench_convert_scale.py $(ARGS)
+
+fuzz: install  ## ten thousand damaged HDF5 files: a clear error, or exactly what h5py reads
+	$(BIN)/python tests/fuzz_hdf5.py $(ARGS)
 
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/kill_nightly.py $(ARGS)

@@ -262,7 +262,7 @@ class SourceFile:
         if not isinstance(mask, h5py.Group):
             return {}
         return {
-            name: [
+            _text(name): [
                 text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)
                 for text in np.atleast_1d(item[()])
             ]
@@ -284,13 +284,13 @@ class SourceFile:
         for name in self._file:
             if name != "data":
                 item = self._file.get(name)
-                yield name, item
+                yield _text(name), item
                 if isinstance(item, h5py.Group):
-                    yield from ((f"{name}/{path}", inner) for path, inner in _tree(item))
+                    yield from ((f"{_text(name)}/{path}", inner) for path, inner in _tree(item))
         for name in self._file["data"]:
             item = self._file["data"].get(name)
             if not isinstance(item, h5py.Group):
-                yield f"data/{name}", item
+                yield f"data/{_text(name)}", item
 
     def _demo(self, demo: str) -> _OpenDemo:
         if self._open is None or self._open.name != demo:
@@ -327,10 +327,15 @@ def _tree(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> 
         # a hard link that cannot be followed is damage, which [] raises; any other may lead nowhere
         link = group.id.links.get_info(name if isinstance(name, bytes) else name.encode("utf-8", "surrogateescape"))
         item = group[name] if link.type == h5py.h5l.TYPE_HARD else group.get(name)
-        path = prefix + (name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name)
+        path = prefix + _text(name)
         yield path, item
         if isinstance(item, h5py.Group) and h5py.h5o.get_info(item.id).addr not in above:
             yield from _tree(item, f"{path}/", above)
+
+
+def _text(name: str | bytes) -> str:
+    """A name as text: h5py gives those that are no UTF-8 as bytes."""
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
 
 
 def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, list[str]]:

@@ -104,7 +104,9 @@ def write_partitions(
     write = partial(write_batch, root=root, store=journal.store)
     with Guard() as guard:
         rescue = partial(_rescue_batch, guard)
-        limit_s = _limit_s(LARGEST_BATCH * max((c.layout.shard_rows * c.layout.row_bytes for c in plan.columns), default=0))
+        layouts = [column.layout for column in plan.columns]
+        largest = max((min(layout.shard_rows, layout.shape[0]) * layout.row_bytes for layout in layouts), default=0)
+        limit_s = _limit_s(LARGEST_BATCH * largest)
         limit_s += LARGEST_BATCH * root.patience_s
         for batch in executor.run(write, _batches(tasks, plan.n_partitions, executor), limit_s=limit_s, rescue=rescue):
             for result in batch:

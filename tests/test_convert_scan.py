@@ -216,6 +216,8 @@ ODD: list[Edit] = [
     attribute("problem_info", '{"language_instruction": 7}'),
     attribute("env_name", np.arange(3)),
     lambda file: file.create_dataset("mask/train", data=np.array([b"\xff\xfe"])),
+    lambda file: [file.require_group("mask").create_dataset(name, data=np.array([b"x"])) for name in (b"caf\xe9", b"train")],
+    lambda file: [file.create_group(name) for name in (b"caf\xe9", b"other")],
     lambda file: file["data/demo_0/obs"].create_dataset(b"caf\xe9", data=np.zeros(7)),
     lambda file: file["data"].__setitem__("demo_9", h5py.SoftLink("/nowhere")),
     lambda file: file.__setitem__("far", h5py.ExternalLink("nowhere.hdf5", "/data")),
