@@ -170,6 +170,7 @@ class WindowReader:
         at: I64 | None = None,
         part: tuple[int, int] = (0, 1),
         keys: Iterable[str] | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> None:
         """Read windows into a batch.
 
@@ -184,6 +185,8 @@ class WindowReader:
             Do the i-th of n parts of the work, that together are all of it: parts may run at the same time.
         keys : names, optional
             Read these only. Default: all.
+        cancelled : function
+            Asked while bytes are waited for: whether nobody wants the batch any more. What is in it then is nothing.
 
         Raises
         ------
@@ -195,7 +198,9 @@ class WindowReader:
         names = self._names if keys is None else keys
         begun = [self.reader.begin(name, windows.rows[name], places, batch.as_bytes[name], part) for name in names]
         waiting = [steps for steps in begun if steps is not None]
-        while waiting:  # each goes on by a step in turn, so that the requests of all keys are on their way together
+        while (
+            waiting and not cancelled()
+        ):  # each goes on by a step in turn, so that the requests of all keys are on their way together
             waiting = [steps for steps in waiting if next(steps, DONE) is not DONE]
         if part[0] == 0:
             where = slice(n) if at is None else at

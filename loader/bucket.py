@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -28,22 +28,23 @@ from robozarr.loader.kernel import (
     OK,
     Held,
     Scratch,
-    Shards,
     Wanted,
     byte_ranges,
     claim_rows,
+    close_shards,
     decode_rows,
     group_rows,
     index_bytes,
     load_index,
     note_rows,
     read_chunks,
+    shards_of,
     take_index,
 )
 from robozarr.loader.requests import Requests
 from robozarr.loader.store import Store
 from robozarr.loader.team import Job
-from robozarr.schemas.errors import RoboZarrError, StoreError
+from robozarr.schemas.errors import BucketError, RoboZarrError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.shard import corrupt_chunk
 
@@ -95,18 +96,7 @@ class BucketReader:
             facts = (layout.shape, layout.dtype, layout.chunk_rows, layout.shard_rows, layout.codec)
             self._folder = cache.folder_of(name, facts, sums)
         n_rows, n_shards = layout.shape[0], layout.n_shards
-        self._shards = Shards(
-            n_rows=n_rows,
-            shard_rows=layout.shard_rows,
-            row_bytes=layout.row_bytes,
-            codec=0 if layout.codec == "none" else 1,
-            prefix=np.frombuffer(os.fsencode(f"{self._folder}/"), np.uint8),
-            suffix=np.zeros(1, np.uint8),
-            edges=np.empty(n_shards * (layout.shard_rows + 1), np.int64),
-            loaded=np.zeros(n_shards, np.uint8),
-            fds=np.full(n_shards, ABSENT, np.int32),
-            sums=sums,
-        )
+        self._shards = shards_of(layout, sums, f"{self._folder}/", "", ABSENT)
         self._held = Held(owner=np.full(n_rows, -1, np.int32), soon=np.zeros(n_rows, np.int32), gap=GAP_BYTES, most=MOST_BYTES)
         self._lock = threading.Lock()
         self._flight, self._next, self._n_kept = 2, 0, 0
@@ -129,8 +119,8 @@ class BucketReader:
         ------
         CorruptChunkError
             If a row cannot be read exactly; the text names array, shard, chunk and episode.
-        StoreError
-            If the object store does not answer; the text names the object.
+        BucketError
+            If the bucket cannot be reached, or refuses; the text names the object.
         """
         self._requests.check_process()
         wanted = Wanted(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
@@ -142,22 +132,27 @@ class BucketReader:
         missed = np.empty(high - low + 1, np.int64)
         read_chunks(self._shards, wanted, low, high, flat, room, missed)
         todo = missed[1 : 1 + missed[0]]
-        code, row = OK, -1
-        for _ in range(ATTEMPTS if todo.size else 0):
+        tries: Counter[int] = Counter()
+        while todo.size:
             ranges, which = self._claim(wanted.row[todo])
             yield
             spans = np.empty((len(ranges), 3), np.int64)
             for number, one in enumerate(ranges):
+                while one.job is not None and not one.job.wait_a_little():
+                    yield
                 spans[number] = self._address(one), one.begin, one.end
             room = scratch.room(self._layout.row_bytes)
             code = decode_rows(self._shards, wanted, todo, which, spans, flat, room)
             if code == OK:
                 return
             row = int(room.fault[0])
+            tries[row] += 1
+            if tries[row] == ATTEMPTS:
+                raise self._explain(code, row)
+            done = np.searchsorted(wanted.row[todo], row)
             with self._lock:
-                self._forget(ranges[int(which[np.searchsorted(wanted.row[todo], row)])])
-        if code != OK:
-            raise self._explain(code, row)
+                self._forget(ranges[which[done]])
+            todo = todo[done:]
 
     def _load_indexes(self, rows: I64) -> Iterator[None]:
         """Have the index of every shard that rows lie in, and its file in the cache opened, once."""
@@ -176,7 +171,8 @@ class BucketReader:
             jobs = [self._indexes[shard] for shard in absent]
         yield
         for shard, job in zip(absent, jobs, strict=True):
-            job.wait()
+            while not job.wait_a_little():
+                yield
             if not self._shards.loaded[shard]:
                 with self._lock:
                     self._indexes.pop(shard, None)
@@ -255,10 +251,10 @@ class BucketReader:
                     one.error = exc
                     self._forget(one)
             return
-        if self._cache is not None and self._shards.fds[shard] != ABSENT:
-            self._cache.write(self._folder / str(shard), found, wanted[:, 0].tolist())
         for one, data in zip(ranges, found, strict=True):
             one.bytes = data
+        if self._cache is not None and self._shards.fds[shard] != ABSENT:
+            self._cache.write(self._folder / str(shard), found, wanted[:, 0].tolist())
         with self._lock:
             self._whole.extend(ranges)
             self._n_kept += sum(one.end - one.begin for one in ranges)
@@ -274,9 +270,7 @@ class BucketReader:
             owner[owner == one.number] = -1
 
     def _address(self, one: Range) -> int:
-        """Where the bytes of a range are, when they are there."""
-        assert one.job is not None
-        one.job.wait()
+        """Where the bytes of a range are that has ended."""
         if one.bytes is None:
             raise self._said(one.error, one.first)
         return int(one.bytes.ctypes.data)
@@ -287,12 +281,10 @@ class BucketReader:
             shard, chunk = divmod(row, self._layout.shard_rows)
             rule, within = "every expected shard exists and can be read", episode_of(self._store, row)
             return corrupt_chunk("M7", self._layout, shard, chunk, rule, str(error), within=within)
-        if isinstance(error, OSError):
+        if isinstance(error, BucketError):
             shard = row // self._layout.shard_rows
-            said = StoreError(
-                f"{self._layout.path} · shard {shard} ({self._layout.shard_path(shard)}) · {episode_of(self._store, row)}: the "
-                f"object store answers; found {error} → look at the network and the endpoint, then go on from the last state"
-            )
+            where = f"{self._layout.path} · shard {shard} ({self._layout.shard_path(shard)}) · {episode_of(self._store, row)}"
+            said = BucketError(f"{where}: {error}")
             said.__cause__ = error
             return said
         return error or StoreError(f"{self._layout.path}: row {row} was not asked for")
@@ -309,6 +301,4 @@ class BucketReader:
 
     def __del__(self) -> None:
         if shards := getattr(self, "_shards", None):
-            for fd in shards.fds[shards.fds >= 0].tolist():
-                os.close(fd)
-                self._free_fds[0] += 1
+            close_shards(shards, self._free_fds)

@@ -39,6 +39,7 @@ class WindowDataset(Dataset[Sample]):
 
     Map-style and picklable: it works in ``DataLoader`` with any number of forked or spawned workers, in Lightning and in
     Accelerate; pass ``collate_fn=dataset.collate`` there, which copies nothing. ``WindowLoader`` is faster than workers are.
+    Of a store in a bucket workers must not be forked: ``multiprocessing_context="forkserver"``.
 
     Low-dim keys are read into memory when the dataset is made, and shared between processes: their size is that of the window's
     low-dim keys over all steps. Frames are read when they are asked for.

@@ -30,6 +30,7 @@ from robozarr.loader.native import (
     posix_preadv,
     posix_preadv2,
 )
+from robozarr.schemas.layout import ArrayLayout
 
 __all__ = [
     "ABSENT",
@@ -49,6 +50,7 @@ __all__ = [
     "Wanted",
     "byte_ranges",
     "claim_rows",
+    "close_shards",
     "copy_rows",
     "decode_rows",
     "first_other",
@@ -58,6 +60,7 @@ __all__ = [
     "note_rows",
     "prepare_shards",
     "read_chunks",
+    "shards_of",
     "take_index",
 ]
 
@@ -72,7 +75,7 @@ RUN_BYTES: Final = 256 * 2**10
 """Encoded bytes read by one system call, about: neighbouring chunks are one range, and stay in a core's cache until decoded."""
 RUN_CHUNKS: Final = 32
 CRC_BYTES: Final = 4
-RAW: Final = 0
+RAW, BLOSC = 0, 1
 _RDONLY: Final = os.O_RDONLY | os.O_CLOEXEC
 _SEEK_END: Final = 2
 _WILLNEED: Final = getattr(os, "POSIX_FADV_WILLNEED", 3)
@@ -87,7 +90,7 @@ class Shards(NamedTuple):
     shard_rows: int
     row_bytes: int
     codec: int
-    """0: none; 1: Blosc."""
+    """RAW or BLOSC."""
     prefix: NDArray[np.uint8]
     """A shard's path is this, its number,"""
     suffix: NDArray[np.uint8]
@@ -113,6 +116,30 @@ class Held(NamedTuple):
     """Bytes between two rows that are fetched along with them rather than asked for apart."""
     most: int
     """Bytes of a range, about: of more than one row."""
+
+
+def shards_of(layout: ArrayLayout, sums: NDArray[np.uint32], prefix: str, suffix: str, fd: int) -> Shards:
+    """A key's shards, of which nothing is loaded; all as `fd`, CLOSED or ABSENT. Their paths are prefix, number, suffix."""
+    return Shards(
+        n_rows=layout.shape[0],
+        shard_rows=layout.shard_rows,
+        row_bytes=layout.row_bytes,
+        codec=RAW if layout.codec == "none" else BLOSC,
+        prefix=np.frombuffer(os.fsencode(prefix), np.uint8),
+        suffix=np.frombuffer(os.fsencode(f"{suffix}\0"), np.uint8),
+        # virtual memory: pages of shards that are never used are never touched
+        edges=np.empty(layout.n_shards * (layout.shard_rows + 1), np.int64),
+        loaded=np.zeros(layout.n_shards, np.uint8),
+        fds=np.full(layout.n_shards, fd, np.int32),
+        sums=sums,
+    )
+
+
+def close_shards(shards: Shards, free_fds: NDArray[np.int64]) -> None:
+    """Close what is open of a key's shards, and count it back."""
+    for fd in shards.fds[shards.fds >= 0].tolist():
+        os.close(fd)
+        free_fds[0] += 1
 
 
 class Wanted(NamedTuple):

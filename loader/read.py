@@ -23,15 +23,17 @@ from numpy.typing import NDArray
 from robozarr.loader.bucket import BucketReader
 from robozarr.loader.faults import episode_of, explain
 from robozarr.loader.kernel import (
+    CLOSED,
     OK,
     Scratch,
-    Shards,
     Wanted,
+    close_shards,
     copy_rows,
     first_other,
     group_rows,
     prepare_shards,
     read_chunks,
+    shards_of,
 )
 from robozarr.loader.memory import SharedArrays
 from robozarr.loader.requests import Requests
@@ -98,19 +100,7 @@ class FrameReader:
         self._locks: dict[int, threading.Lock] = {}
         first = str(Path(store.path).absolute() / layout.shard_path(0))
         prefix, _, suffix = first.rpartition("/c/0")
-        self._shards = Shards(
-            n_rows=layout.shape[0],
-            shard_rows=layout.shard_rows,
-            row_bytes=layout.row_bytes,
-            codec=0 if layout.codec == "none" else 1,
-            prefix=np.frombuffer(os.fsencode(f"{prefix}/c/"), np.uint8),
-            suffix=np.frombuffer(os.fsencode(f"{suffix}\0"), np.uint8),
-            # virtual memory: pages of shards that are never used are never touched
-            edges=np.empty(layout.n_shards * (layout.shard_rows + 1), np.int64),
-            loaded=np.zeros(layout.n_shards, np.uint8),
-            fds=np.full(layout.n_shards, -1, np.int32),
-            sums=sums,
-        )
+        self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED)
 
     def read(self, rows: I64, at: I64, out: U8, scratch: Scratch, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``.
@@ -133,9 +123,7 @@ class FrameReader:
 
     def __del__(self) -> None:
         if shards := getattr(self, "_shards", None):
-            for fd in shards.fds[shards.fds >= 0].tolist():
-                os.close(fd)
-                self._free_fds[0] += 1
+            close_shards(shards, self._free_fds)
 
 
 class _Foreign:

@@ -25,6 +25,8 @@ CALLS: Final = 64
 """Calls at once: threads, which only wait."""
 RANGES_PER_CALL: Final = 4
 """Ranges of one object asked for by one call, which asks for them at the same time."""
+PATIENCE_S: Final = 2.0
+"""That a program's end waits for answers. They go to memory of their own, so that nothing is lost but time."""
 
 
 class Requests:
@@ -62,7 +64,7 @@ class Requests:
         """Have something done by a thread that may wait for the network."""
         with self._lock:
             if self._team is None:
-                self._team = Team(self._n_calls)
+                self._team = Team(self._n_calls, patience_s=PATIENCE_S)
         job = Job(lambda _: work(), 1)
         self._team.submit(job)
         return job

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.bucket import KEPT_BYTES
 from robozarr.loader.order import Mixture, Order, OrderState, Share
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 
 if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
+    from robozarr.loader.store import Store
 
-__all__ = ["REMOTE_LOCALITY", "Schedule", "WindowsOfBatch", "rank_and_world_size"]
+__all__ = ["REMOTE_LOCALITY", "Schedule", "WindowsOfBatch", "rank_and_world_size", "remote_locality"]
 
 I64: TypeAlias = NDArray[np.int64]
 
@@ -28,8 +30,8 @@ BLOCK: Final = 4096
 """Positions of an epoch that are mapped at once: the permutation takes 0.03 µs each in such blocks, 1 µs in blocks of 64."""
 
 REMOTE_LOCALITY: Final = (32, 128)
-"""Of a store in an object store: a block of 128×128 pictures is about 1 MB, worth a request; a batch of 64 comes from some 50
-places of the store."""
+"""Of a store in a bucket: a block of 128×128 pictures is about 1 MB, worth a request; a batch of 64 comes from some 50 places
+of the store. Of larger pictures groups have fewer blocks, so that a group still fits into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ class Schedule:
         self.share = Share(batch_size=batch_size, rank=rank, world_size=world_size, drop_last=drop_last)
         orders = []
         for number, dataset in enumerate(datasets):
-            chosen = REMOTE_LOCALITY if locality is None and shuffle and dataset.store.remote else locality
+            chosen = remote_locality(dataset.store) if locality is None and shuffle and dataset.store.remote else locality
             block, group = chosen if chosen else (None, None)
             weights = dataset.table.weights(dataset.store.index.flags, repeat) if repeat else None
             order = Order(
@@ -168,6 +170,14 @@ def _split(store: I64 | None, windows: I64) -> WindowsOfBatch:
         at = np.flatnonzero(store == number)
         parts.append((number, windows[at], at))
     return WindowsOfBatch(tuple(parts), len(windows))
+
+
+def remote_locality(store: Store) -> tuple[int, int]:
+    """The default of `locality` for a store in a bucket: it follows from the store alone, so that a run can be resumed."""
+    block, group = REMOTE_LOCALITY
+    sizes = [np.dtype(key.dtype).itemsize * int(np.prod(key.shape)) for key in store.metadata.keys if key.frame]
+    most = KEPT_BYTES // 2 // (block * max(sizes, default=1))
+    return block, min(group, 1 << max(0, most.bit_length() - 1))
 
 
 def rank_and_world_size() -> tuple[int, int]:

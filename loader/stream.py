@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
+from math import prod
 from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from robozarr.loader.batch import Field, PlannedWindows, WindowReader
 from robozarr.loader.cache import DeviceFrames, check_budget
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.order import OrderState
-from robozarr.loader.schedule import Schedule
+from robozarr.loader.schedule import Schedule, remote_locality
 from robozarr.loader.slots import Copier, Slot, device_of
 from robozarr.loader.team import Job, Team
 from robozarr.loader.transform import Images, Normalise, make_transform
@@ -28,9 +29,8 @@ __all__ = ["WindowLoader"]
 KEPT: Final = 1
 """Slots of batches that were handed out: the last batch is not written to while the next one is made ready for handing out."""
 PLANNED: Final = 1024
-"""Windows whose rows are found at once: a tenth of the cost of doing it batch by batch."""
-ANNOUNCED: Final = 4096
-"""The same of an object store, where rows that are wanted together are fetched together: a group of REMOTE_LOCALITY."""
+"""Windows whose rows are found at once: a tenth of the cost of doing it batch by batch. Of a store in a bucket it is a group of
+`remote_locality`: rows that are wanted together are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for an object store at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
@@ -69,7 +69,8 @@ class WindowLoader:
         True: only whole batches, equally many on each rank. False: each window once, and the last batch may be short.
     locality : (block, group), or False, optional
         For slow storage: shuffle blocks of neighbouring windows, and the windows inside groups of blocks; (256, 64), say.
-        Default: (32, 128) for a store in an object store, where a block is one request then; nothing else. False: never.
+        Default: for a store in a bucket (32, 128), or fewer blocks of pictures larger than 128×128; a block is one request
+        then. False: none there either.
     repeat : mapping of StepFlag to int, optional
         ``{StepFlag.KEY_MOMENT: 2}``: serve such anchors that often an epoch. Nothing is ever left out.
     mixture : sequence of int, optional
@@ -268,7 +269,8 @@ class WindowLoader:
     def _planned(self, began: OrderState) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
         batches = self.schedule.batches(began)
-        several = max(1, (ANNOUNCED if self._remote else PLANNED) // self.batch_size)
+        groups = [prod(remote_locality(reader.store)) for reader in self._readers if reader.store.remote]
+        several = max(1, min(groups, default=PLANNED) // self.batch_size)
         while block := list(islice(batches, several)):
             planned: list[list[PlannedWindows]] = []
             for number, reader in enumerate(self._readers):
@@ -307,19 +309,19 @@ class WindowLoader:
 
         def fill(part: int) -> None:
             slot.wait_until_free()
-            self._fill(slot, batch, (part, self._parts))
+            self._fill(slot, batch, (part, self._parts), lambda: job.cancelled)
 
         job = Job(fill, self._parts, slot.send)
         self._team.submit(job)
         return job
 
-    def _fill(self, slot: Slot, batch: Planned, part: tuple[int, int]) -> None:
+    def _fill(self, slot: Slot, batch: Planned, part: tuple[int, int], cancelled: Callable[[], bool]) -> None:
         for number, windows, at in batch.parts:
             keys = None
             if self._frames is not None:
                 keys = self._frames.low_dim
                 self._frames.place(number, slot.batch, windows, at, part)
-            self._readers[number].fill(slot.batch, windows, at, part, keys)
+            self._readers[number].fill(slot.batch, windows, at, part, keys, cancelled)
             if len(self._readers) > 1 and part[0] == 0:
                 slot.batch["store"][at] = number
 

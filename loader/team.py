@@ -8,6 +8,7 @@ C, or may be done twice.
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
@@ -61,11 +62,21 @@ class Job:
         """Leave out what has not begun; `wait` waits for the rest."""
         self._cancelled = True
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants it any more."""
+        return self._cancelled
+
     def wait(self) -> None:
         """Wait until no thread is at it any more; several may."""
-        while not self._finished:
-            if self._latch.acquire(timeout=LOOK_AGAIN_S):
-                self._latch.release()
+        while not self.wait_a_little():
+            pass
+
+    def wait_a_little(self) -> bool:
+        """Wait so, but not longer than a second; returns whether it has ended."""
+        if not self._finished and self._latch.acquire(timeout=LOOK_AGAIN_S):
+            self._latch.release()
+        return self._finished
 
     @property
     def error(self) -> BaseException | None:
@@ -94,20 +105,22 @@ class Team:
     n_threads : int
     begin : function, optional
         Called by each thread before its first job.
+    patience_s : float, optional
+        How long the program's end waits for threads that are at a job. Default: until they are done.
 
     >>> team = Team(2)
     >>> team.map(abs, [-1, 2, -3])
     [1, 2, 3]
     """
 
-    def __init__(self, n_threads: int, begin: Callable[[], object] | None = None) -> None:
+    def __init__(self, n_threads: int, begin: Callable[[], object] | None = None, patience_s: float | None = None) -> None:
         self._jobs: Jobs = SimpleQueue()
         # daemons, so that the interpreter ends; _dismiss waits for them then, so that none writes to memory that is gone
         threads = [
             threading.Thread(target=_serve, args=(self._jobs, begin), name=f"robozarr_{number}", daemon=True)
             for number in range(n_threads)
         ]
-        weakref.finalize(self, _dismiss, self._jobs, threads)
+        weakref.finalize(self, _dismiss, self._jobs, threads, patience_s)
         for thread in threads:
             thread.start()
 
@@ -143,9 +156,10 @@ def _serve(jobs: Jobs, begin: Callable[[], object] | None) -> None:
         del item, job  # not kept while waiting for the next one
 
 
-def _dismiss(jobs: Jobs, threads: list[threading.Thread]) -> None:
+def _dismiss(jobs: Jobs, threads: list[threading.Thread], patience_s: float | None) -> None:
     for _ in threads:
         jobs.put(None)
+    until = None if patience_s is None else time.monotonic() + patience_s
     for thread in threads:
         if thread.ident is not None and thread is not threading.current_thread():
-            thread.join()
+            thread.join(None if until is None else max(0, until - time.monotonic()))
