@@ -21,7 +21,7 @@ from robozarr.convert.journal import FOLDER
 
 ROLES = ("scheduler", "converter", "worker1", "worker2")
 QUICK = {
-    # a machine that falls silent is given up after 5 s here, not after Dask's 30 s (comm.timeouts.tcp) or 5 minutes (worker-ttl)
+    # a machine that falls silent is given up after 5 s here, not after the 30 s (tcp) or 5 minutes (worker-ttl) of Dask
     "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s",  # the least that Dask takes
     "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "5s",
 }
