@@ -28,7 +28,7 @@ TIMEOUT, RETRY_TIME = timedelta(minutes=5), timedelta(minutes=2)
 CLIENT: Final = {
     "allow_http": True,  # where the endpoint says http:// itself
     "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=60),  # of silence; uploads are silent: a shard needs 0.6 MB/s
+    "read_timeout": timedelta(seconds=60),  # of silence; not of uploads, which are silent to their end
     "timeout": TIMEOUT,
 }
 RETRY: Final = {
@@ -38,6 +38,8 @@ RETRY: Final = {
 }
 FIRST_RETRY: Final = {**RETRY, "max_retries": 6}
 """Until a bucket answered once: a wrong endpoint, or no credentials, is said after some seconds."""
+TIMED_OUT: Final = "kind: Timeout"
+"""What obstore's debugging says where its words do not."""
 AGAIN: Final = "run the same command again"
 FAREWELL_S: Final = 3.0
 """Of the 10 s between ``docker stop`` and the end of a container."""
@@ -88,7 +90,7 @@ class BucketPlace:
     @property
     def patience_s(self) -> float:
         """Seconds that a file may take beyond what its bytes take: as long as requests are retried."""
-        return (RETRY_TIME + TIMEOUT).total_seconds()
+        return (RETRY_TIME + 2 * TIMEOUT).total_seconds()
 
     @property
     def bucket(self) -> str:
@@ -107,6 +109,12 @@ class BucketPlace:
         store = _open(self, (self.bucket, self.endpoint_url) in _reached)
         _user = os.getpid()
         return store
+
+    @property
+    def _uploads(self) -> Any:
+        """The store for uploads."""
+        _ = self.store  # not in a forked process
+        return _open(self, (self.bucket, self.endpoint_url) in _reached, uploads=True)
 
     def at(self, path: str) -> str:
         """The file's URL."""
@@ -183,7 +191,7 @@ class BucketPlace:
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """One PUT: an object appears whole or not at all."""
-        self._ask(path, "written", lambda: self.store.put(path, b"".join(parts), use_multipart=False))
+        self._ask(path, "written", lambda: self._uploads.put(path, b"".join(parts), use_multipart=False))
 
     def put_if(self, path: str, data: bytes, tag: Tag | None) -> Tag | None:
         """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
@@ -261,6 +269,8 @@ class BucketPlace:
                     raise self.error(path, what, exc) from exc
             except BaseError as exc:
                 answered = re.search(r"status code|after \d+ retries", _words(exc))
+                if what == "written" and TIMED_OUT in str(exc):  # after so long obstore sends a signed request no more
+                    answered = None
                 if attempt == ATTEMPTS - 1 or answered:
                     raise self.error(path, what, exc) from exc
             time.sleep(0.1 * 4**attempt)
@@ -270,6 +280,8 @@ class BucketPlace:
         """What to say where a request failed for good."""
         where = self.at(path) if path else self.url
         reason, remedy = _explain(self, _words(exc))
+        if TIMED_OUT in str(exc):
+            reason += ", timed out"
         return BucketError(f"{where}: cannot be {what}: {reason}; {remedy}")
 
 
@@ -335,14 +347,16 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _open(place: BucketPlace, reached: bool) -> Any:
+def _open(place: BucketPlace, reached: bool, *, uploads: bool = False) -> Any:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as exc:
         raise StoreError(f"{place}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
     scheme, _, bucket, *prefix = place.url.split("/")
-    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": CLIENT}
+    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": dict(CLIENT)}
+    if uploads:
+        del options["client_options"]["read_timeout"]
     options["retry_config"] = RETRY if reached else FIRST_RETRY
     if place.endpoint_url is not None:
         options["endpoint"] = place.endpoint_url

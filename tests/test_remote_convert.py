@@ -33,7 +33,7 @@ from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import BucketError, IncompleteStoreError, StoreError
 from robozarr.schemas.place import place_of
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, sample: 
 
     def some(request: Request) -> Fault | None:
         counted[0] += 1
-        return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 7 == 3 else None
+        return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 11 == 3 else None
 
     with broken(proxy, some):
         convert(sample, place, workers=0)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,20 @@ def test_an_upload_is_one_request_of_its_bytes(proxy: Proxy) -> None:
     data = os.urandom(20 * 2**20)
     place.write("shard", [data[:5], data[5:]])
     assert [(request.method, request.body == data) for request in proxy.requests] == [("PUT", True)]
+
+
+def test_an_upload_may_take_longer_than_an_answer_may_keep_silent(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "CLIENT", {**bucket.CLIENT, "read_timeout": timedelta(seconds=0.3)})
+    bucket._open.cache_clear()
+    place, proxy.latency_s = new_place(proxy.url), 1.0
+    place.write("a", [DATA])
+    assert len(proxy.requests) == 1
+    monkeypatch.setattr(bucket, "ATTEMPTS", 1)
+    monkeypatch.setattr(bucket, "RETRY", {**bucket.RETRY, "max_retries": 1})
+    bucket._open.cache_clear()
+    with pytest.raises(BucketError, match=r"/a: cannot be read: .*timed out"):
+        place.read("a")
+    bucket._open.cache_clear()
 
 
 def test_requests_are_not_made_one_after_the_other(proxy: Proxy) -> None:
