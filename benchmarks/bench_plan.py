@@ -153,8 +153,8 @@ def format_result(result: dict[str, Any]) -> str:
             "",
             align(lines),
             "",
-            f"{found['n_tasks']:,} tasks that do nothing, 2 workers: {found['ms_a_task']:.2f} ms a task; scheduler and client grew "
-            f"by {found['grown_mb']:.1f} MB to {found['peak_mb']:.0f} MB",
+            f"{found['n_tasks']:,} tasks that do nothing, 2 workers: {found['ms_a_task']:.2f} ms a task; scheduler and client "
+            f"grew by {found['grown_mb']:.1f} MB to {found['peak_mb']:.0f} MB",
         ]
     )
 
