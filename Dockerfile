@@ -2,7 +2,7 @@
 #   docker run --rm -v "$PWD/in:/data:ro" -v "$PWD/out:/store" robozarr convert /data --store /store/libero.zarr
 
 FROM python:3.11-slim-bookworm AS build
-ARG EXTRAS="convert dashboard"
+ARG EXTRAS="convert dashboard s3"
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 # What it depends on comes first: a change of the code builds none of these wheels again, and the image has a small layer for it.
@@ -11,10 +11,11 @@ RUN python -c "import sys, tomllib; project = tomllib.load(open('pyproject.toml'
     extras = [need for extra in sys.argv[1].split() for need in project['optional-dependencies'][extra]]; \
     print(*project['dependencies'], *extras, sep='\n')" "$EXTRAS" > requirements.txt \
  && pip wheel -q --wheel-dir /wheels -c constraints.txt -r requirements.txt
-# Other packages' tests go. Their compiled bytecode stays: on a read-only root every process would compile again, for 2 s each.
+# Other packages' tests go, and the scripts that Dask's dashboard has in a minified form too. Their compiled bytecode stays: on a read-only root every process would compile again, for 2 s each.
 RUN python -m venv --without-pip /opt/robozarr \
  && pip --python /opt/robozarr/bin/python install -q --no-index --find-links /wheels -r requirements.txt \
- && find /opt/robozarr -path '*/tests/*' -name 'test_*' -type f -delete
+ && find /opt/robozarr -path '*/tests/*' -name 'test_*' -type f -delete \
+ && find /opt/robozarr -path '*/bokeh/server/static/js/*.js' ! -name '*.min.js' -delete
 COPY . .
 RUN pip wheel -q --no-deps --wheel-dir /wheel . \
  && pip --python /opt/robozarr/bin/python install -q --no-deps --no-index --prefix /code /wheel/*.whl

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
-        gpu-check soak fuzz kill-nightly image image-check dist clean
+        bench-plan gpu-check soak fuzz kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -67,6 +67,9 @@ fuzz: install  ## ten thousand damaged HDF5 files: a clear error, or exactly wha
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/kill_nightly.py $(ARGS)
 
+bench-plan: install  ## planning, tasks, scheduler and journal of 100 GB to 10 TB
+	$(BIN)/python benchmarks/bench_plan.py $(ARGS)
+
 soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memory, files, threads flat, every batch right
 	$(BIN)/python tests/soak.py $(ARGS)
 
@@ -96,6 +99,9 @@ SOURCE ?=
 image:  ## the container image; needs Docker or podman, and nothing else
 	$(DOCKER) build --tag $(IMAGE) --build-arg SOURCE="$(SOURCE)" --build-arg REVISION="$$(git rev-parse HEAD)" \
 	    --build-arg VERSION="$$(sed -n 's/^__version__ = "\(.*\)"$$/\1/p' robozarr/__init__.py)" .
+
+image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, resuming
+	DOCKER="$(DOCKER)" tests/container.sh $(IMAGE)
 
 clean:
 	rm -rf $(VENV) $(VENV)-interop build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

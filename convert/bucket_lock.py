@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from robozarr.convert.lock import HEARTBEAT_S, STALE_S, refused
-from robozarr.schemas.bucket import BucketPlace
+from robozarr.schemas.bucket import BucketPlace, Tag, on_the_way_out
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.place import Place
 
@@ -43,17 +43,19 @@ def hold_bucket_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
     try:
         yield lock.check
     except BaseException:
-        with contextlib.suppress(OSError):  # what happened first is what is to be said
-            lock.release(thread)
+        lock.stop.set()
+        on_the_way_out(lock.release)
         raise
     else:
-        lock.release(thread)
+        lock.stop.set()
+        thread.join()
+        lock.release()
 
 
 class _BucketLock:
     def __init__(self, store: BucketPlace, name: str) -> None:
         self._store, self._name = store, name
-        self._tag: Any = None
+        self._tag: Tag | None = None
         self._since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         self.stop = threading.Event()
         self.lost = False
@@ -73,7 +75,7 @@ class _BucketLock:
                 return
         raise StoreError(f"{self._store}: the lock comes and goes; another converter is at work on this store")
 
-    def _put(self, tag: str | None) -> bool:
+    def _put(self, tag: Tag | None) -> bool:
         """Write the lock if it is still the one with `tag`, or if there is none (tag None); whether it is ours now."""
         text = self._text()
         new = self._store.put_if(self._name, text, tag)
@@ -100,9 +102,7 @@ class _BucketLock:
                 f"{self._store}: another converter has taken this store over; nothing more is written to it from here"
             )
 
-    def release(self, thread: threading.Thread) -> None:
-        self.stop.set()
-        thread.join()
+    def release(self) -> None:
         with contextlib.suppress(FileNotFoundError):
             if self._store.read_tagged(self._name)[1] == self._tag:
                 self._store.remove([self._name])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from robozarr.convert.types import Done
+from robozarr.schemas.bucket import on_the_way_out
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.place import Place
 
@@ -105,10 +106,14 @@ class DoneObjects:
         self._waiting.append(done)
         now = time.monotonic()
         if now - self._wrote >= max(LEAST_INTERVAL_S, SHARE_OF_TIME * (now - self._began)):
-            self.close()
+            self._flush()
 
     def close(self) -> None:
-        """Write an object with what waits."""
+        """Write an object with what waits, if that can be; after a conversion's end nothing does."""
+        if self._waiting:
+            on_the_way_out(self._flush)
+
+    def _flush(self) -> None:
         if self._waiting:
             lines = [json.dumps(asdict(done)).encode() + b"\n" for done in self._waiting]
             self._place.write(f"{time.time_ns():020d}.jsonl", lines)  # one writer: it holds the lock

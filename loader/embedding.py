@@ -9,7 +9,7 @@ import zarr
 from numpy.typing import ArrayLike, NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from robozarr.loader.store import Store
+from robozarr.loader.store import Store, zarr_store
 from robozarr.schemas.errors import StoreError, WindowError
 from robozarr.schemas.source import is_array_name
 
@@ -55,7 +55,7 @@ def write_task_embedding(store: Store, name: str, embedding: ArrayLike, *, overw
             f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
         )
     try:
-        group = zarr.open_group(store.path, mode="r+").require_group("tasks/embedding")
+        group = zarr.open_group(zarr_store(store.place, read_only=False), mode="r+").require_group("tasks/embedding")
         if name in group and not overwrite:
             raise StoreError(f"{store.path}: tasks/embedding/{name} is there already; pass overwrite=True to replace it")
         written = group.create_array(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from robozarr.view.episode import Episode
 
-__all__ = ["REMOTE_THREADS", "Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store"]
+__all__ = ["REMOTE_THREADS", "Episodes", "Ragged", "StepIndex", "Store", "Tasks", "open_store", "zarr_store"]
 
 REMOTE_THREADS: Final = 16
 """That wait for a bucket while a store is opened, and low-dim keys are read."""
@@ -434,7 +434,7 @@ def _open(place: Place, cache: CacheDir | None) -> Store:
     try:
         if place.folder is None:
             read_metadata(place)  # zarr would take a bucket that cannot be reached for an empty one
-        group = zarr.open_group(_zarr_store(place), mode="r", zarr_format=3)
+        group = zarr.open_group(zarr_store(place), mode="r", zarr_format=3)
     except FileNotFoundError as exc:
         raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
     except (ValueError, KeyError, TypeError) as exc:
@@ -444,7 +444,7 @@ def _open(place: Place, cache: CacheDir | None) -> Store:
     return Store(place, group, StoreMetadata.from_attributes(dict(group.attrs), path), cache)
 
 
-def _zarr_store(place: Place) -> Any:
+def zarr_store(place: Place, *, read_only: bool = True) -> Any:
     """What zarr opens a place by."""
     if place.folder is not None:
         return str(place.folder)
@@ -453,4 +453,4 @@ def _zarr_store(place: Place) -> Any:
     from robozarr.schemas.bucket import BucketPlace
 
     assert isinstance(place, BucketPlace)
-    return ObjectStore(place.store, read_only=True)
+    return ObjectStore(place.store, read_only=read_only)

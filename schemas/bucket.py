@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -19,13 +22,13 @@ from typing import Any, Final, TypeVar
 from robozarr.schemas.errors import BucketError, StoreError
 from robozarr.schemas.place import Buffer, Place
 
-__all__ = ["BucketPlace"]
+__all__ = ["BucketPlace", "Tag", "on_the_way_out"]
 
 TIMEOUT, RETRY_TIME = timedelta(minutes=5), timedelta(minutes=2)
 CLIENT: Final = {
     "allow_http": True,  # where the endpoint says http:// itself
     "connect_timeout": timedelta(seconds=5),
-    "read_timeout": timedelta(seconds=60),  # of silence; uploads are silent: a shard needs 0.6 MB/s
+    "read_timeout": timedelta(seconds=60),  # of silence; not of uploads, which are silent to their end
     "timeout": TIMEOUT,
 }
 RETRY: Final = {
@@ -35,12 +38,19 @@ RETRY: Final = {
 }
 FIRST_RETRY: Final = {**RETRY, "max_retries": 6}
 """Until a bucket answered once: a wrong endpoint, or no credentials, is said after some seconds."""
+TIMED_OUT: Final = "kind: Timeout"
+"""What obstore's debugging says where its words do not."""
+AGAIN: Final = "run the same command again"
+FAREWELL_S: Final = 3.0
+"""Of the 10 s between ``docker stop`` and the end of a container."""
 ATTEMPTS: Final = 4
 """Of what obstore does not ask again by itself."""
 
 GAP: Final = 2**20
 """Bytes between ranges that are asked for together."""
 
+Tag = tuple[str | None, str | None]
+"""Which writing of an object it is: S3 goes by the first, its ETag, Google by the second, its generation."""
 Result = TypeVar("Result")
 _reached: set[tuple[str, str | None]] = set()
 """Buckets that answered."""
@@ -64,8 +74,9 @@ class BucketPlace:
             raise StoreError(f"{url}: not a place of a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
         if endpoint_url is not None and match[1] != "s3":
             raise StoreError(f"{url}: --endpoint-url goes with s3:// only; leave it out")
-        if endpoint_url is not None and re.match(r"https?://[^/]", endpoint_url) is None:
-            raise StoreError(f"{endpoint_url}: not an endpoint; give one that begins with http:// or https://")
+        if endpoint_url is not None and re.fullmatch(r"https?://[^/@\s][^@\s]*", endpoint_url) is None:
+            shown = endpoint_url.rpartition("@")[2]  # what stands before it may be a password
+            raise StoreError(f"{shown}: not an endpoint; give one that begins with http:// or https:// and names no user")
         return cls(url.rstrip("/"), endpoint_url)
 
     def __str__(self) -> str:
@@ -79,7 +90,7 @@ class BucketPlace:
     @property
     def patience_s(self) -> float:
         """Seconds that a file may take beyond what its bytes take: as long as requests are retried."""
-        return (RETRY_TIME + TIMEOUT).total_seconds()
+        return (RETRY_TIME + 2 * TIMEOUT).total_seconds()
 
     @property
     def bucket(self) -> str:
@@ -98,6 +109,12 @@ class BucketPlace:
         store = _open(self, (self.bucket, self.endpoint_url) in _reached)
         _user = os.getpid()
         return store
+
+    @property
+    def _uploads(self) -> Any:
+        """The store for uploads."""
+        _ = self.store  # not in a forked process
+        return _open(self, (self.bucket, self.endpoint_url) in _reached, uploads=True)
 
     def at(self, path: str) -> str:
         """The file's URL."""
@@ -174,28 +191,30 @@ class BucketPlace:
 
     def write(self, path: str, parts: Sequence[Buffer]) -> None:
         """One PUT: an object appears whole or not at all."""
-        self._ask(path, "written", lambda: self.store.put(path, b"".join(parts), use_multipart=False))
+        self._ask(path, "written", lambda: self._uploads.put(path, b"".join(parts), use_multipart=False))
 
-    def put_if(self, path: str, data: bytes, tag: str | None) -> str | None:
+    def put_if(self, path: str, data: bytes, tag: Tag | None) -> Tag | None:
         """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-        def put() -> str | None:
-            mode = "create" if tag is None else {"e_tag": tag}
+        def put() -> Tag | None:
+            known = (
+                {} if tag is None else {name: of for name, of in zip(("e_tag", "version"), tag, strict=True) if of is not None}
+            )
             try:
-                new: str | None = self.store.put(path, data, mode=mode)["e_tag"]
+                written = self.store.put(path, data, mode=known or "create")
             except (AlreadyExistsError, PreconditionError):
                 return None
-            return new
+            return written["e_tag"], written["version"]
 
         return self._ask(path, "written", put)
 
-    def read_tagged(self, path: str) -> tuple[bytes, str]:
+    def read_tagged(self, path: str) -> tuple[bytes, Tag]:
         """A small object, and its tag."""
 
-        def whole() -> tuple[bytes, str]:
+        def whole() -> tuple[bytes, Tag]:
             answer = self.store.get(path)
-            return bytes(answer.bytes()), answer.meta["e_tag"]
+            return bytes(answer.bytes()), (answer.meta["e_tag"], answer.meta["version"])
 
         return self._ask(path, "read", whole)
 
@@ -216,8 +235,14 @@ class BucketPlace:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove objects, many by one request."""
-        if gone := list(paths):
-            self._ask("", "emptied", lambda: self.store.delete(gone))
+        gone = list(paths)
+        try:
+            if gone:
+                self._ask("", "emptied", lambda: self.store.delete(gone))
+        except FileNotFoundError:  # Google's service says so of an object that is gone, and obstore stops there
+            if len(gone) > 1:
+                for path in gone:
+                    self.remove([path])
 
     def empty(self, folders: Sequence[str]) -> None:
         """Remove all that is below some prefixes, found by one listing."""
@@ -230,7 +255,7 @@ class BucketPlace:
 
         for attempt in range(ATTEMPTS):
             try:
-                result = request()
+                result = _heeding_signals(request)
                 _reached.add((self.bucket, self.endpoint_url))
                 return result
             except FileNotFoundError as exc:
@@ -244,6 +269,8 @@ class BucketPlace:
                     raise self.error(path, what, exc) from exc
             except BaseError as exc:
                 answered = re.search(r"status code|after \d+ retries", _words(exc))
+                if what == "written" and TIMED_OUT in str(exc):  # after so long obstore sends a signed request no more
+                    answered = None
                 if attempt == ATTEMPTS - 1 or answered:
                     raise self.error(path, what, exc) from exc
             time.sleep(0.1 * 4**attempt)
@@ -253,7 +280,37 @@ class BucketPlace:
         """What to say where a request failed for good."""
         where = self.at(path) if path else self.url
         reason, remedy = _explain(self, _words(exc))
+        if TIMED_OUT in str(exc):
+            reason += ", timed out"
         return BucketError(f"{where}: cannot be {what}: {reason}; {remedy}")
+
+
+def _heeding_signals(request: Callable[[], Result]) -> Result:
+    """Run a request, and heed Ctrl-C and SIGTERM meanwhile: obstore waits in compiled code, for minutes if need be."""
+    if threading.current_thread() is not threading.main_thread():
+        return request()
+    result: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            result.set_result(request())
+        except BaseException as exc:
+            result.set_exception(exc)
+
+    threading.Thread(target=run, daemon=True, name="robozarr-request").start()
+    return result.result()
+
+
+def on_the_way_out(act: Callable[[], object]) -> None:
+    """Try to leave things clean; what fails, or takes long, is given up: the process is about to end."""
+
+    def quietly() -> None:
+        with suppress(OSError):
+            act()
+
+    thread = threading.Thread(target=quietly, daemon=True, name="robozarr-farewell")
+    thread.start()
+    thread.join(FAREWELL_S)
 
 
 def _words(exc: BaseException) -> str:
@@ -274,7 +331,8 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
     if "NoSuchBucket" in words:
         return f"there is no bucket {place.bucket}", "make it, or check its name and the endpoint"
     metadata = any(host in words for host in ("169.254.169.254", "metadata.google.internal", "/latest/api/token"))
-    if metadata or (status is None and re.search(r"(?i)credential|access_?key", words)):
+    named = re.search(r"(?i)credential|access_?key", re.sub(r"https?://\S+|s3://\S+", "", words))
+    if metadata or (status is None and named):
         s3 = place.url.startswith("s3")
         names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if s3 else "GOOGLE_APPLICATION_CREDENTIALS"
         return "no credentials are found", f"set {names} in the environment of this process and of the workers"
@@ -285,18 +343,20 @@ def _explain(place: BucketPlace, words: str) -> tuple[str, str]:
     if "error sending request" in words:
         service = place.endpoint_url or "the service"
         return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
-    return reason, "run the same command again" if status or retries else "check what the environment says of this service"
+    return reason, AGAIN
 
 
 @lru_cache(maxsize=64)
-def _open(place: BucketPlace, reached: bool) -> Any:
+def _open(place: BucketPlace, reached: bool, *, uploads: bool = False) -> Any:
     try:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as exc:
         raise StoreError(f"{place}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
     scheme, _, bucket, *prefix = place.url.split("/")
-    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": CLIENT}
+    options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": dict(CLIENT)}
+    if uploads:
+        del options["client_options"]["read_timeout"]
     options["retry_config"] = RETRY if reached else FIRST_RETRY
     if place.endpoint_url is not None:
         options["endpoint"] = place.endpoint_url
@@ -310,4 +370,6 @@ def _open(place: BucketPlace, reached: bool) -> Any:
         return (S3Store if scheme == "s3:" else GCSStore)(bucket, **options)
     except (BaseError, ValueError, OSError) as exc:  # half of the credentials, a file of them that is not there
         reason, remedy = _explain(place, _words(exc))
+        if remedy == AGAIN:
+            remedy = "check the credentials and options in the environment"
         raise BucketError(f"{place}: cannot be opened: {reason}; {remedy}") from exc

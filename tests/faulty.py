@@ -75,6 +75,7 @@ class Proxy:
     def __init__(self, target: str, *, latency_s: float = 0.0, port: int = 0) -> None:
         parts = urlsplit(target)
         assert parts.hostname is not None
+        self.target = target
         self._host, self._port = parts.hostname, parts.port or 80
         self.latency_s = latency_s
         """Added to each request, however many there are at a time."""

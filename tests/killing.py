@@ -30,7 +30,7 @@ def same_bytes(a: Path, b: Path) -> bool:
     return names == files_of(b) and filecmp.cmpfiles(a, b, names, shallow=False)[1:] == ([], [])
 
 
-def kill_all(process: subprocess.Popen[bytes]) -> None:
+def kill_all(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
     """SIGKILL to the converter, its workers and its guards: all of the process group, at once."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -7,6 +7,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from faulty import Fault, Kind, Proxy, Request, broken
 from killing import convert_command, kill_all
@@ -24,13 +26,14 @@ import synthetic
 from robozarr.cli import run
 from robozarr.convert import bucket_lock, convert, verify
 from robozarr.convert.journal import FOLDER, Journal
+from robozarr.loader.embedding import read_task_embedding, write_task_embedding
 from robozarr.loader.summary import summarise
 from robozarr.schemas import bucket
 from robozarr.schemas.bucket import BucketPlace
 from robozarr.schemas.errors import BucketError, IncompleteStoreError, StoreError
 from robozarr.schemas.place import place_of
 
-KILLS = 4
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +191,33 @@ def run_and_kill(command: list[str], after_s: float, place: BucketPlace) -> bool
         kill_all(process)
 
 
+@pytest.mark.parametrize("hangs", [False, True])
+def test_sigterm_ends_a_conversion_within_ten_seconds(proxy: Proxy, source: Path, expected: Path, hangs: bool) -> None:
+    place = new_place(proxy.url)
+    proxy.latency_s = 0.02
+    process = subprocess.Popen(
+        command(source, place, 2), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env=environment(),
+    )  # fmt: skip
+    try:
+        while process.poll() is None and not any("steps/agentview" in request.path for request in proxy.requests):
+            time.sleep(0.005)
+        if hangs:
+            proxy.latency_s = 1000
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - began < 10
+    finally:
+        kill_all(process)
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    direct = BucketPlace(place.url, proxy.target)
+    assert direct.exists(f"{FOLDER}/lock") == hangs
+    convert(source, direct, workers=0)
+    assert same_objects(direct, expected)
+
+
 def interrupted(source: Path, place: BucketPlace, **options: object) -> None:
     """A conversion that ends right before its statistics, as by Ctrl-C."""
 
@@ -217,6 +247,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     place.write(name, [data])
     place.remove(["steps/actions/c/0/0"])
     place.write(f"{FOLDER}/done/0.jsonl", [b'{"path": "steps/to'])
+    place.write(f"{FOLDER}/lock.0", [b""])  # left by one that was killed while it looked how old the lock is
     report = convert(source, place, workers=0)
     assert report.n_kept == report.n_partitions - 2
     assert same_objects(place, expected)
@@ -335,7 +366,7 @@ def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, sample: 
 
     def some(request: Request) -> Fault | None:
         counted[0] += 1
-        return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 7 == 3 else None
+        return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 11 == 3 else None
 
     with broken(proxy, some):
         convert(sample, place, workers=0)
@@ -401,6 +432,17 @@ def test_without_obstore_the_error_says_what_to_install(s3: str, fresh: None, mo
     monkeypatch.setitem(sys.modules, "obstore.store", None)
     with pytest.raises(StoreError, match=r"pip install 'robozarr\[s3\]'"):
         robozarr.open_store("s3://bucket/a")
+
+
+def test_a_task_embedding_is_written_beside_the_rest(s3: str, sample: Path) -> None:
+    place = new_place(s3)
+    convert(sample, place, workers=0)
+    encoded = np.arange(8, dtype=np.float32).reshape(2, 4)
+    write_task_embedding(robozarr.open_store(place), "encoded", encoded)
+    assert np.array_equal(read_task_embedding(robozarr.open_store(place), "encoded"), encoded)
+    with pytest.raises(StoreError, match="is there already"):
+        write_task_embedding(robozarr.open_store(place), "encoded", encoded)
+    assert verify(place, workers=0).ok
 
 
 def test_a_copied_store_is_a_store(s3: str, sample_store: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,25 @@ def test_a_place_is_a_place(place: Place) -> None:
     assert str(place) == place.url
 
 
+NAMES = ["two words", "a#b", "per%20cent", "1+1=2", "*?[x]&~'", "back\\slash", "täst €", "%"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_are_what_they_are(s3: str, name: str, tmp_path: Path) -> None:
+    """A key's name may hold nearly anything; other tools must find the object under the same."""
+    boto3 = pytest.importorskip("boto3")
+    place = place_of(f"s3://{BUCKET}/names {name}/x.zarr", s3)
+    for store in (place, FolderPlace(tmp_path)):
+        store.write(f"steps/{name}/c/0", [b"1"])
+        store.below("stage").write(f"steps/{name}/c/1", [b"2"])
+        store.below("stage").move(f"steps/{name}/c/1", store)
+        store.empty(["stage"])
+        assert store.names() == [f"steps/{name}/c/{number}" for number in range(2)]
+        assert [store.read(path) for path in store.names()] == [b"1", b"2"]
+    found = boto3.client("s3", endpoint_url=s3).list_objects_v2(Bucket=BUCKET, Prefix=f"names {name}/")["Contents"]
+    assert [entry["Key"] for entry in found] == [f"names {name}/x.zarr/{path}" for path in place.names()]
+
+
 def test_what_is_not_there_is_an_error_that_names_it(place: Place) -> None:
     place.write("a", [DATA[:10]])
     for read in (lambda: place.read("b/c"), lambda: place.read_ranges("b/c", [0], [1])):
@@ -98,8 +118,10 @@ def test_an_endpoint_goes_with_s3(tmp_path: Path) -> None:
     for url in (tmp_path, "gs://bucket/a"):
         with pytest.raises(StoreError, match=r"leave (it|out --endpoint-url)"):
             place_of(url, "http://127.0.0.1:1")
-    with pytest.raises(StoreError, match="begins with http:// or https://"):
-        place_of("s3://bucket/a", "127.0.0.1:9000")
+    for endpoint in ("127.0.0.1:9000", "https://user:secret@example.org"):
+        with pytest.raises(StoreError, match="begins with http:// or https://") as caught:
+            place_of("s3://bucket/a", endpoint)
+        assert "secret" not in str(caught.value)
 
 
 def test_no_credential_is_shown_or_sent(s3: str) -> None:
@@ -214,6 +236,20 @@ def test_an_upload_is_one_request_of_its_bytes(proxy: Proxy) -> None:
     data = os.urandom(20 * 2**20)
     place.write("shard", [data[:5], data[5:]])
     assert [(request.method, request.body == data) for request in proxy.requests] == [("PUT", True)]
+
+
+def test_an_upload_may_take_longer_than_an_answer_may_keep_silent(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "CLIENT", {**bucket.CLIENT, "read_timeout": timedelta(seconds=0.3)})
+    bucket._open.cache_clear()
+    place, proxy.latency_s = new_place(proxy.url), 1.0
+    place.write("a", [DATA])
+    assert len(proxy.requests) == 1
+    monkeypatch.setattr(bucket, "ATTEMPTS", 1)
+    monkeypatch.setattr(bucket, "RETRY", {**bucket.RETRY, "max_retries": 1})
+    bucket._open.cache_clear()
+    with pytest.raises(BucketError, match=r"/a: cannot be read: .*timed out"):
+        place.read("a")
+    bucket._open.cache_clear()
 
 
 def test_requests_are_not_made_one_after_the_other(proxy: Proxy) -> None:

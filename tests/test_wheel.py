@@ -55,6 +55,13 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Path) -> None:
     assert {"robozarr/cli.py", "robozarr/convert/run.py", "robozarr/loader/store.py", "robozarr/schemas/FORMAT.md"} <= names
 
 
+def test_the_index_would_take_both(built: Path) -> None:
+    command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, sorted(built.iterdir()))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("PASSED") == 2
+
+
 def test_the_sdist_holds_sources_but_no_data(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
