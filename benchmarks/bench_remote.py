@@ -255,7 +255,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100_000, help="of the store that is not cached")
     parser.add_argument("--cached-steps", type=int, default=16_384, help="of the store that is; each takes 98 KB of the disk")
     parser.add_argument("--latency-ms", type=float, default=20.0, help="from a request to its answer")
-    parser.add_argument("--batches", type=int, default=160, help="that each row reads in a round")
+    parser.add_argument("--batches", type=int, default=128, help="that each row reads in a round")
     parser.add_argument("--rounds", type=int, default=3, help="how often everything is timed")
     parser.add_argument("--scratch", type=Path, help="folder for stores and cache (default: the system's for temporary files)")
     parser.add_argument("--json", type=Path, help="write the numbers to this file too")

@@ -138,9 +138,12 @@ def new_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
         If one has the name of a source of the store and is another file now.
     """
     new, problems = [], []
+    by_file_name: dict[str, list[SourceEntry]] = {}
+    for source in metadata.sources:
+        by_file_name.setdefault(source.name.rpartition("/")[2], []).append(source)
     for path in paths:
         stat = path.stat()
-        entry = next((entry for entry in metadata.sources if _is_called(path, entry.name)), None)
+        entry = next((entry for entry in by_file_name.get(path.name, []) if _is_called(path, entry.name)), None)
         if entry is None:
             new.append(path)
         elif (entry.size, entry.mtime_ns) != (stat.st_size, stat.st_mtime_ns):

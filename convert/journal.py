@@ -1,8 +1,9 @@
 """Owns the memory of an unfinished conversion: what it was begun with, which partitions are done. Imports no Dask.
 
 It lives in a folder of the store whose name is a temporary's, so that no finished store has one (FORMAT.md, M20):
-``plan.json`` (what it was begun with), ``done.jsonl`` (a line a finished partition; of a bucket ``done/``), ``lock``, and for
-an append ``stage/``, where the new files wait, and ``commit``, which says that all of them are there.
+``plan.json`` (what it was begun with), ``fence`` (for which plan workers may write), ``done.jsonl`` (a line a finished
+partition; of a bucket ``done/``), ``lock``, and for an append ``stage/``, where the new files wait, and ``commit``, which
+says that all of them are there.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from robozarr.schemas.errors import BucketError, PlanError, Problem, SourceError
 from robozarr.schemas.place import Place
 from robozarr.schemas.store import TEMPORARY
 
-__all__ = ["FOLDER", "Begun", "Journal", "check_same", "digest"]
+__all__ = ["FOLDER", "Begun", "Fence", "Journal", "check_same", "digest"]
 
 FOLDER: Final = f".convert{TEMPORARY}"
+FENCE: Final = "fence"
 Kind = Literal["convert", "append"]
 
 
@@ -87,6 +89,26 @@ def digest(partition: Partition) -> str:
     return hashlib.blake2b(repr(partition).encode(), digest_size=12).hexdigest()
 
 
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """Keeps out workers that nobody waits for any more: cut off from their scheduler, they go on with what they had been given.
+
+    What they would write is right only as long as the store is made from the plan that they were given.
+    """
+
+    place: Place
+    plan: str
+
+    def check(self) -> None:
+        """StoreError if the store is finished, or is made from another plan now."""
+        try:
+            there = self.place.read(FENCE).decode("ascii", "replace")
+        except FileNotFoundError:
+            there = ""
+        if there != self.plan:
+            raise StoreError(f"{self.place}: the conversion that this worker was at work for has ended, so it writes no more")
+
+
 class Journal:
     """The journal of one store. Writing to it takes the store's lock."""
 
@@ -136,6 +158,13 @@ class Journal:
         """Write down what a conversion begins with; whole or not at all."""
         self.place.write("plan.json", [json.dumps(asdict(begun), indent=1).encode()])
 
+    def fence(self, begun: Begun) -> Fence:
+        """Let workers write for what was begun, and no others."""
+        facts = json.dumps(asdict(begun), sort_keys=True).encode()
+        fence = Fence(self.place, hashlib.blake2b(facts, digest_size=12).hexdigest())
+        self.place.write(FENCE, [fence.plan.encode()])
+        return fence
+
     def done(self) -> dict[tuple[str, int], Done]:
         """The partitions that were finished, by array and shard."""
         return {(done.path, done.shard): done for done in self._done.read()}
@@ -165,5 +194,5 @@ class Journal:
             self.place.empty(["stage"])
         else:
             self.place.remove(name for name in self.place.names() if name not in ("lock", "plan.json", "commit"))
-        self.place.remove(["plan.json"])
+        self.place.remove([FENCE, "plan.json"])
         self.place.remove(["commit"])

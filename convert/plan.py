@@ -290,7 +290,7 @@ def _tables(
         "episodes/image_evidence": np.array([demo.image_evidence for demo in scans], np.int8),
         "episodes/init_state/offsets": _offsets([demo.init_state_size for demo in scans]),
         "episodes/model_file/offsets": _offsets([demo.model_file_bytes for demo in scans]),
-        "tasks/control_freq": np.array([_control_freq_of_task(files, task) for task in tasks], np.float64),
+        "tasks/control_freq": _control_freqs(files, tasks),
     }
     for split in metadata.splits:
         tables[f"episodes/splits/{split}"] = np.array([split in demo.splits for demo in scans], np.bool_)
@@ -311,9 +311,13 @@ def _flags(metadata: StoreMetadata, scans: list[DemoScan]) -> NDArray[np.uint8]:
     return flags if metadata.joint_key is not None else flags & ~np.uint8(StepFlag.STILL)
 
 
-def _control_freq_of_task(files: Sequence[FileScan], task: tuple[str, ...]) -> float:
-    frequency = _control_freq(file for file in files if task_of_file(file) == task)
-    return float("nan") if frequency is None else frequency
+def _control_freqs(files: Sequence[FileScan], tasks: Sequence[tuple[str, ...]]) -> NDArray[np.float64]:
+    """Of each task; NaN where its files differ."""
+    of_task: dict[tuple[str, ...], list[FileScan]] = {task: [] for task in tasks}
+    for file in files:
+        of_task.get(task_of_file(file), []).append(file)
+    found = [_control_freq(same) for same in of_task.values()]
+    return np.array([np.nan if frequency is None else frequency for frequency in found], np.float64)
 
 
 def _offsets(sizes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:

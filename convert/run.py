@@ -256,7 +256,7 @@ def _convert(
     if begun is None:
         _begin(journal, wish, plan, now)
     while True:
-        written = _write(executor, journal, plan, base, wish, progress)
+        written = _write(executor, journal, plan, base, wish, now, progress)
         if not written.broken:
             return plan, base, written
         now = replace(now, left_out=(*now.left_out, *written.broken))
@@ -281,14 +281,17 @@ def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
     journal.begin(now)
 
 
-def _write(executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, progress: Progress) -> Written:
+def _write(
+    executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, begun: Begun, progress: Progress
+) -> Written:
     """Write a store, or what an append adds to one; as far as there are demos that cannot be read, it is not finished."""
     root, below = (wish.store, None) if base is None else (journal.stage, wish.store)
     if base is None:
         write_metadata(root, plan.metadata)
     prune(root, plan.layouts)
     init_store(root, plan, below=below)
-    written = write_partitions(executor, journal, root, plan, base, wish.on_error, progress)
+    fence = journal.fence(begun)
+    written = write_partitions(executor, journal, fence, root, plan, base, wish.on_error, progress)
     if written.broken:
         return written
     write_statistics(executor, journal, root, plan, base, written, progress)

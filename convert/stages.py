@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from robozarr.convert.executor import Executor, died
 from robozarr.convert.guard import Guard, GuardDied
-from robozarr.convert.journal import Journal, digest
+from robozarr.convert.journal import Fence, Journal, digest
 from robozarr.convert.plan import Plan
 from robozarr.convert.progress import Progress
 from robozarr.convert.read import column_blocks, episode_checksums
@@ -91,7 +91,14 @@ class Written:
 
 
 def write_partitions(
-    executor: Executor, journal: Journal, root: Place, plan: Plan, base: Base | None, on_error: OnError, progress: Progress
+    executor: Executor,
+    journal: Journal,
+    fence: Fence,
+    root: Place,
+    plan: Plan,
+    base: Base | None,
+    on_error: OnError,
+    progress: Progress,
 ) -> Written:
     """Write every partition that is not done yet; record each as it ends."""
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
@@ -101,7 +108,7 @@ def write_partitions(
     stored_bytes = n_kept = 0
     broken: dict[tuple[str, str], Problem] = {}
     tasks = (WriteTask(partition=partition, done=done) for partition, done in _with_done(plan, journal))
-    write = partial(write_batch, root=root, store=journal.store)
+    write = partial(write_batch, root=root, store=journal.store, fence=fence)
     with Guard() as guard:
         rescue = partial(_rescue_batch, guard)
         layouts = [column.layout for column in plan.columns]

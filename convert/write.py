@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.convert.at_once import at_once
-from robozarr.convert.journal import digest
+from robozarr.convert.journal import Fence, digest
 from robozarr.convert.plan import Plan
 from robozarr.convert.shard import checksums_of, encode_chunks
 from robozarr.convert.source import SourceFile
@@ -132,13 +132,15 @@ def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below
         _put(root, layout.shard_path(shard), encode_chunks(rows, layout), below)
 
 
-def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place) -> list[PartitionResult | SourceError]:
+def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fence) -> list[PartitionResult | SourceError]:
     """Read partitions from their sources, encode them, write their shards below `root`. Runs in a worker.
 
     `store` holds the rows that an array has already, for an append. While one partition is encoded, the next is read and
     the last is written: at most three are held at once. A source that cannot be read is a result too, in its partition's place.
     """
     results: list[PartitionResult | SourceError] = []
+    if root.folder is None:
+        fence.check()  # a request a batch; of a folder it is looked at before every file
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         writing: Future[PartitionResult] | None = None
         ahead = iter(tasks)
@@ -154,7 +156,7 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place) -> list[P
             parts = None if checksums is not None else encode_chunks(rows, task.partition.layout)
             if writing is not None:
                 results.append(writing.result())
-            writing = writer.submit(_write_task, root, task, moments, parts, checksums)
+            writing = writer.submit(_write_task, root, fence, task, moments, parts, checksums)
             del rows, read
         if writing is not None:
             results.append(writing.result())
@@ -197,6 +199,7 @@ def _read_back(root: Place, partition: Partition, done: Done) -> tuple[NDArray[A
 
 def _write_task(
     root: Place,
+    fence: Fence,
     task: WriteTask,
     moments: Future[FrameMoments | None],
     parts: Sequence[Buffer] | None,
@@ -208,6 +211,8 @@ def _write_task(
         assert task.done is not None
         done = task.done
     else:
+        if root.folder is not None:
+            fence.check()
         _put(root, partition.layout.shard_path(partition.shard), parts, None)
         checksums = checksums_of(parts)
         checksum = 0

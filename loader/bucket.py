@@ -26,21 +26,18 @@ from robozarr.loader.kernel import (
     CLOSED,
     INDEX,
     OK,
-    Held,
     Scratch,
     Wanted,
-    byte_ranges,
-    claim_rows,
     close_shards,
     decode_rows,
     group_rows,
     index_bytes,
     load_index,
-    note_rows,
     read_chunks,
     shards_of,
     take_index,
 )
+from robozarr.loader.ranges import Held, byte_ranges, claim_rows, note_rows
 from robozarr.loader.requests import Requests
 from robozarr.loader.store import Store
 from robozarr.loader.team import Job

@@ -43,21 +43,19 @@ __all__ = [
     "OK",
     "READ",
     "SIZE",
-    "Held",
     "Room",
     "Scratch",
     "Shards",
     "Wanted",
-    "byte_ranges",
-    "claim_rows",
+    "begin_of",
     "close_shards",
     "copy_rows",
     "decode_rows",
+    "end_of",
     "first_other",
     "group_rows",
     "index_bytes",
     "load_index",
-    "note_rows",
     "prepare_shards",
     "read_chunks",
     "shards_of",
@@ -103,19 +101,6 @@ class Shards(NamedTuple):
     """int32 [n_shards]: open file, or CLOSED: to be opened for each use, or ABSENT: there is none."""
     sums: NDArray[np.uint32]
     """uint32 [n_rows]: the checksum that each row's chunk must have; empty: whatever the chunk ends in."""
-
-
-class Held(NamedTuple):
-    """What of one key's encoded rows lies in memory, or is on its way there."""
-
-    owner: NDArray[np.int32]
-    """int32 [n_rows]: number of the range that a row belongs to; -1: none."""
-    soon: NDArray[np.int32]
-    """int32 [n_rows]: the last announcement that a row was in."""
-    gap: int
-    """Bytes between two rows that are fetched along with them rather than asked for apart."""
-    most: int
-    """Bytes of a range, about: of more than one row."""
 
 
 def shards_of(layout: ArrayLayout, sums: NDArray[np.uint32], prefix: str, suffix: str, fd: int) -> Shards:
@@ -349,21 +334,23 @@ def prepare_shards(shards: Shards, rows: NDArray[np.int64], free_fds: NDArray[np
 def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> int:
     """End of the neighbouring chunks of one shard that are read together from ``rows[j]`` on."""
     shard = rows[j] // shards.shard_rows
-    begin, k = _edge(shards, rows[j]), j + 1
+    begin, k = begin_of(shards, rows[j]), j + 1
     while k < stop and k - j < RUN_CHUNKS and rows[k] == rows[k - 1] + 1 and rows[k] // shards.shard_rows == shard:
-        if _end(shards, rows[k]) - begin > RUN_BYTES:
+        if end_of(shards, rows[k]) - begin > RUN_BYTES:
             break
         k += 1
     return k
 
 
 @compiled
-def _edge(shards: Shards, row: int) -> int:
+def begin_of(shards: Shards, row: int) -> int:
+    """Byte of its shard at which a row's chunk begins."""
     return int(shards.edges[row + row // shards.shard_rows])
 
 
 @compiled
-def _end(shards: Shards, row: int) -> int:
+def end_of(shards: Shards, row: int) -> int:
+    """Byte of its shard at which a row's chunk, with its checksum, ends."""
     return int(shards.edges[row + row // shards.shard_rows + 1])
 
 
@@ -374,8 +361,8 @@ def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
         k, shard = _end_of_run(shards, rows, j, stop), rows[j] // shards.shard_rows
         fd = _open_shard(shards, shard) if shards.fds[shard] == CLOSED else shards.fds[shard]
         if fd >= 0:
-            begin = _edge(shards, rows[j])
-            posix_fadvise(fd, begin, _end(shards, rows[k - 1]) - begin, _WILLNEED)
+            begin = begin_of(shards, rows[j])
+            posix_fadvise(fd, begin, end_of(shards, rows[k - 1]) - begin, _WILLNEED)
             if shards.fds[shard] < 0:
                 posix_close(fd)
         j = k
@@ -386,7 +373,7 @@ def _aim(shards: Shards, wanted: Wanted, j: int, k: int, out: NDArray[np.uint8],
     """Say where the bytes of a run go: rows without a codec straight into the batch, others into the buffer."""
     if shards.codec != RAW:
         room.vectors[0] = room.buffer.ctypes.data
-        room.vectors[1] = _end(shards, wanted.row[k - 1]) - _edge(shards, wanted.row[j])
+        room.vectors[1] = end_of(shards, wanted.row[k - 1]) - begin_of(shards, wanted.row[j])
         return 1
     for c in range(k - j):
         room.vectors[4 * c] = out.ctypes.data + wanted.place[wanted.first[j + c]] * shards.row_bytes
@@ -427,7 +414,7 @@ def _decode(shards: Shards, wanted: Wanted, j: int, source: int, stored: int, ou
     codec may lie where it is wanted already.
     """
     target = out.ctypes.data + wanted.place[wanted.first[j]] * shards.row_bytes
-    size = _end(shards, wanted.row[j]) - _edge(shards, wanted.row[j]) - CRC_BYTES
+    size = end_of(shards, wanted.row[j]) - begin_of(shards, wanted.row[j]) - CRC_BYTES
     memcpy(address(room.last.ctypes.data), address(stored), CRC_BYTES)
     crc = crc32c(address(source), size)
     if crc != room.last[0]:
@@ -448,7 +435,7 @@ def _decode(shards: Shards, wanted: Wanted, j: int, source: int, stored: int, ou
 def _check_sizes(shards: Shards, rows: NDArray[np.int64], room: Room) -> int:
     """Whether each chunk of a run has a size that a row can have."""
     for row in rows:
-        size = _end(shards, row) - _edge(shards, row) - CRC_BYTES
+        size = end_of(shards, row) - begin_of(shards, row) - CRC_BYTES
         if size > encoded_bytes_max(shards.row_bytes) or (shards.codec == RAW and size != shards.row_bytes):
             room.fault[0] = row
             return SIZE
@@ -491,7 +478,7 @@ def read_chunks(
             j += 1
             continue
         room.fault[0] = rows[j]
-        shard, k, begin = rows[j] // shards.shard_rows, _end_of_run(shards, rows, j, stop), _edge(shards, rows[j])
+        shard, k, begin = rows[j] // shards.shard_rows, _end_of_run(shards, rows, j, stop), begin_of(shards, rows[j])
         fd = shards.fds[shard]
         if fd == CLOSED:
             if open_shard != shard:
@@ -501,7 +488,7 @@ def read_chunks(
             fd = opened
         if fd < 0 and strict:
             return MISSING
-        n_bytes = _end(shards, rows[k - 1]) - begin
+        n_bytes = end_of(shards, rows[k - 1]) - begin
         code = _check_sizes(shards, rows[j:k], room) if fd >= 0 else MISSING
         if code == OK:
             done = _read_vectors(fd, room, _aim(shards, wanted, j, k, out, room), begin, n_bytes, _NOWAIT == 0)
@@ -516,7 +503,7 @@ def read_chunks(
             code = of_run
             if code == OK:
                 room.fault[0] = rows[j + c]
-                source, stored = _read_to(shards, wanted, j + c, _edge(shards, rows[j + c]) - begin, c, out, room)
+                source, stored = _read_to(shards, wanted, j + c, begin_of(shards, rows[j + c]) - begin, c, out, room)
                 code = _decode(shards, wanted, j + c, source, stored, out, room)
             if code != OK:
                 if strict:
@@ -536,88 +523,7 @@ def _read_to(shards: Shards, wanted: Wanted, j: int, at: int, c: int, out: NDArr
         target = out.ctypes.data + wanted.place[wanted.first[j]] * shards.row_bytes
         return target, room.checksums.ctypes.data + CRC_BYTES * c
     source = room.buffer.ctypes.data + at
-    return source, source + _end(shards, wanted.row[j]) - _edge(shards, wanted.row[j]) - CRC_BYTES
-
-
-@compiled
-def claim_rows(
-    shards: Shards,
-    held: Held,
-    rows: NDArray[np.int64],
-    following: int,
-    number: int,
-    ranges: NDArray[np.int64],
-    which: NDArray[np.int64],
-) -> int:
-    """Divide rows into those of ranges that are there or on their way, and new ranges, to be asked for by the caller.
-
-    A new range takes along neighbours, in its shard and up to ``held.most`` bytes, that nobody has asked for yet: those that
-    are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such.
-
-    Parameters
-    ----------
-    shards : Shards
-        All that the rows lie in are loaded.
-    held : Held, written
-    rows : int64 [n], ascending, distinct
-    following : int
-        Rows are wanted soon if ``held.soon`` of them is this or more.
-    number : int
-        Of the first new range; later ones count on.
-    ranges : int64 [n, 2], written
-        Rows of the new ranges, half-open.
-    which : int64 [n], written
-        Number of each row's range.
-
-    Returns
-    -------
-    int
-        How many ranges are new.
-    """
-    n_new = 0
-    for row in rows:
-        held.soon[row] = max(held.soon[row], following)
-    for i in range(len(rows)):
-        row = rows[i]
-        if held.owner[row] < 0:
-            shard = row // shards.shard_rows
-            low, high = shard * shards.shard_rows, min((shard + 1) * shards.shard_rows, shards.n_rows)
-            first, k = row, row - 1
-            while k >= low and held.owner[k] < 0 and _end(shards, row) - _edge(shards, k) <= held.most:
-                if held.soon[k] >= following:
-                    first = k
-                elif _edge(shards, first) - _edge(shards, k) > held.gap:
-                    break
-                k -= 1
-            last, k = row, row + 1
-            while k < high and held.owner[k] < 0 and _end(shards, k) - _edge(shards, first) <= held.most:
-                if held.soon[k] >= following:
-                    last = k
-                elif _end(shards, k) - _end(shards, last) > held.gap:
-                    break
-                k += 1
-            held.owner[first : last + 1] = number + n_new
-            ranges[n_new, 0], ranges[n_new, 1] = first, last + 1
-            n_new += 1
-        which[i] = held.owner[row]
-    return n_new
-
-
-@compiled
-def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
-    """Note rows, -1 among them, as wanted soon."""
-    for row in rows.ravel():
-        if row >= 0:
-            held.soon[row] = flight
-
-
-@compiled
-def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes of ranges of rows, int64 [n, 2], each of one shard: int64 [n, 2]."""
-    out = np.empty_like(ranges)
-    for i in range(len(ranges)):
-        out[i, 0], out[i, 1] = _edge(shards, ranges[i, 0]), _end(shards, ranges[i, 1] - 1)
-    return out
+    return source, source + end_of(shards, wanted.row[j]) - begin_of(shards, wanted.row[j]) - CRC_BYTES
 
 
 @compiled
@@ -648,7 +554,7 @@ def decode_rows(
         j = todo[i]
         row = wanted.row[j]
         room.fault[0] = row
-        begin, end, span = _edge(shards, row), _end(shards, row), spans[which[i]]
+        begin, end, span = begin_of(shards, row), end_of(shards, row), spans[which[i]]
         if begin < span[1] or end > span[2]:
             return READ
         code = _check_sizes(shards, wanted.row[j : j + 1], room)

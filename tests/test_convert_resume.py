@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from killing import convert_command, files_of, kill_until_done, same_bytes
@@ -17,9 +18,11 @@ from killing import convert_command, files_of, kill_until_done, same_bytes
 import robozarr
 import synthetic
 from robozarr.convert import convert, verify
-from robozarr.convert.journal import FOLDER
+from robozarr.convert.journal import FOLDER, Fence
 from robozarr.convert.lock import STALE_S, hold_lock
+from robozarr.convert.write import PartitionResult, WriteTask, write_batch
 from robozarr.schemas.errors import IncompleteStoreError, PlanError, SourceError, StoreError
+from robozarr.schemas.place import place_of
 
 KILLS = 10
 
@@ -209,3 +212,31 @@ def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) ->
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(StoreError, match=r"another converter .*it has just begun"), hold_lock(lock, store):
             pass
+
+
+def test_a_worker_that_was_cut_off_writes_for_no_other_plan_and_into_no_finished_store(tmp_path: Path, source: Path) -> None:
+    """What a scheduler has lost sight of still runs: with the tasks of an old plan it may not touch what is there now."""
+    store, tasks = tmp_path / "a.zarr", []
+
+    def take(batch: list[WriteTask], **options: Any) -> list[PartitionResult]:
+        tasks.append((batch, options))
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("robozarr.convert.stages.write_batch", take)
+        patch.setattr("robozarr.convert.run.write_statistics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            convert(source, store, workers=0, profile="raw")
+    batch, options = tasks[0]
+    convert(source, store, workers=0, profile="fast", overwrite=True)
+    before = {name: (store / name).stat().st_mtime_ns for name in files_of(store)}
+    with pytest.raises(StoreError, match="the conversion that this worker was at work for has ended"):
+        write_batch(batch, **options)
+    interrupted(source, tmp_path / "b.zarr", pytest.MonkeyPatch(), profile="fast")
+    for place in ("root", "store"):
+        options[place] = place_of(tmp_path / "b.zarr")
+    options["fence"] = Fence(options["store"].below(FOLDER), options["fence"].plan)
+    with pytest.raises(StoreError, match="the conversion that this worker was at work for has ended"):
+        write_batch(batch, **options)
+    assert {name: (store / name).stat().st_mtime_ns for name in files_of(store)} == before
+    assert verify(store, sources=source, workers=0).ok

@@ -16,17 +16,15 @@ from robozarr.loader.kernel import (
     ABSENT,
     OK,
     READ,
-    Held,
     Scratch,
     Shards,
     Wanted,
-    byte_ranges,
-    claim_rows,
     decode_rows,
     group_rows,
     shards_of,
     take_index,
 )
+from robozarr.loader.ranges import Held, byte_ranges, claim_rows
 from robozarr.schemas.layout import ArrayLayout
 
 I64 = NDArray[np.int64]

@@ -1,0 +1,107 @@
+"""Owns which byte ranges a batch asks a bucket for: compiled, pure, and no I/O. Imports neither zarr nor torch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.kernel import Shards, begin_of, end_of
+from robozarr.loader.native import compiled
+
+__all__ = ["Held", "byte_ranges", "claim_rows", "note_rows"]
+
+
+class Held(NamedTuple):
+    """What of one key's encoded rows lies in memory, or is on its way there."""
+
+    owner: NDArray[np.int32]
+    """int32 [n_rows]: number of the range that a row belongs to; -1: none."""
+    soon: NDArray[np.int32]
+    """int32 [n_rows]: the last announcement that a row was in."""
+    gap: int
+    """Bytes between two rows that are fetched along with them rather than asked for apart."""
+    most: int
+    """Bytes of a range, about: of more than one row."""
+
+
+@compiled
+def claim_rows(
+    shards: Shards,
+    held: Held,
+    rows: NDArray[np.int64],
+    following: int,
+    number: int,
+    ranges: NDArray[np.int64],
+    which: NDArray[np.int64],
+) -> int:
+    """Divide rows into those of ranges that are there or on their way, and new ranges, to be asked for by the caller.
+
+    A new range takes along neighbours, in its shard and up to ``held.most`` bytes, that nobody has asked for yet: those that
+    are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such.
+
+    Parameters
+    ----------
+    shards : Shards
+        All that the rows lie in are loaded.
+    held : Held, written
+    rows : int64 [n], ascending, distinct
+    following : int
+        Rows are wanted soon if ``held.soon`` of them is this or more.
+    number : int
+        Of the first new range; later ones count on.
+    ranges : int64 [n, 2], written
+        Rows of the new ranges, half-open.
+    which : int64 [n], written
+        Number of each row's range.
+
+    Returns
+    -------
+    int
+        How many ranges are new.
+    """
+    n_new = 0
+    for row in rows:
+        held.soon[row] = max(held.soon[row], following)
+    for i in range(len(rows)):
+        row = rows[i]
+        if held.owner[row] < 0:
+            shard = row // shards.shard_rows
+            low, high = shard * shards.shard_rows, min((shard + 1) * shards.shard_rows, shards.n_rows)
+            first, k = row, row - 1
+            while k >= low and held.owner[k] < 0 and end_of(shards, row) - begin_of(shards, k) <= held.most:
+                if held.soon[k] >= following:
+                    first = k
+                elif begin_of(shards, first) - begin_of(shards, k) > held.gap:
+                    break
+                k -= 1
+            last, k = row, row + 1
+            while k < high and held.owner[k] < 0 and end_of(shards, k) - begin_of(shards, first) <= held.most:
+                if held.soon[k] >= following:
+                    last = k
+                elif end_of(shards, k) - end_of(shards, last) > held.gap:
+                    break
+                k += 1
+            held.owner[first : last + 1] = number + n_new
+            ranges[n_new, 0], ranges[n_new, 1] = first, last + 1
+            n_new += 1
+        which[i] = held.owner[row]
+    return n_new
+
+
+@compiled
+def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
+    """Note rows, -1 among them, as wanted soon."""
+    for row in rows.ravel():
+        if row >= 0:
+            held.soon[row] = flight
+
+
+@compiled
+def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes of ranges of rows, int64 [n, 2], each of one shard: int64 [n, 2]."""
+    out = np.empty_like(ranges)
+    for i in range(len(ranges)):
+        out[i, 0], out[i, 1] = begin_of(shards, ranges[i, 0]), end_of(shards, ranges[i, 1] - 1)
+    return out
