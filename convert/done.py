@@ -6,11 +6,11 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final, Protocol
 
+from robozarr.convert.at_once import at_once
 from robozarr.convert.types import Done
 from robozarr.schemas.bucket import on_the_way_out
 from robozarr.schemas.errors import StoreError
@@ -21,8 +21,6 @@ __all__ = ["DoneFile", "DoneObjects", "DoneRecord"]
 SHARE_OF_TIME: Final = 0.01
 """Of a run's time may pass between two objects: a kill costs so much of the work, and their number grows with its logarithm."""
 LEAST_INTERVAL_S: Final = 2.0
-READERS: Final = 16
-"""Objects that are read at the same time."""
 
 
 class DoneRecord(Protocol):
@@ -97,9 +95,8 @@ class DoneObjects:
 
     def read(self) -> Iterator[Done]:
         """Every line of every object."""
-        with ThreadPoolExecutor(READERS) as readers:
-            for data in readers.map(self._place.read, self._place.names()):
-                yield from _parsed(data.splitlines())
+        for data in at_once(self._place.read, self._place.names()):
+            yield from _parsed(data.splitlines())
 
     def add(self, done: Done) -> None:
         """Record a partition with the next object."""

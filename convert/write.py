@@ -6,16 +6,18 @@ A file appears under its name whole or not at all (``schemas.place``). Imports n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import Any, Final
+from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.convert.at_once import at_once
 from robozarr.convert.journal import Fence, digest
 from robozarr.convert.plan import Plan
 from robozarr.convert.shard import checksums_of, encode_chunks
@@ -41,9 +43,6 @@ __all__ = [
     "write_batch",
     "write_metadata",
 ]
-
-REQUESTS: Final = 16
-"""Small objects on their way to a bucket at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,16 +82,19 @@ def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> None:
     groups = sorted({parent for path in plan.layouts for parent in _parents(path)})
     documents = {group: document_bytes(group_document()) for group in groups}
     documents |= {path: document_bytes(array_document(layout)) for path, layout in plan.layouts.items()}
-    # a folder takes one file after the other; of a bucket the time is that of the way there and back
-    with ThreadPoolExecutor(1 if root.folder is not None else REQUESTS) as pool:
-        put = [pool.submit(_put, root, f"{path}/zarr.json", [data], below) for path, data in documents.items()]
-        put += [pool.submit(write_array, root, plan.layouts[path], table, below=below) for path, table in plan.tables.items()]
-        try:
-            for written in put:
-                written.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    put: list[Callable[[], None]] = [
+        partial(_put, root, f"{path}/zarr.json", [data], below) for path, data in documents.items()
+    ]
+    put += [partial(write_array, root, plan.layouts[path], table, below=below) for path, table in plan.tables.items()]
+    if root.folder is None:  # the time is that of the way there and back
+        at_once(_call, put)
+    else:
+        for each in put:
+            each()
+
+
+def _call(function: Callable[[], None]) -> None:
+    function()
 
 
 def _put(root: Place, name: str, parts: Sequence[Buffer], below: Place | None) -> None:

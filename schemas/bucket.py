@@ -41,8 +41,8 @@ FIRST_RETRY: Final = {**RETRY, "max_retries": 6}
 TIMED_OUT: Final = "kind: Timeout"
 """What obstore's debugging says where its words do not."""
 AGAIN: Final = "run the same command again"
-FAREWELL_S: Final = 3.0
-"""Of the 10 s between ``docker stop`` and the end of a container."""
+FAREWELL_S: Final = 1.5
+"""Twice of the 10 s between ``docker stop`` and the end of a container; ending busy workers takes about 5."""
 ATTEMPTS: Final = 4
 """Of what obstore does not ask again by itself."""
 

@@ -210,6 +210,7 @@ def test_sigterm_ends_a_conversion_within_ten_seconds(proxy: Proxy, source: Path
         assert time.monotonic() - began < 10
     finally:
         kill_all(process)
+        process.communicate()
     assert process.returncode == 130, said
     assert "Traceback" not in said
     direct = BucketPlace(place.url, proxy.target)
