@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from robozarr.schemas.bucket import BucketPlace
+from robozarr.schemas.errors import BucketError
 from robozarr.schemas.place import Place, place_of
 
-__all__ = ["BUCKET", "CREDENTIALS", "new_place", "same_objects", "served"]
+__all__ = ["BUCKET", "CREDENTIALS", "new_place", "read_and_tell", "same_objects", "served"]
 
 BUCKET = "robots"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test", "AWS_REGION": "us-east-1"}
@@ -67,3 +69,11 @@ def same_objects(place: Place, folder: Path) -> bool:
 def environment(**more: str) -> dict[str, str]:
     """For another process: the credentials, and none of those that this machine may have."""
     return {**{name: value for name, value in os.environ.items() if not name.startswith("AWS_")}, **CREDENTIALS, **more}
+
+
+def read_and_tell(place: BucketPlace, found: multiprocessing.SimpleQueue[str]) -> None:
+    """What another process reads, or why not. Here, because a process that is started anew imports this by name."""
+    try:
+        found.put(place.read("a").decode())
+    except BucketError as exc:
+        found.put(str(exc))

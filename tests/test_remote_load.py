@@ -24,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,8 @@ def test_processes_share_a_cache_dir(hand: Path, hand_url: str, proxy: Proxy, tm
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_workers_that_are_started_anew(hand: Path, hand_url: str, s3: str, tmp_path: Path, method: str) -> None:
+    # a fork server that another test started has the environment of then, without credentials
+    forkserver._forkserver._stop()  # type: ignore[attr-defined]
     store = rz.open_store(hand_url, s3, cache_dir=tmp_path)
     options: dict[str, Any] = {"order": {"seed": 1, "locality": False}, "num_workers": 1}
     loader = rz.WindowDataLoader(make_dataset(store), 4, multiprocessing_context=method, **options)

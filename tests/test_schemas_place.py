@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from faulty import Fault, Kind, Proxy, Request, broken, first_n
-from remote import BUCKET, CREDENTIALS, new_place
+from remote import BUCKET, CREDENTIALS, new_place, read_and_tell
 
 from robozarr.schemas import bucket
 from robozarr.schemas.bucket import BucketPlace
@@ -187,13 +187,6 @@ def test_only_one_creates_and_only_the_holder_of_the_tag_replaces(s3: str) -> No
     assert place.read_tagged("lock") == (b"3", second)
 
 
-def _use(place: BucketPlace, found: multiprocessing.SimpleQueue[str]) -> None:
-    try:
-        found.put(place.read("a").decode())
-    except BucketError as exc:
-        found.put(str(exc))
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_says_so_instead_of_waiting_for_ever(s3: str) -> None:
     place = new_place(s3)
@@ -203,7 +196,7 @@ def test_a_forked_process_says_so_instead_of_waiting_for_ever(s3: str) -> None:
         (multiprocessing.get_context("spawn"), "here"),
     ):
         found = context.SimpleQueue()
-        process = context.Process(target=_use, args=(place, found))
+        process = context.Process(target=read_and_tell, args=(place, found))
         process.start()
         process.join(60)
         assert process.exitcode == 0
