@@ -49,7 +49,9 @@ def recut(sources: Sequence[Path], out: Path, n_bytes: int, seed: int = 0, *, on
     made = []
     for number in range(n_files):
         source = sources[number % len(sources)]
-        path = out / f"part_{number // len(sources):03d}" / source.parent.name / source.name
+        part = number // len(sources)
+        # a folder of its own: files of one folder's and file's name that differ are refused
+        path = out / (source.parent.name + f"_{part}" * (part > 0)) / source.name
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_file(source, path, n_bytes // n_files, np.random.default_rng([seed, number]), one_demo)
         made.append(path)
