@@ -36,24 +36,24 @@ class Job:
         self._work: Callable[[int], object] | None = work
         self._last = last
         self._left = list(range(n_parts))  # whoever takes the 0 is the last one
-        self._error: BaseException | None = None
+        self._errors: list[tuple[int, BaseException]] = []
         self._cancelled, self._finished = False, n_parts == 0
         self._latch = threading.Lock()
         self._latch.acquire()
 
     def run(self, part: int) -> None:
-        """Do one part."""
+        """Do one part, unless an earlier one failed."""
         try:
-            if self._work is not None and not self._cancelled and self._error is None:
+            if self._work is not None and not self._cancelled and all(part < failed for failed, _ in self._errors):
                 self._work(part)
         except BaseException as exc:
-            self._error = exc
+            self._errors.append((part, exc))
         if self._left.pop() == 0:
             try:
-                if self._last is not None and not self._cancelled and self._error is None:
+                if self._last is not None and not self._cancelled and not self._errors:
                     self._last()
             except BaseException as exc:
-                self._error = exc
+                self._errors.append((self.n_parts, exc))
             self._work = self._last = None  # what they hold may go
             self._finished = True
             self._latch.release()
@@ -80,13 +80,13 @@ class Job:
 
     @property
     def error(self) -> BaseException | None:
-        """What a part raised, once all have ended."""
-        return self._error
+        """What the first part that failed raised, once all have ended: the same whichever thread was faster."""
+        return min(self._errors, key=lambda failed: failed[0])[1] if self._errors else None
 
     def result(self) -> None:
-        """Wait; raises what a part raised."""
+        """Wait; raises what the first part that failed raised."""
         self.wait()
-        error, self._error = self._error, None
+        error, self._errors = self.error, []
         if error is not None:
             try:
                 raise error

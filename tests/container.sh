@@ -41,8 +41,9 @@ same() { diff -rq "$1" "$2" >"$SCRATCH/out" 2>&1 || { head -3 "$SCRATCH/out"; re
 
 DATA=$HERE/sample
 check "the default user is not root" exits 0 --entrypoint python "$IMAGE" -c 'import os, sys; sys.exit(os.getuid() == 0)'
-check "no torch, no compiler, no pip in it" exits 0 --entrypoint sh "$IMAGE" -c '
-    ! python -c "import torch" 2>/dev/null && ! command -v cc gcc pip >/dev/null && ! ls /opt/robozarr/lib/python3.11/site-packages | grep -qx pip'
+check "no torch, no compiler; no pip but the base image's" exits 0 --entrypoint sh "$IMAGE" -c '
+    for tool in cc gcc c++ make; do ! command -v "$tool" >/dev/null || exit 1; done
+    ! python -c "import torch" 2>/dev/null && ! python -m pip --version >/dev/null 2>&1'
 check "--version, --help" exits 0 "$IMAGE" --version
 
 OUT=$(folder any 4321:4321)
@@ -82,7 +83,7 @@ check "  it says how to go on" says "run the same command again to go on with it
 check "  no temporary file is left" sh -c "! find '$OUT' -type f -name '.*robozarr-tmp' | grep -q ."
 check "  the store is refused until then" exits 3 --user 4321:4321 -v "$OUT:/store" "$IMAGE" info /store/a.zarr
 check "the same command goes on" exits 0 "${SLOW[@]}" --store /store/a.zarr
-check "  and says what was kept" says "kept [0-9]* of [0-9]* partitions"
+check "  and says what was kept" says "kept [1-9][0-9]* of [0-9]* partitions"
 check "  undisturbed it would have been the same" exits 0 "${SLOW[@]}" --store /store/b.zarr
 check "  byte for byte" same "$OUT/a.zarr" "$OUT/b.zarr"
 
