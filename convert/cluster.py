@@ -16,7 +16,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Final
 
 from robozarr.convert.executor import DaskExecutor, Executor, InlineExecutor
-from robozarr.convert.progress import Progress
+from robozarr.convert.progress import Progress, SilentProgress
 from robozarr.schemas.errors import WorkerError
 
 __all__ = ["default_workers", "local_executor", "open_executor"]
@@ -152,9 +152,9 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
             disable_gc_diagnosis(
                 force=True
             )  # a Ctrl-C that comes inside its callback is lost: Python ignores what callbacks raise
-        if progress is not None:
-            progress.note(f"dashboard: {client.dashboard_link}")
-        yield DaskExecutor(client, progress.note if progress is not None else lambda text: None)
+        note = (progress or SilentProgress()).note
+        note(f"dashboard: {client.dashboard_link}")
+        yield DaskExecutor(client, note)
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:

@@ -73,7 +73,7 @@ class InlineExecutor:
 class DaskExecutor:
     """Runs tasks on the workers of a Dask client, whatever cluster it belongs to; `note` hears what a user should know."""
 
-    def __init__(self, client: Any, note: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, client: Any, note: Callable[[str], None]) -> None:
         self._client, self._note = client, note
         self._n_workers, self._counted = 0, float("-inf")
         self._alone_since: float | None = None
@@ -129,6 +129,7 @@ class DaskExecutor:
                     result = rescue(task)
                 except CancelledError as exc:
                     raise _lost() from exc
+                self._alone_since = None  # a worker made it: the next loss is another one
                 future.release()
                 submit()
                 yield result
@@ -142,6 +143,8 @@ class DaskExecutor:
             try:
                 return future.result(timeout=COUNT_INTERVAL_S)
             except TimeoutError:
+                if future.status == "error":  # the task's own, a network disk's perhaps: it would be raised for ever
+                    raise
                 self._wait_for_workers()
 
     def _wait_for_workers(self) -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-__all__ = ["Nowhere", "chatter", "complain", "die", "hang", "leave", "pid"]
+__all__ = ["Nowhere", "chatter", "complain", "die", "hang", "leave", "pid", "time_out"]
 
 
 def pid() -> int:
@@ -25,6 +25,11 @@ def leave(code: int) -> None:
 def hang() -> None:
     """Like HDF5 over damaged files: no other thread of the interpreter gets to run."""
     re.match(r"(a+)+$", "a" * 60 + "b")
+
+
+def time_out(_: object) -> None:
+    """What a network disk that does not answer raises."""
+    raise TimeoutError("the disk")
 
 
 def complain() -> None:

@@ -19,6 +19,7 @@ from fuzz_hdf5 import with_a_worker
 import synthetic
 from robozarr.convert import convert, verify
 from robozarr.convert.cluster import check_versions, local_executor
+from robozarr.convert.executor import DaskExecutor
 from robozarr.convert.guard import Guard, GuardDied
 from robozarr.convert.plan import make_plan
 from robozarr.convert.progress import SilentProgress
@@ -133,6 +134,21 @@ class FatalGuard(Guard):
 def test_workers_that_die_over_a_task_that_nobody_can_look_into_are_said() -> None:
     with local_executor(1) as executor, pytest.raises(WorkerError, match="workers died several times over one task"):
         list(executor.run(guarded.die, [signal.SIGKILL]))
+
+
+def test_a_task_that_times_out_by_itself_is_not_waited_for() -> None:
+    """Dask says the same where it waits for a result: asking again would be told again, for ever."""
+    with local_executor(1) as executor, pytest.raises(TimeoutError, match="the disk"):
+        list(executor.run(guarded.time_out, [0]))
+
+
+def test_a_result_ends_the_time_without_workers() -> None:
+    """A cluster that loses its workers a second time, much later, is waited for from then on."""
+    with local_executor(1) as executor:
+        assert isinstance(executor, DaskExecutor)
+        executor._alone_since = 0.0
+        assert list(executor.run(abs, [-1])) == [1]
+        assert executor._alone_since is None
 
 
 def test_workers_of_another_version_are_refused(tmp_path: Path) -> None:
