@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from operator import call
 from typing import Any
 
 import google_crc32c
@@ -87,14 +88,10 @@ def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> None:
     ]
     put += [partial(write_array, root, plan.layouts[path], table, below=below) for path, table in plan.tables.items()]
     if root.folder is None:  # the time is that of the way there and back
-        at_once(_call, put)
+        at_once(call, put)
     else:
         for each in put:
             each()
-
-
-def _call(function: Callable[[], None]) -> None:
-    function()
 
 
 def _put(root: Place, name: str, parts: Sequence[Buffer], below: Place | None) -> None:

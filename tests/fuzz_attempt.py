@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import h5py
-import numpy as np
+from stored import stored_values
 
 import robozarr
 from robozarr.convert import convert
@@ -43,11 +43,7 @@ def compare(path: str, store: robozarr.Store) -> str:
         for name, start, length in zip(names, store.episodes.start.tolist(), store.episodes.length.tolist(), strict=True):
             for key in store.metadata.keys:
                 values = file[f"data/{name}/{key.source}"][()]
-                if key.ragged:
-                    ragged = store.ragged(key.name)
-                    got = np.stack([ragged[row] for row in range(start, start + length)])
-                else:
-                    got = np.asarray(store.array(key.name)[start : start + length])
+                got = stored_values(store, key, start, length)
                 if got.shape != values.shape or got.tobytes() != values.astype(got.dtype).tobytes():
                     return f"wrong: {name}/{key.source} is not what h5py reads"
     return "exact"

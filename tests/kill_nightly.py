@@ -18,9 +18,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from killing import convert_command, files_of, kill_until_done, same_bytes
+from killing import convert_command, files_of, kill_until_done, same_bytes, write_sources
 
-import synthetic
 from robozarr.convert import convert
 from robozarr.schemas.layout import Profile
 
@@ -38,10 +37,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=0, help="end after this time too; 0: no limit")
     options = parser.parse_args()
     rng, folder = random.Random(options.seed), Path(tempfile.mkdtemp(prefix="kill-nightly-"))
-    sources = [
-        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
-        for number in range(4)
-    ]
+    sources = write_sources(folder / "s")
     for profile in PROFILES:
         convert(sources, folder / f"{profile}.zarr", profile=profile, workers=0)
         convert(sources[:2], folder / f"{profile}-half.zarr", profile=profile, workers=0)

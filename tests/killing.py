@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["convert_command", "files_of", "kill_all", "kill_until_done", "run_and_kill", "same_bytes"]
+import synthetic
+
+__all__ = ["convert_command", "files_of", "kill_all", "kill_until_done", "run_and_kill", "same_bytes", "write_sources"]
 
 
 def convert_command(*arguments: str | Path) -> list[str]:
@@ -28,6 +30,14 @@ def files_of(store: Path) -> list[str]:
 def same_bytes(a: Path, b: Path) -> bool:
     names = files_of(a)
     return names == files_of(b) and filecmp.cmpfiles(a, b, names, shallow=False)[1:] == ([], [])
+
+
+def write_sources(folder: Path) -> list[Path]:
+    """Four files of about 35 MB in all, which make eight shards of frames: long enough to be killed over."""
+    return [
+        synthetic.write_libero(folder / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
+        for number in range(4)
+    ]
 
 
 def kill_all(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
@@ -45,7 +55,7 @@ def kill_until_done(
     After `most` kills the next one is left to end. A converter that fails is an error.
     """
     for n_killed in itertools.count():
-        if n_killed != most and run_and_kill(command, rng.uniform(0, longest_s), store, until):
+        if n_killed != most and run_and_kill(command, rng.uniform(0, longest_s), (store / until).exists):
             continue
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode and "holds a store already" not in done.stderr:  # else it had ended before the kill
@@ -54,12 +64,15 @@ def kill_until_done(
     raise AssertionError
 
 
-def run_and_kill(command: Sequence[str], after_s: float, store: Path, until: str = "") -> bool:
-    """Kill a converter `after_s` seconds after `until` appears in the store; returns whether it was killed at work."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def run_and_kill(
+    command: Sequence[str], after_s: float, at_work: Callable[[], bool], env: Mapping[str, str] | None = None
+) -> bool:
+    """Kill a converter `after_s` seconds after it is `at_work`; returns whether it still was."""
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=env)
     try:
         deadline = time.monotonic() + 60
-        while process.poll() is None and not (store / until).exists() and time.monotonic() < deadline:
+        while process.poll() is None and not at_work() and time.monotonic() < deadline:
             time.sleep(0.002)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(after_s)

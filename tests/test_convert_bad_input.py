@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 from killing import convert_command, same_bytes
+from stored import stored_values
 
 import robozarr
 import synthetic
@@ -223,11 +224,7 @@ def assert_holds(store: robozarr.Store, demos: list[tuple[Path, str]]) -> None:
         with h5py.File(path) as file:
             for key in store.metadata.keys:
                 expected = file[f"data/{demo}/{key.source}"][()]
-                if key.ragged:
-                    ragged = store.ragged(key.name)
-                    got = np.stack([ragged[row] for row in range(start, start + length)])
-                else:
-                    got = np.asarray(store.array(key.name)[start : start + length])
+                got = stored_values(store, key, start, length)
                 assert got.tobytes() == expected.tobytes(), (path, demo, key)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import convert_command, files_of, kill_until_done, same_bytes
+from killing import convert_command, files_of, kill_until_done, same_bytes, write_sources
 
 import robozarr
 import synthetic
@@ -29,11 +29,9 @@ KILLS = 10
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 35 MB: eight shards of frames."""
-    folder = tmp_path_factory.mktemp("source")
-    for number in range(4):
-        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
-    return folder / "s"
+    folder = tmp_path_factory.mktemp("source") / "s"
+    write_sources(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,16 +13,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from faulty import Fault, Kind, Proxy, Request, broken
-from killing import convert_command, kill_all
+from killing import convert_command, kill_all, run_and_kill, write_sources
 from remote import BUCKET, CREDENTIALS, environment, new_place, same_objects
 
 import robozarr
-import synthetic
 from robozarr.cli import run
 from robozarr.convert import bucket_lock, convert, verify
 from robozarr.convert.journal import FOLDER, Journal
@@ -38,11 +38,9 @@ KILLS = 3
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 35 MB: eight shards of frames."""
-    folder = tmp_path_factory.mktemp("source")
-    for number in range(4):
-        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=(40, 50), size=160, seed=number)
-    return folder / "s"
+    folder = tmp_path_factory.mktemp("source") / "s"
+    write_sources(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +158,8 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     place, rng, n_killed = new_place(proxy.url), random.Random(workers), 0
     proxy.latency_s = 0.01
     for _ in range(KILLS):
-        killed = run_and_kill(command(source, place, workers), rng.uniform(0, 2.5 if workers else 1.2), place)
+        after_s, line = rng.uniform(0, 2.5 if workers else 1.2), command(source, place, workers)
+        killed = run_and_kill(line, after_s, partial(place.exists, f"{FOLDER}/lock"), environment())
         n_killed += killed
         if not killed:
             assert same_objects(place, expected)
@@ -175,20 +174,6 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
         )
         assert ended.returncode == 0, ended.stderr
     assert same_objects(place, expected)
-
-
-def run_and_kill(command: list[str], after_s: float, place: BucketPlace) -> bool:
-    """Kill a converter `after_s` seconds after it has the lock; returns whether it was killed at work."""
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True, env=environment())
-    try:
-        while process.poll() is None and not place.exists(f"{FOLDER}/lock"):
-            time.sleep(0.01)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(after_s)
-        return process.poll() is None
-    finally:
-        kill_all(process)
 
 
 @pytest.mark.parametrize("hangs", [False, True])
