@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
-        bench-plan gpu-check soak fuzz kill-nightly image image-check dist clean
+        bench-plan profile-convert gpu-check soak fuzz kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -66,6 +66,9 @@ fuzz: install  ## ten thousand damaged HDF5 files: a clear error, or exactly wha
 
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/kill_nightly.py $(ARGS)
+
+profile-convert: install  ## where a conversion's CPU time goes
+	$(BIN)/python benchmarks/profile_convert.py $(ARGS)
 
 bench-plan: install  ## planning, tasks, scheduler and journal of 100 GB to 10 TB
 	$(BIN)/python benchmarks/bench_plan.py $(ARGS)

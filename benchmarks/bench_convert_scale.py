@@ -12,29 +12,33 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from common import align, default_source, figure, file_system, machine, machine_lines, read_once
+
+if TYPE_CHECKING:
+    from robozarr.schemas.layout import Profile
 
 PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "dask", "distributed")
 LIMIT_MB: Final = 600
 """What no process of a conversion may take, however large the source."""
 
 
-def child(source: str, store: str, profile: str, workers: int) -> dict[str, float]:
+def child(source: str, store: str, profile: Profile, workers: int) -> dict[str, float]:
     """Convert once; times in seconds, memory in MB (10^6 bytes)."""
     from contenders import WorkTime
 
     from robozarr.convert import convert
 
     work = WorkTime()
-    report = convert(source, store, profile=profile, workers=workers, progress=work)  # type: ignore[arg-type]
+    report = convert(source, store, profile=profile, workers=workers, progress=work)
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "source_mb": report.source_bytes / 1e6,
@@ -58,7 +62,7 @@ def measure(files: Sequence[Path], source: Path, store: Path, options: argparse.
         if done.returncode:
             raise RuntimeError(f"a conversion failed:\n{done.stderr}")
         runs.append(json.loads(done.stdout.splitlines()[-1]))
-        subprocess.run(["rm", "-rf", out], check=True)
+        shutil.rmtree(out)
     row = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     return {**row, "peak_mb": max(run["peak_mb"] for run in runs)}
 
@@ -78,7 +82,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             source = folder / "source"
             files = recut(real, source, round(size_mb * 1e6), one_demo=one_demo)
             rows.append({"one_demo": one_demo, **measure(files, source, folder / "store", options)})
-            subprocess.run(["rm", "-rf", source], check=True)
+            shutil.rmtree(source)
             print(f"{size_mb:g} MB{' in one demo' * one_demo} done", file=sys.stderr, flush=True)
         header = {"profile": options.profile, "workers": options.workers, "rounds": options.rounds, **machine(PACKAGES)}
         return {"header": {**header, "file_system": file_system(folder)}, "rows": rows}
