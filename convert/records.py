@@ -5,7 +5,7 @@ They cross processes, so they hold paths, numbers and short texts, never pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "FinishedPartition",
     "Partition",
     "Segment",
+    "Stored",
 ]
 
 ColumnKind = Literal["rows", "flat", "text", "vector"]
@@ -160,6 +161,25 @@ class FileScan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Values of a column that a store holds already, and that are written again in another layout."""
+
+    layout: ArrayLayout
+    """Of the array that holds them."""
+    sums: tuple[int | None, ...]
+    """What binds each shard that is read (M23); None in a store of version 1. Of a column: of every shard."""
+    frames: bool
+    """Whether ``checksums/`` has one for each of its rows."""
+    first_shard: int = 0
+    """The first shard that is read."""
+
+    def of_rows(self, start: int, stop: int) -> Stored:
+        """What is read for rows [start, stop)."""
+        first, last = start // self.layout.shard_rows, -(-stop // self.layout.shard_rows)
+        return replace(self, sums=self.sums[first:last], first_shard=first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One array whose values come from the sources."""
 
@@ -173,6 +193,8 @@ class Column:
     """The key it holds; None for what belongs to episodes."""
     old_rows: int = 0
     """Rows that the store has already, of an append."""
+    stored: Stored | None = None
+    """Where a store holds its values; None where they come from the sources."""
 
     @property
     def first_shard(self) -> int:
@@ -216,6 +238,8 @@ class Partition:
     """Rows that the array has already: an append takes those of this shard from the store, not from a source."""
     begins: tuple[int, ...] = ()
     """Rows of the shard with which episodes begin, those that the array has already too."""
+    stored: Stored | None = None
+    """Where a store holds its values; None where they come from the segments."""
 
     @property
     def n_kept(self) -> int:

@@ -119,8 +119,10 @@ def write_partitions(
     base: Base | None,
     on_error: OnError,
     progress: Progress,
+    *,
+    origin: Place,
 ) -> Written:
-    """Write every partition that is not done yet; record each as it ends."""
+    """Write every partition that is not done yet; record each as it ends. `origin` is the store that has values already."""
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     first = 0 if base is None else base.metadata.n_episodes
     moments = {f"steps/{key.name}": MomentsOfKey(key, first_episode=first) for key in plan.metadata.keys if key.frame}
@@ -132,7 +134,7 @@ def write_partitions(
     broken: dict[tuple[str, str], Problem] = {}
     files: dict[str, int] = {}
     tasks = (WriteTask(partition=partition, finished=finished) for partition, finished in _with_finished(plan, journal))
-    write = partial(write_batch, root=root, store=journal.store, fence=fence)
+    write = partial(write_batch, root=root, store=origin, fence=fence)
     with ChildProcess() as child:
         rescue = partial(_rescue_batch, child)
         layouts = [column.layout for column in plan.columns]
@@ -201,7 +203,7 @@ def _rescue_batch(child: ChildProcess, tasks: list[WriteTask]) -> list[Partition
     """Find the demos that workers died over; if it is none of them, the machine is to blame."""
     problems = []
     for task in tasks:
-        for segment in task.partition.segments:
+        for segment in task.partition.segments if task.partition.stored is None else ():
             part = replace(task.partition, segments=(segment,), old_rows=0)
             try:
                 child.call(_read_and_forget, part, limit_s=_limit_s(part.n_bytes))

@@ -34,6 +34,7 @@ from robozarr.convert.verifying.checks import (
 from robozarr.convert.verifying.compare import compare_digests, compare_plan, compare_rows, match_sources
 from robozarr.convert.verifying.inventory import check_temporaries, is_table, read_layouts, read_tables
 from robozarr.convert.verifying.second_decoder import check_second_decoder
+from robozarr.convert.verifying.stored_source import plan_of_store, stored_source
 from robozarr.convert.workers.cluster import default_workers, local_executor
 from robozarr.convert.workers.executor import Executor
 from robozarr.convert.workers.progress import Progress, SilentProgress
@@ -106,7 +107,7 @@ def verify(
     store: str | Path | Place,
     *,
     endpoint_url: str | None = None,
-    sources: str | Path | Sequence[str | Path] | None = None,
+    sources: str | Path | Place | Sequence[str | Path] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -119,7 +120,7 @@ def verify(
     endpoint_url : str, optional
         Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
     sources : path or sequence of paths, optional
-        Files, folders or patterns that hold the HDF5 files that it was made from.
+        Files, folders or patterns that hold the HDF5 files that it was made from; or one store that must hold the same.
     workers : int, optional
         Dask worker processes; 0 runs in this process. Default: the cores that this process may use.
     progress : Progress, optional
@@ -169,7 +170,11 @@ def verify(
     if violations:  # what follows rests on the tables
         return report(n_shards=0, n_bytes=0, seconds=time.monotonic() - began, violations=tuple(violations))
     with local_executor(default_workers() if workers is None else workers) as executor:
-        planned = None if sources is None else _plan_of_sources(executor, metadata, tables, sources, progress)
+        origin = None if sources is None else stored_source(sources, endpoint_url)
+        if origin is not None:
+            planned: Plan | None = plan_of_store(origin, metadata.profile)[0]
+        else:
+            planned = None if sources is None else _plan_of_sources(executor, metadata, tables, _paths(sources), progress)
         plan = planned
         if plan is not None:
             violations += compare_plan(metadata, tables, plan)
@@ -180,7 +185,7 @@ def verify(
         progress.start("read back shards", len(tasks), n_bytes)
         moments = {f"steps/{key.name}": MomentsOfKey(key) for key in metadata.keys if key.frame}
         sums: dict[str, int] = {}
-        for result in executor.run(partial(_check_shard, root), tasks):
+        for result in executor.run(partial(_check_shard, root, origin), tasks):
             violations += result.violations
             sums[layouts[result.path].shard_path(result.shard)] = result.bound
             if result.moments is not None:
@@ -201,14 +206,21 @@ def verify(
     return report(n_shards=n_shards, n_bytes=n_bytes, seconds=time.monotonic() - began, violations=tuple(violations))
 
 
+def _paths(sources: str | Path | Place | Sequence[str | Path]) -> Sequence[str | Path]:
+    if isinstance(sources, str | Path):
+        return [sources]
+    assert isinstance(sources, Sequence)
+    return sources
+
+
 def _plan_of_sources(
     executor: Executor,
     metadata: StoreMetadata,
     tables: dict[str, NDArray[Any]],
-    sources: str | Path | Sequence[str | Path],
+    sources: Sequence[str | Path],
     progress: Progress,
 ) -> Plan:
-    given = find_sources([sources] if isinstance(sources, str | Path) else sources)
+    given = find_sources(sources)
     paths = match_sources(metadata, given)
     layouts = tuple(Layout.from_json(layout, "of the store") for layout in metadata.layouts)
     without = not_wanted(metadata)
@@ -253,7 +265,7 @@ def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tu
         yield episode, max(begin, start) - start, min(end, stop) - start
 
 
-def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
+def _check_shard(root: Place, origin: Place | None, task: _ShardTask) -> _ShardResult:
     """Read one shard back. Runs in a worker."""
     violations: list[Violation] = []
     moments = checksums = fingerprints = None
@@ -273,7 +285,7 @@ def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
             moments = frame_moments(rows, task.runs, task.key)
             fingerprints = fingerprints_of(rows)
         if task.source is not None:
-            violations += compare_rows(rows, task.source)
+            violations += compare_rows(rows, task.source, origin)
     return _ShardResult(
         path=task.layout.path,
         shard=task.shard,

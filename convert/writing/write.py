@@ -24,6 +24,7 @@ from robozarr.convert.resuming.fence import Fence
 from robozarr.convert.resuming.journal import digest
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.writing.owned import parent_groups, temporaries, unplanned_files
+from robozarr.convert.writing.read import read_stored
 from robozarr.convert.writing.shard import checksums_of, encode_chunks, sum_of
 from robozarr.convert.writing.stats import FrameMoments, fingerprints_of, frame_moments
 from robozarr.schemas.errors import BucketError, CorruptChunkError, SourceError, StoreError
@@ -249,14 +250,20 @@ def reduce_rows(partition: Partition, rows: NDArray[Any]) -> Reduced:
 
 
 def read_partition(partition: Partition, *, store: Place | None = None) -> NDArray[Any]:
-    """The rows of a partition [n, …], from its sources; those that the array has already, from `store`.
+    """The rows of a partition [n, …], from its sources; those that an array has already, from `store`.
 
     Raises
     ------
     SourceError
         If a source changed since it was scanned, or cannot be read; the text names file, demo and key.
+    CorruptChunkError
+        If what `store` has is not what was written for it.
     """
     layout = partition.layout
+    if partition.stored is not None:
+        assert store is not None
+        start, stop = layout.rows_of_shard(partition.shard)
+        return read_stored(store, partition.stored, start, stop)
     rows = np.empty((partition.n_rows, *layout.shape[1:]), layout.dtype)
     if partition.n_kept:
         assert store is not None
