@@ -1,4 +1,4 @@
-"""Owns appending to a store: what is in it, as if its sources were scanned again; and putting the new files into place.
+"""Append to a store: read what it holds as if its sources were scanned again, and move the new files into place.
 
 The plan of an append is the plan of old and new sources together, so it is the plan of a store that is made at once.
 """
@@ -39,7 +39,7 @@ __all__ = ["check_unchanged", "commit", "new_sources", "read_base", "recover"]
 
 
 def read_base(store: Place) -> Base:
-    """What a complete store holds, from its tables.
+    """Read what a complete store holds, from its tables.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _file(
 
 
 def _with_repeats(demo: DemoScan, number: int, repeats: Counter[str], metadata: StoreMetadata) -> DemoScan:
-    """A demo with the ``next_obs`` that its file's demos held and that repeat ``obs``; which demos held it is of no account."""
+    """The demo with the ``next_obs`` paths that its file's demos held as repeats of ``obs``, whichever demos held them."""
     paths = tuple(path for path, n in sorted(repeats.items()) if number < n)
     keys = {key.source: key for key in metadata.keys}
     infos = [_info(path, "", keys[obs].dtype, (demo.length, *keys[obs].shape)) for path in paths if (obs := path[5:]) in keys]
@@ -152,7 +152,7 @@ def _demos(metadata: StoreMetadata, tables: dict[str, NDArray[Any]]) -> list[Dem
 
 
 def _instructions(metadata: StoreMetadata, tables: dict[str, NDArray[Any]]) -> list[tuple[str, InstructionSource]]:
-    """What each episode states; nothing where its words are the file name's."""
+    """The instruction that each episode states; empty where its words come from the file name."""
     if metadata.format_version == 1:  # words belonged to tasks, and were those of the file
         of_task = [text.decode() for text in texts_of(tables, "tasks/instruction")]
         return [(of_task[task], InstructionSource.FILE_ATTRIBUTE) for task in tables["episodes/task"].tolist()]
@@ -164,7 +164,7 @@ def _instructions(metadata: StoreMetadata, tables: dict[str, NDArray[Any]]) -> l
 
 
 def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
-    """Those among `paths` whose content the store does not hold yet; and the base, its sources called as they are here.
+    """The files in `paths` whose content is not in the store yet; and the base, with its sources named as they are here.
 
     A source is its content, whatever folder it lies in and whatever its time of change. What the store holds once and is given
     twice is new once.
@@ -188,7 +188,7 @@ def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
 
 
 def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
-    """Refuse new files that are one of the store's sources, as it is now; SourceError.
+    """Refuse new files that are newer versions of one of the store's sources; SourceError.
 
     Two files of one name are two sources if they are of two tasks (robomimic's can/ph/image.hdf5 and lift/ph/image.hdf5), or if
     the store's own is among what is given.
@@ -207,7 +207,7 @@ def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
 
 
 def _of_one_task(old: FileScan, new: FileScan) -> bool:
-    """Whether two files have a task in common; a file without a demo that can be read may be of any."""
+    """Whether two files have a task in common; a file without a readable demo may belong to any task."""
     tasks = [{task_of(file, demo) for demo in file.demos} for file in (old, new)]
     return not tasks[1] or bool(tasks[0] & tasks[1])
 
@@ -218,7 +218,7 @@ def _is_called(path: Path, name: str) -> bool:
 
 
 def commit(journal: Journal) -> None:
-    """Put what waits in the stage of an append into place; may be killed and run again at any point."""
+    """Move the staged files of an append into place; may be killed and run again at any point."""
     journal.fence()
     store, stage = journal.checked(journal.store), journal.checked(journal.stage)
     remove_temporaries(store)
@@ -231,7 +231,7 @@ def commit(journal: Journal) -> None:
 
 
 def recover(journal: Journal, command: Command) -> Step:
-    """End what was interrupted, look again, and say what `command` is to do with what is there then. The lock is held.
+    """Finish what was interrupted, look again, and return what `command` must do next. The caller holds the lock.
 
     Raises
     ------

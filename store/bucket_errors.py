@@ -1,4 +1,4 @@
-"""Owns the words for what goes wrong with a bucket: what obstore says, or dies of, and what to do about it. Imports no obstore.
+"""Explain failures of a bucket: obstore's messages and panics, and what to do about them. Imports no obstore.
 
 Some of what the environment may hold makes obstore's compiled code panic, in a thread of its own and with pages of text; that
 is looked for before obstore is asked. No text holds a value that may be secret.
@@ -16,14 +16,14 @@ __all__ = ["AGAIN", "TIMED_OUT", "check_endpoint", "check_environment", "explain
 
 AGAIN: Final = "run the same command again"
 TIMED_OUT: Final = "kind: Timeout"
-"""What obstore's debugging says where its words do not."""
+"""What obstore's debugging output contains after a time-out."""
 ENDPOINT: Final = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
 IN_HEADERS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
 
 
 def check_endpoint(endpoint: str, called: str) -> None:
-    """BucketError unless text is an endpoint; `called` is where it comes from."""
+    """Raise BucketError unless a text is an endpoint; `called` says where it comes from."""
     if ENDPOINT.fullmatch(endpoint) is None:
         shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
         raise BucketError(
@@ -33,7 +33,7 @@ def check_endpoint(endpoint: str, called: str) -> None:
 
 
 def check_environment(url: str, endpoint: str | None) -> None:
-    """Refuse what obstore would die of: endpoints that are none, and characters that no request can carry.
+    """Refuse settings that would crash obstore: invalid endpoints, and characters that no request can carry.
 
     Raises
     ------
@@ -54,17 +54,17 @@ def check_environment(url: str, endpoint: str | None) -> None:
 
 
 def is_panic(exc: BaseException) -> bool:
-    """Whether obstore's compiled code gave up: such errors are no ``Exception``, and of no importable type."""
+    """Whether obstore's compiled code panicked: such errors are no ``Exception``, and of no importable type."""
     return type(exc).__name__ == "PanicException"
 
 
 def words_of(exc: BaseException) -> str:
-    """What obstore says, without its debugging."""
+    """The message of obstore without its debugging output."""
     return str(exc).partition("\n\nDebug source")[0]
 
 
 def to_be_asked_again(exc: BaseException, what: str) -> bool:
-    """Whether a request failed that obstore does not repeat by itself, and that may succeed when it is."""
+    """Whether to repeat a failed request that obstore does not repeat itself and that may succeed later."""
     words = words_of(exc)
     if "RequestTimeout" in words or (what == "written" and TIMED_OUT in str(exc)):
         return True  # status 400 of a connection that stalled; and after so long obstore sends a signed request no more
@@ -72,7 +72,7 @@ def to_be_asked_again(exc: BaseException, what: str) -> bool:
 
 
 def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, str]:
-    """What an error of obstore comes to, and what to do about it."""
+    """What an error of obstore means, and what to do about it."""
     words, debugging = words_of(exc), str(exc)
     code = re.search(r"<Code>(.*?)</Code>", words)
     said = re.search(r"<Message>(.*?)</Message>", words, re.S)

@@ -1,4 +1,4 @@
-"""Owns how a store shows itself in a notebook: counts, keys, tasks with a picture each. Reads tables and few frames."""
+"""Show a store in a notebook: counts, keys, tasks with one picture each. Reads tables and few frames."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _keys(summary: StoreSummary) -> str:
 
 
 def _tasks(store: Store, summary: StoreSummary) -> str:
-    """The tasks; with the middle step of the first episode of each, for every camera."""
+    """The tasks; for each, the middle step of its first episode from every camera."""
     names, body, conventions = cameras(store), [], set()
     for number, task in enumerate(summary.tasks[:N_TASKS_SHOWN]):
         episode = store.episodes.task.tolist().index(number)

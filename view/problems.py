@@ -1,4 +1,4 @@
-"""Owns what is noticed about a store that a person should know before training on it. Reads tables, actions, and few pictures.
+"""Find what a person should know about a store before training. Reads tables, actions, and few pictures.
 
 Every check is a rule with a number in its words; none of them changes anything. Checks of cameras are in ``picture_checks``, of
 what a store says in ``word_checks``.
@@ -23,15 +23,15 @@ from robozarr.view.word_checks import check_instructions, check_keys, check_rang
 __all__ = ["Finding", "find_problems", "saturation"]
 
 SATURATED_SHARE: Final = 0.05
-"""A command is saturated if it is at its extreme in at least this share of the steps."""
+"""A command is saturated if it is at its extreme in at least this share of steps."""
 NOOP_SHARE: Final = 0.1
-"""No-ops worth leaving out."""
+"""Share of no-ops from which leaving them out is worthwhile."""
 LENGTH_FACTOR: Final = 2.0
-"""An episode is of unusual length if it is that much longer or shorter than the median of its task."""
+"""An episode has an unusual length if it is this many times longer or shorter than the median of its task."""
 
 
 def find_problems(store: Store) -> list[Finding]:
-    """Everything that was looked for: problems first, then notices, then what is in order."""
+    """The results of all checks: problems first, then notices, then what is in order."""
     checks: Sequence[Callable[[Store], Iterator[Finding]]] = (
         _values, check_cameras, _duplicates, _actions, check_ranges, check_instructions, check_splits, _noops, _lengths,
         _orientation, _alignment, _success, check_keys
@@ -41,7 +41,7 @@ def find_problems(store: Store) -> list[Finding]:
 
 
 def saturation(actions: NDArray[Any]) -> NDArray[np.float64]:
-    """Share of steps in which each element of the actions is at its own smallest or largest value; 0 for switches.
+    """Share of steps at which each element of the actions has its own smallest or largest value; 0 for switches.
 
     An element of at most three values (a gripper's command) is a switch, not saturated; a limit of 0 is rest.
 
@@ -72,7 +72,7 @@ def _values(store: Store) -> Iterator[Finding]:
 
 
 def _duplicates(store: Store) -> Iterator[Finding]:
-    """Equal length and equal checksums of the actions and of one more key that is not constant."""
+    """Find episodes with equal length and equal checksums of the actions and of one more key that is not constant."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     sums = store.checksums("actions")
     frames = [store.checksums(key.name) for key in store.metadata.keys if key.frame][:1]

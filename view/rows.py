@@ -1,4 +1,4 @@
-"""Owns reading single rows of a store for a viewer: only the chunks asked for, with every check. Imports no Zarr library.
+"""Read single rows of a store for a viewer: only the needed chunks, with every check. Imports no Zarr library.
 
 A missing shard, a broken chunk, a frame that belongs elsewhere are errors here, never a black or a wrong picture. Training
 reads by ``loader.frames.read``, which needs compiled code; looking does not.
@@ -27,7 +27,7 @@ __all__ = ["read_episode", "read_rows"]
 
 
 def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
-    """Rows of a key that is not ragged.
+    """Read rows of a key that is not ragged.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[
 
 
 def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
-    """All rows of one episode of a key [length, …]; raises as `read_rows` does."""
+    """Read all rows of one episode of a key [length, …]; raises as `read_rows` does."""
     start, length = int(store.episodes.start[episode]), int(store.episodes.length[episode])
     values = read_rows(store, name, range(start, start + length))
     if not store.keys[name].frame:
@@ -70,7 +70,7 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
 
 
 def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.uint32] | None = None) -> NDArray[Any]:
-    """Rows of an array, in any order; `sums` are what their chunks, of one row each, must end in."""
+    """Read rows of an array in any order; `sums` are the required checksums of their chunks of one row each."""
     layout = store.layout(path)
     out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
     shards = wanted // layout.shard_rows
@@ -89,7 +89,7 @@ def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.u
 
 
 def _open_shard(place: Place, path: str) -> Any:
-    """The bytes of a shard: of a folder those that are looked at, of a bucket all."""
+    """Open a shard for reading: parts of a file in a folder, the whole object in a bucket."""
     if place.folder is None:
         return nullcontext(place.read(path))
     assert isinstance(place, FolderPlace)
@@ -106,7 +106,7 @@ def _read_shard(
     out: NDArray[Any],
     sums: NDArray[np.uint32] | None,
 ) -> None:
-    """Put `rows` of a shard, counted from its first, to the places `at` of `out`."""
+    """Copy `rows` of a shard, counted from its first, into the places `at` of `out`."""
     index = read_index(data, layout, shard)
     buffer = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
     chunks = rows // layout.chunk_rows

@@ -1,4 +1,4 @@
-"""Owns what the command line prints about a store: compact, aligned tables. Imports rich, and nothing that draws."""
+"""Print facts about a store on the command line: compact, aligned tables. Imports rich, and nothing that draws."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from robozarr.view.words import key_shape, printable, share_words, size_words, t
 __all__ = ["print_coverage", "print_info"]
 
 N_LINES = 20
-"""Tasks, sources and things not stored that are listed each; ``--json`` lists all."""
+"""Most tasks, sources and unstored things that are listed, each; ``--json`` lists all."""
 
 
 def escape(text: str) -> str:
-    """Text of a store for the console: neither markup, nor what a terminal obeys."""
+    """Escape text of a store for the console: markup, and control characters."""
     return escape_markup(visible(text))
 
 
 def print_info(summary: StoreSummary, console: Console) -> None:
-    """A store at a glance: counts, then facts about episodes, keys, tasks, sources."""
+    """Print a store at a glance: counts, then facts about episodes, keys, tasks, sources."""
     frequency = "a frequency that differs, or is not known" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
     ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
     console.print(f"[bold]{escape(summary.path)}[/]")
@@ -90,7 +90,7 @@ def print_info(summary: StoreSummary, console: Console) -> None:
 
 
 def print_coverage(coverage: Coverage, console: Console) -> None:
-    """Shares seen by epochs, closed form and simulation, and a bar of the last epoch."""
+    """Print shares seen per epoch, computed and simulated, and a bar for the last epoch."""
     by = {"steps": "its number of steps", "demos": "its number of demos", "equal": "all alike"}[coverage.weights]
     console.print(
         f"{coverage.n_steps:,} windows, {coverage.draws:,} draws an epoch, action chunk C = {coverage.chunk}. Random sampling: "
@@ -129,7 +129,7 @@ def _bar(share: float, width: int = 20) -> str:
 
 
 def _table(*columns: str) -> Table:
-    """A table without lines; a column that begins with > is set right."""
+    """A table without lines; columns whose heading begins with > are right-aligned."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")

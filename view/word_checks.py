@@ -1,4 +1,4 @@
-"""Owns what is noticed about what a store says rather than shows: instructions, splits, units and ranges. Reads tables."""
+"""Check a store's texts and tables: instructions, splits, units and ranges."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ __all__ = ["check_instructions", "check_keys", "check_ranges", "check_splits"]
 
 TRAINING: Final = frozenset({"train", "training"})
 HELD_OUT: Final = frozenset({"valid", "val", "validation", "test", "testing", "eval", "evaluation", "heldout"})
-"""Words in names of splits, such as ``train`` and ``20_percent_valid``."""
+"""Words in the names of held-out splits; names look like ``train`` and ``20_percent_valid``."""
 RANGE_TOLERANCE: Final = 1e-6
 N_SOURCES_READ: Final = 500
-"""Sources whose attributes are looked at for other wordings; of each, the first episode's too."""
+"""Most sources whose attributes are searched for other wordings, together with their first episode's."""
 
 
 def check_instructions(store: Store) -> Iterator[Finding]:
-    """Episodes without an instruction, and instructions that are no one's own words, or one of several wordings."""
+    """Find episodes without an instruction, and instructions that come from file names, or that have other wordings."""
     codes, n = store.episodes.instruction_source, store.n_episodes
     without = np.flatnonzero([not text for text in store.episodes.instruction])
     if without.size:
@@ -74,7 +74,7 @@ def _names_that_differ(store: Store) -> Iterator[str]:
 
 
 def _attributes_that_differ(store: Store) -> Iterator[str]:
-    """Other wordings in the attributes of sources and of their first episodes, which the store keeps."""
+    """Other wordings in the stored attributes of sources and of their first episodes."""
     by_hand = InstructionSource.BY_HAND
     first = {source: episode for episode, source in reversed(list(enumerate(store.episodes.source.tolist())))}
     for source, episode in sorted(first.items())[:N_SOURCES_READ]:
@@ -92,7 +92,7 @@ def _attributes_that_differ(store: Store) -> Iterator[str]:
 
 
 def _found_in(attributes: Mapping[str, Any], source: InstructionSource) -> Iterator[Found]:
-    """What the attributes of a store (FORMAT.md, M17) hold that may be an instruction."""
+    """Possible instructions in the attributes of a store (FORMAT.md, M17)."""
     for path, names in attributes.items():
         inside = f"{path}@" if path not in ("", "data") else ""
         for name, entry in names.items():
@@ -116,7 +116,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def check_splits(store: Store) -> Iterator[Finding]:
-    """Episodes that are in a training split and in one that is held out."""
+    """Find episodes that are in a training split and in a held-out one."""
     splits = store.episodes.splits
     words = {name: set(re.split(r"[^a-z]+", name.lower())) for name in splits}
     pairs = product(*([name for name in splits if words[name] & kind and not words[name] & other]
@@ -136,7 +136,7 @@ def check_splits(store: Store) -> Iterator[Finding]:
 
 
 def check_ranges(store: Store) -> Iterator[Finding]:
-    """Actions beyond the range that their unit states, such as "controller command in [-1, 1]"."""
+    """Find actions outside the range that their unit states, such as "controller command in [-1, 1]"."""
     stated = []
     for key in store.metadata.keys:
         match = re.search(r"in \[(-?[\d.]+), ?(-?[\d.]+)\]", key.unit)
@@ -162,7 +162,7 @@ def check_ranges(store: Store) -> Iterator[Finding]:
 
 
 def check_keys(store: Store) -> Iterator[Finding]:
-    """Keys of which it is not known what they are, or in which unit."""
+    """Find keys of unknown meaning or unit."""
     unknown = [key.name for key in store.metadata.keys if str(key.role) == "unknown" or not key.unit]
     if unknown:
         yield Finding(

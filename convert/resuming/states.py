@@ -1,4 +1,4 @@
-"""Owns the states that the place of a store can be in, and what a command may do in each. Pure: facts in, a step out; no I/O.
+"""The states of a store's place, and each command's next step in each state. Pure: facts in, a step out; no I/O.
 
 Every way back from an interruption passes here, as a fresh start does: who recovers something looks at the place again, and
 asks again. ``docs/converting.md`` draws it. Imports nothing of ours.
@@ -13,11 +13,11 @@ from typing import Final, Literal
 __all__ = ["RECOVERIES", "Command", "Found", "State", "Step", "next_step", "refusal", "state_of"]
 
 Command = Literal["convert", "append", "overwrite"]
-"""What the user asked for: neither option, ``--append``, or ``--overwrite``."""
+"""The user's command: neither option, ``--append``, or ``--overwrite``."""
 
 
 class State(Enum):
-    """What the place of a store is."""
+    """State of a store's place."""
 
     EMPTY = "nothing is there"
     FOREIGN = "something that is no robozarr store"
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 class Step(Enum):
-    """What is to be done next."""
+    """What to do next."""
 
     BEGIN = "make a store"
     RESUME = "go on with the conversion that was begun, if it is the same"
@@ -45,7 +45,7 @@ class Step(Enum):
 
 
 RECOVERIES: Final = frozenset({Step.COMMIT, Step.CLEAR})
-"""Steps that end what was interrupted, and nothing else; afterwards the place is looked at again."""
+"""Steps that only finish what was interrupted; the place is looked at again afterwards."""
 
 _STEPS: Final[dict[State, dict[Command, Step]]] = {
     State.EMPTY: {"convert": Step.BEGIN, "append": Step.REFUSE, "overwrite": Step.BEGIN},
@@ -73,22 +73,22 @@ _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one look at the place of a store found."""
+    """Facts from one look at the place of a store."""
 
     root: Literal["none", "foreign", "incomplete", "complete"]
-    """The root document: none, one of something else, or what a robozarr store says of itself."""
+    """The root document: missing, of something else, or the attributes of a robozarr store."""
     others: bool
-    """Whether files are there besides the root document, a converter's journal and its temporary files."""
+    """Whether there are files other than the root document, a converter's journal and its temporary files."""
     record: Literal["none", "convert", "append"]
     """What the journal says was begun."""
     committing: bool
-    """Whether the journal says that all files of an append wait in its stage."""
+    """Whether the journal says that all files of an append are staged."""
     staged: bool
-    """Whether the root document of an append still waits in the stage; it is put into place last."""
+    """Whether the root document of an append is still staged; it is moved last."""
 
 
 def state_of(found: Found) -> State:
-    """The state of a place.
+    """The state that follows from the facts.
 
     >>> state_of(Found(root="complete", others=True, record="append", committing=False, staged=False)).name
     'APPENDING'
@@ -107,7 +107,7 @@ def state_of(found: Found) -> State:
 
 
 def next_step(state: State, command: Command) -> Step:
-    """What a command may do in a state.
+    """The step that a command may take in a state.
 
     >>> next_step(State.COMMITTING, "convert"), next_step(State.COMPLETE, "convert")
     (<Step.COMMIT: "put the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)

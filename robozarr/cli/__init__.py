@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call of the API, a report out. No logic of its own; a file per command.
+"""The command line: arguments in, one call of the API, a report out. No logic of its own; one file per command.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 sources are bad (of
 ``report --check``: problems were found), 2 usage, 3 store exists or is unusable, 4 verification failed, 5 workers cannot be had
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run a command; its exit code."""
+    """Run a command and return its exit code."""
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="robozarr", standalone_mode=False)
     except RoboZarrError as error:

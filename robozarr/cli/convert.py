@@ -1,4 +1,4 @@
-"""Owns ``robozarr convert``."""
+"""The command ``robozarr convert``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES: Final = (
 )
 
 N_REMARKS: Final = 20
-"""Remarks on instructions that are printed; ``--json`` has all."""
+"""Most remarks on instructions that are printed; ``--json`` has all."""
 
 
 class ProfileName(StrEnum):
@@ -119,7 +119,7 @@ def convert(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Convert HDF5 demonstrations into a Zarr store, bit for bit. Interrupted, the same command goes on where it was."""
+    """Convert HDF5 demonstrations into a Zarr store, bit for bit. If interrupted, run the same command again to continue."""
     from robozarr.convert import convert as convert_sources
     from robozarr.convert.workers.progress import progress_for
     from robozarr.schemas.metadata import LEFT_OUT

@@ -1,4 +1,4 @@
-"""Owns ``robozarr coverage``."""
+"""The command ``robozarr coverage``."""
 
 from __future__ import annotations
 

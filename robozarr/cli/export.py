@@ -1,4 +1,4 @@
-"""Owns ``robozarr export``: what training repositories keep beside their code."""
+"""The command ``robozarr export``: files that training repositories keep beside their code."""
 
 from __future__ import annotations
 

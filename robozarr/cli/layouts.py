@@ -1,4 +1,4 @@
-"""Owns ``robozarr layouts``."""
+"""The command ``robozarr layouts``."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def layouts(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the families of HDF5 files that are known, or show one, or say which one a file belongs to."""
+    """List the known families of HDF5 files, show one of them, or say which one a file belongs to."""
     from robozarr.convert.sources.hdf5 import SourceFile
     from robozarr.convert.sources.layouts.catalogue import built_in, layout_text, read_layout_file
 

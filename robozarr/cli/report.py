@@ -1,4 +1,4 @@
-"""Owns ``robozarr report``."""
+"""The command ``robozarr report``."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _write(store: str, output: Path, chunk: int, endpoint_url: str | None, *, qu
 
 
 def _check(store: str, endpoint_url: str | None, fail_on: FailOn, *, as_json: bool, annotate: bool) -> None:
-    """Print the findings; exit with 1 if one is of the level that fails."""
+    """Print the findings; exit with 1 if one of them has the level that fails."""
     from robozarr.store.opened import open_store
     from robozarr.view.problems import find_problems
 
@@ -124,7 +124,7 @@ def _as_json(store: str, found: Sequence[Finding], *, ok: bool) -> dict[str, Any
 
 
 def annotation(finding: Finding, store: str) -> str:
-    """A finding as a workflow command of GitHub Actions; what has a meaning there is escaped.
+    """A finding as a workflow command of GitHub Actions, with special characters escaped.
 
     >>> from robozarr.view.findings import Finding
     >>> print(annotation(Finding(level="notice", title="A: b", detail="50% of it"), "a.zarr"))
