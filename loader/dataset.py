@@ -287,8 +287,8 @@ def _spec_of(given: Any) -> WindowSpec:
         return WindowSpec(given)
     if not isinstance(given, WindowSpec):
         raise WindowError(
-            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass "
-            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)}), say'
+            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass, for example, "
+            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)})'
         )
     return given
 
@@ -347,7 +347,7 @@ def _embeddings(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] | N
     for name, array in arrays.items():
         if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf":
             raise WindowError(
-                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row a task; got {array.dtype} "
+                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row per task; got {array.dtype} "
                 f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
             )
     return arrays

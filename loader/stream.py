@@ -161,7 +161,7 @@ class WindowLoader(TakenApart):
     ) -> None:
         if copy is not None:
             warnings.warn(
-                "WindowLoader · copy: without meaning now, a batch never changes while you hold any part of it → leave it out",
+                "WindowLoader · copy: has no effect: a batch never changes while you hold any part of it → leave it out",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -216,7 +216,7 @@ class WindowLoader(TakenApart):
 
     def __repr__(self) -> str:
         n, rank = self.schedule.order.n_positions, self.schedule.told_rank()
-        return f"WindowLoader({n:,} windows an epoch in batches of {self.batch_size}, {rank}, on {self.device})"
+        return f"WindowLoader({n:,} windows per epoch in batches of {self.batch_size}, {rank}, on {self.device})"
 
     def __iter__(self) -> Iterator[Sample]:
         self._start()
@@ -234,7 +234,8 @@ class WindowLoader(TakenApart):
             while n_done < n_batches:
                 if os.getpid() != process:
                     raise WindowError(
-                        "loader: an iteration ends in the process that began it; this one is a fork of it → iterate anew here"
+                        "loader: an iteration must end in the process that began it; this process is a fork of "
+                        "it → start a new iteration here"
                     )
                 while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
                     slot = slots.take()
@@ -346,7 +347,7 @@ def _check_counts(**counts: Any) -> None:
     for name, count in counts.items():
         least = 0 if name.endswith("_bytes") else 1
         if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least):
-            raise WindowError(f"loader · {name}: a whole number, {least} or more, or None; got {count!r} → leave it out, say")
+            raise WindowError(f"loader · {name}: must be None or a whole number, {least} or more; got {count!r} → leave it out")
 
 
 def default_threads() -> int:

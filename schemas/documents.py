@@ -209,9 +209,9 @@ def parse_json(data: bytes, *, foreign_bytes: bool = False) -> dict[str, Any]:
             # halves of surrogate pairs are no text
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if foreign_bytes else "strict")
     except RecursionError:
-        raise ValueError("JSON that is nested too deeply") from None
+        raise ValueError("JSON is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError(f"no JSON object: a JSON object is expected, got {type(value).__name__}")
+        raise ValueError(f"must be a JSON object, got {type(value).__name__}")
     return value
 
 

@@ -185,13 +185,13 @@ def choose_words(found: Iterable[Found]) -> Words:
     for one in sorted(found, key=lambda one: (one.source == InstructionSource.DATASET, one.name in LOOSE_NAMES)):
         words, why_not = ([], one.why_not) if one.why_not else words_of_value(one.value, loose=one.name in LOOSE_NAMES)
         if why_not:
-            remarks.append(f"{one.where} is not taken for the instruction: {why_not}")
+            remarks.append(f"{one.where} is not used as the instruction: {why_not}")
         if not words:
             continue
         if not text:
             text, source, where = words[0], one.source, one.where
         others = [shown(other) for other in words if other != text]
-        remarks += [f"{one.where} words it otherwise: {other}; {shown(text)} of {where} is taken" for other in others]
+        remarks += [f"{one.where} has another wording: {other}; {shown(text)} of {where} is used" for other in others]
         if one.path and words == [text]:
             datasets.add(one.path)
     return Words(text=text, source=source, where=where, datasets=frozenset(datasets), remarks=tuple(remarks))
@@ -221,7 +221,7 @@ def words_of_value(value: object, *, loose: bool = False) -> tuple[list[str], st
     >>> words_of_value(np.array([b'"open the drawer"']))
     (['open the drawer'], '')
     >>> words_of_value('{"lang": "close it"}'), words_of_value(7), words_of_value("en", loose=True)
-    ((['close it'], ''), ([], ''), ([], "'en' is a single word, under a name that may mean something else"))
+    ((['close it'], ''), ([], ''), ([], "'en' is a single word, and its name may mean something else"))
     """
     if isinstance(value, str | bytes | np.bytes_) and len(value) > 16 * MAX_CHARACTERS:  # not even looked into
         return [], _too_long(len(value))
@@ -235,7 +235,7 @@ def words_of_value(value: object, *, loose: bool = False) -> tuple[list[str], st
         joined = ("" if all(len(piece) == 1 for piece in pieces) else " ").join(_tokens(value))
         if not any(" " in piece for piece in pieces) and reads_as_instruction(joined):  # a list of words, or of letters
             return [joined], ""
-        return [], f"it is a list of {len(pieces)} texts, of which none is the instruction beyond doubt"
+        return [], f"it is a list of {len(pieces)} texts, none of which is certainly the instruction"
     reasons = [reason for piece in pieces if (reason := _why_not(piece, loose))]
     return ([], reasons[0]) if reasons else (pieces, "")
 
@@ -248,9 +248,9 @@ def _why_not(text: str, loose: bool) -> str:
     if not any(character.isalpha() for character in text):
         return f"{shown(text)} holds no letter"
     if loose and text.isascii() and len(text.split()) < 2:
-        return f"{shown(text)} is a single word, under a name that may mean something else"
+        return f"{shown(text)} is a single word, and its name may mean something else"
     if loose and re.search(r"[^\W\d_]\d|\d[^\W\d_]|_", text):
-        return f"{shown(text)} looks like an identifier, under a name that may mean something else"
+        return f"{shown(text)} looks like an identifier, and its name may mean something else"
     return ""
 
 

@@ -168,8 +168,7 @@ class StoreMetadata:
             )
         if value.get("complete") is not True and not allow_incomplete:
             raise IncompleteStoreError(
-                f"{where}: the conversion that makes this store has not ended; run the same `robozarr convert` again "
-                "to go on with it"
+                f"{where}: the conversion of this store has not finished; run the same `robozarr convert` again to continue it"
             )
         try:
             return replace(cls._parse(value), document_digest=identity_of(value))
@@ -184,7 +183,7 @@ class StoreMetadata:
         if bad := [name for name in root.splits if not is_array_name(name)]:
             raise ValueError(f"splits cannot be called {bad}")
         if len(set(root.splits)) != len(root.splits):
-            raise ValueError(f"splits name one twice: {sorted(root.splits)}")
+            raise ValueError(f"splits hold a name twice: {sorted(root.splits)}")
         if bad := [path for path, entry in (root.files or {}).items() if not is_files_entry(entry)]:
             raise ValueError(f"files must be hexadecimal checksums, those of {bad[0]} are not")
         rules = FlagRules.from_json(_fields(root.flags))
@@ -231,13 +230,13 @@ def _check_version(root: RootDocument) -> None:
     if added := sorted(name for name, stated in (must | may).items() if stated is not UNSET):
         raise ValueError(f"unknown fields {added}")
     if roles := sorted({key.role for key in root.keys} - set(ROLES_1)):
-        raise ValueError(f"roles must be of {', '.join(ROLES_1)}, got {roles}")
+        raise ValueError(f"roles must be among {', '.join(ROLES_1)}, got {roles}")
 
 
 def _check_keys(keys: tuple[Key, ...], joint_key: object, rules: FlagRules, *, may_be_left_out: bool) -> None:
     by_name = {key.name: key for key in keys}
     if len(by_name) != len(keys):
-        raise ValueError(f"keys name one twice: {sorted(key.name for key in keys)}")
+        raise ValueError(f"keys hold a name twice: {sorted(key.name for key in keys)}")
     actions = by_name.get("actions")
     if actions is None or actions.ragged or len(actions.shape) != 1:
         raise ValueError(f"keys must hold a vector called actions, got {actions}")

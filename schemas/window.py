@@ -87,7 +87,7 @@ class WindowSpec(Presets):
         if not isinstance(offsets, Mapping) or not offsets or not all(isinstance(name, str) for name in offsets):
             raise WindowError(
                 "window · offsets: a mapping from the name of a key to its offsets, with at least one key; "
-                f'got {offsets!r} → pass {{"agentview_rgb": [-1, 0], "actions": range(64)}}, say'
+                f'got {offsets!r} → pass, for example, {{"agentview_rgb": [-1, 0], "actions": range(64)}}'
             )
         per_key = padding if isinstance(padding, Mapping) else dict.fromkeys(offsets, padding)
         if unknown := [name for name in per_key if name not in offsets]:

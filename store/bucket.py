@@ -75,9 +75,11 @@ class BucketPlace:
         url = f"{scheme.lower()}{separator}{rest}"
         match = re.fullmatch(r"(s3|gs)://([A-Za-z0-9][A-Za-z0-9._-]+)((?:/[^/]+)*)/?", url)
         if match is None or any(part in (".", "..") for part in url.split("/")):
-            raise StoreError(f"{url}: not a place of a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
+            raise StoreError(f"{url}: not a valid place for a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
         if any(not character.isprintable() for character in url):
-            raise StoreError(f"{url!r}: names of objects hold no line breaks, tabs or other control characters; give another")
+            raise StoreError(
+                f"{url!r}: object names must not contain line breaks, tabs or other control characters; give another"
+            )
         if endpoint_url is not None and match[1] != "s3":
             raise StoreError(f"{url}: --endpoint-url goes with s3:// only; leave it out")
         if endpoint_url is not None:
@@ -136,8 +138,8 @@ class BucketPlace:
             answer = self.store.get(path)
             if most is not None and answer.meta["size"] > most:
                 raise BucketError(
-                    f"{self.at(path)}: {answer.meta['size']} bytes, of {most} that such an object may have; restore it from a "
-                    "copy, or convert again"
+                    f"{self.at(path)}: {answer.meta['size']} bytes, but such an object may have at most {most}; restore it "
+                    "from a copy, or convert again"
                 )
             data = bytes(answer.bytes())
             if len(data) != answer.meta["size"]:

@@ -48,8 +48,8 @@ def check_environment(url: str, endpoint: str | None) -> None:
     for name in IN_HEADERS:
         if any(not " " <= character <= "~" for character in os.environ.get(name, "")):
             raise BucketError(
-                f"{url}: {name} in the environment holds a line break, or a character that no request can carry; set it anew, "
-                "without"
+                f"{url}: {name} in the environment holds a line break, or another character that a request cannot carry; set "
+                "it again without"
             )
 
 
@@ -93,20 +93,20 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
     named = re.search(r"(?i)credential|access_?key", re.sub(r"https?://\S+|s3://\S+", "", words))
     if metadata or (status is None and named):
         names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if url.startswith("s3") else "GOOGLE_APPLICATION_CREDENTIALS"
-        return "no credentials are found", f"set {names} in the environment of this process and of the workers"
+        return "no credentials were found", f"set {names} in the environment of this process and of the workers"
     if code is not None and code[1] in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         return reason, "set AWS_REGION to the bucket's region"
     if "redirect" in words:
-        return f"{service} redirects to somewhere else", "check --endpoint-url, and set AWS_REGION to the bucket's region"
+        return f"{service} redirects to another address", "check --endpoint-url, and set AWS_REGION to the bucket's region"
     if status is not None and status[1].startswith(("401", "403")):
-        return f"access is refused ({reason})", "check the credentials, and what they may do in this bucket"
+        return f"access is refused ({reason})", "check the credentials and their rights in this bucket"
     if re.search(r"<!doctype html|<html", words, re.I):
         return (
             f"{service} answers with a web page ({status[1].strip() if status else 'HTML'})",
             "check --endpoint-url and proxies",
         )
     if re.search("InvalidContentType|CorruptMessage", debugging):
-        return f"{service} speaks no TLS", "give the endpoint with http:// if it has none, or check its port"
+        return f"{service} does not use TLS", "give the endpoint with http:// if it has none, or check its port"
     if (
         certificate := re.search(r"InvalidCertificate\(\s*(\w+)|(UnknownIssuer|NotValidForName|CertExpired)", debugging)
     ) is not None:
@@ -116,5 +116,5 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
             "check the endpoint's name, or set SSL_CERT_FILE to its authority",
         )
     if "error sending request" in words:
-        return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
+        return f"{service} does not answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
     return reason, AGAIN

@@ -83,7 +83,7 @@ class CacheDir:
                 pass
         except OSError as exc:
             raise StoreError(
-                f"{self.folder}: a cache_dir can be written to; found {exc.strerror or exc} → name a folder on a local disk"
+                f"{self.folder}: a cache_dir must be writable; found {exc.strerror or exc} → name a folder on a local disk"
             ) from exc
 
     def __reduce__(self) -> tuple[type[CacheDir], tuple[Path, int]]:
@@ -129,7 +129,7 @@ class CacheDir:
         """Continue without the folder for a while; training does not end because a cache's disk is full."""
         self._full_until = time.monotonic() + LOOK_AGAIN_S
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            warnings.warn(f"{self.folder}: nothing is added to this cache_dir for now: {exc}", stacklevel=2)
+            warnings.warn(f"{self.folder}: this cache_dir takes nothing more for now: {exc}", stacklevel=2)
         return False
 
     def _reserve(self, n: int) -> bool:

@@ -60,7 +60,7 @@ def claim_folder(folder: Path) -> None:
             if MARKER not in names:
                 if names:
                     raise StoreError(
-                        f"{folder}: a cache_dir is a folder of its own; this one holds other files ({sorted(names)[0]}"
+                        f"{folder}: a cache_dir must be a separate folder; this one holds other files ({sorted(names)[0]}"
                         f"{', …' if len(names) > 1 else ''}) → name a new folder, such as {folder / 'robozarr-cache'}"
                     )
                 os.close(make_file(root, MARKER, MARKER_TEXT))
@@ -69,7 +69,7 @@ def claim_folder(folder: Path) -> None:
         raise
     except OSError as exc:
         raise StoreError(
-            f"{folder}: a cache_dir can be written to; found {exc.strerror or exc} → name a folder on a local disk"
+            f"{folder}: a cache_dir must be writable; found {exc.strerror or exc} → name a folder on a local disk"
         ) from exc
 
 

@@ -140,7 +140,7 @@ class CheckedFiles:
             found = read_array(self.place, layout, self._map if layout.n_shards > 1 else map, self.metadata)
             if self.metadata.format_version == 1 and read_metadata(self.place, allow_incomplete=True) != self.metadata:
                 # version 1 binds no tables: at least the root is still the same
-                raise StoreError(f"{self.path}: the root document is no longer what it was")
+                raise StoreError(f"{self.path}: the root document has changed")
         return found
 
     def _read_all(self, paths: Sequence[str]) -> dict[str, NDArray[Any]]:

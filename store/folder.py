@@ -57,7 +57,7 @@ class FolderPlace:
         with os.fdopen(self.open(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
-                raise OSError(f"{size} bytes, of {most} that such a file may have")
+                raise OSError(f"{size} bytes, but such a file may have at most {most}")
             return file.read()
 
     def open(self, path: str) -> int:
@@ -66,12 +66,12 @@ class FolderPlace:
         for part in path.split("/")[:-1]:  # folders that are links lead out of the store
             inner = f"{inner}/{part}"
             if os.path.islink(f"{self.folder}{inner}"):  # noqa: PTH114 (a path of pathlib's costs as much as the call)
-                raise OSError(f"{self.folder}{inner} is a link, and the folders of a store are none")
+                raise OSError(f"{self.folder}{inner} is a link, but the folders of a store must not be links")
         try:
             descriptor = os.open(f"{self.folder}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
-                raise OSError("a link, and the files of a store are none") from exc
+                raise OSError("a link, but the files of a store must not be links") from exc
             raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)

@@ -68,7 +68,7 @@ def changed_since(place: Place, metadata: StoreMetadata, identity: str) -> Store
         return StoreChangedError(f"{place}: replaced since it was opened, by something else: {exc}")
     if not now.complete:
         return StoreChangedError(
-            f"{place}: changed since it was opened: a conversion or an append is at work on it, or was interrupted → open it "
+            f"{place}: changed since it was opened: a conversion or an append is working on it, or was interrupted → open it "
             "again when that has ended"
         )
     n = len(metadata.sources)

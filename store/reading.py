@@ -110,7 +110,7 @@ def check_bound(bound: StoreMetadata | None, path: str, shard: int | None, found
         where = f"{path} · {'zarr.json' if shard is None else f'shard {shard}'} ({name})"
         raise CorruptChunkError(
             f"{where}: the store's root binds it to {'(nothing)' if expected is None else f'{expected:08x}'}; found "
-            f"{found:08x}: it was changed, or is another store's → restore it from a copy, or convert again",
+            f"{found:08x}: it was changed, or belongs to another store → restore it from a copy, or convert again",
             "M23",
         )
 
@@ -184,7 +184,7 @@ def memory_for(what: str) -> Iterator[None]:
         if isinstance(exc, OSError) and exc.errno not in (errno.ENOMEM, errno.EFBIG, errno.ENOSPC):
             raise
         raise StoreError(
-            f"{what}: memory for what it claims to hold; found {exc or 'none left'} → run: robozarr verify"
+            f"{what}: not enough memory for what it claims to hold: {exc or 'none left'} → run: robozarr verify"
         ) from exc
 
 

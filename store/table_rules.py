@@ -77,7 +77,7 @@ def broken_layout(found: ArrayLayout, expected: ArrayLayout) -> Iterator[BrokenR
         if found.codec != expected.codec:
             yield BrokenRule("M5", f"{found.path}: codec must be {expected.codec} by the profile, got {found.codec}")
         if expected.step_a_chunk and found.chunk_rows != 1:
-            yield BrokenRule("M6", f"{found.path}: frames have one step a chunk, got {found.chunk_rows}")
+            yield BrokenRule("M6", f"{found.path}: frames must have one step per chunk, got {found.chunk_rows}")
     elif found.codec not in {codec for codec, _ in PROFILES.values()} | {expected.codec}:
         yield BrokenRule("M5", f"{found.path}: codec {found.codec} is not one of the format")
 

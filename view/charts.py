@@ -125,5 +125,5 @@ def coverage_chart(coverage: Coverage) -> Chart:
         figure,
         f"After {count} epoch{'s' * (count > 1)} random sampling has seen {share:.0%} of the windows and "
         f"{coverage.random['episode tails'][-1]:.0%} of episode tails, enumeration {coverage.enumerated['windows'][-1]:.0%} "
-        "of both (lines: closed form; marks: simulated)",
+        "of both (lines: by formula; marks: simulated)",
     )

@@ -150,7 +150,7 @@ class Episode:
         frames = np.concatenate([frames, self._bar(frames.shape[2])], axis=1)
         caption = (
             f"Episode {self.number}: {self.instruction or 'no instruction'}; {', '.join(names)}; "
-            f"pictures are {orientation(self.convention)}; {self.hz * speed:g} steps a second; blue in the bar: key moments"
+            f"pictures are {orientation(self.convention)}; {self.hz * speed:g} steps per second; blue in the bar: key moments"
         )
         return animate(frames, self.hz * speed, kind, caption)
 

@@ -19,7 +19,7 @@ N_TASKS_SHOWN = 12
 def store_html(store: Store) -> str:
     """A store as HTML."""
     summary = summarise(store)
-    hz = "control frequency differs, or is not known" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
+    hz = "control frequency differs or is unknown" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
     ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
     return (
         f"<div><h3>{html.escape(store.path)}</h3><p>{summary.n_tasks:,} tasks · {summary.n_episodes:,} episodes · "

@@ -88,7 +88,7 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
         yield Finding(
             level="problem", title=f"Stretches of one colour: {name}",
             detail=f"all pixels of all frames have one value in {_stretches(store, first[dark], stop[dark])} → the camera "
-            "dropped out; leave these steps or episodes out",
+            "failed there; leave these steps or episodes out",
         )  # fmt: skip
     flags = (store.index.flags & int(StepFlag.NOOP | StepFlag.STILL)) == 0
     moving = np.concatenate([[0], np.cumsum(flags)])
@@ -96,7 +96,7 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
     if still.any():
         yield Finding(
             level="problem", title=f"Frozen stretches: {name}",
-            detail=f"the frame stays the same while the arm is told to move, for {STRETCH_STEPS} such steps or more, in "
+            detail=f"the frame stays the same while the arm is told to move, for at least {STRETCH_STEPS} such steps, in "
             f"{_stretches(store, first[still], stop[still])} → the camera hung; look at them",
         )  # fmt: skip
 

@@ -90,7 +90,7 @@ def _duplicates(store: Store) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding(
-            level="good", title="No episode occurs twice", detail=f"{store.n_episodes} episodes, all with actions of their own"
+            level="good", title="No episode occurs twice", detail=f"{store.n_episodes} episodes, all with different actions"
         )
 
 
@@ -104,8 +104,8 @@ def _actions(store: Store) -> Iterator[Finding]:
         )
         yield Finding(
             level="notice", title="Saturated actions",
-            detail=f"{elements}: the command was clipped there, the demonstrator wanted more; the rule: at its extreme in at "
-            f"least {SATURATED_SHARE:.0%} of the steps → expected of a joystick at its stop, not of converted units",
+            detail=f"{elements}: the command was clipped there (an element is saturated if it is at its extreme in at "
+            f"least {SATURATED_SHARE:.0%} of the steps) → expected with a joystick at its stop, not with converted units",
         )  # fmt: skip
     else:
         yield Finding(
@@ -172,11 +172,11 @@ def _orientation(store: Store) -> Iterator[Finding]:
     if len(present) > 1 or ImageConvention.UNKNOWN in present:
         yield Finding(
             level="problem", title="Orientation of pictures differs or is not known",
-            detail=f"pictures are {text} → look at the thumbnails, and turn pictures by each episode's image_convention",
+            detail=f"pictures are {text} → look at the thumbnails, and flip pictures by each episode's image_convention",
         )  # fmt: skip
     else:
         shown = "here they are shown upright; " if present == [ImageConvention.OPENGL] else ""
-        advice = "a pretrained vision model wants them upright: rz.Images turns them" if shown else "nothing is to be done"
+        advice = "a pretrained vision model wants them upright: rz.Images turns them" if shown else "nothing needs to be done"
         level: Level = "notice" if shown else "good"
         yield Finding(level=level, title="Orientation of pictures", detail=f"pictures are {text}; {shown}{advice}")
 

@@ -26,7 +26,7 @@ def escape(text: str) -> str:
 
 def print_info(summary: StoreSummary, console: Console) -> None:
     """Print a store at a glance: counts, then facts about episodes, keys, tasks, sources."""
-    frequency = "a frequency that differs, or is not known" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
+    frequency = "a frequency that differs or is unknown" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
     ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
     console.print(f"[bold]{escape(summary.path)}[/]")
     facts = Table.grid(padding=(0, 2))
@@ -44,7 +44,7 @@ def print_info(summary: StoreSummary, console: Console) -> None:
     )
     facts.add_row("[dim]identity[/]", escape(summary.identity))
     flags = (f"{name} {n:,} ({share_words(n / max(1, summary.n_steps))})" for name, n in summary.flags.items())
-    no_gripper = "" if "noop" in summary.flags else " · noop, key_moment: no element of actions is known as the gripper's"
+    no_gripper = "" if "noop" in summary.flags else " · noop, key_moment: the gripper's element of the actions is not known"
     facts.add_row("[dim]flagged steps[/]", " · ".join(flags) + no_gripper)
     for title, counts in (
         ("alignment", summary.alignment),
@@ -93,8 +93,8 @@ def print_coverage(coverage: Coverage, console: Console) -> None:
     """Print shares seen per epoch, computed and simulated, and a bar for the last epoch."""
     by = {"steps": "its number of steps", "demos": "its number of demos", "equal": "all alike"}[coverage.weights]
     console.print(
-        f"{coverage.n_steps:,} windows, {coverage.draws:,} draws an epoch, action chunk C = {coverage.chunk}. Random sampling: "
-        f"a file by {by}, a demo, t in [0, T − C). Enumeration: every t, each once an epoch."
+        f"{coverage.n_steps:,} windows, {coverage.draws:,} draws per epoch, action chunk C = {coverage.chunk}. Random "
+        f"sampling: a file by {by}, a demo, t in [0, T − C). Enumeration: every t once per epoch."
     )
     table = _table(
         "sampling",
@@ -114,8 +114,8 @@ def print_coverage(coverage: Coverage, console: Console) -> None:
             table.add_row(kind, name, f"{coverage.members[name]:,}", *each, never, _bar(shares[name][-1]))
     console.print("", table, "")
     console.print(
-        f"[dim]Each pair: expected by closed form, and one run with seed {coverage.seed}. never: what random sampling cannot "
-        "see, however long it draws.[/]"
+        f"[dim]Each pair: expected by formula, and one run with seed {coverage.seed}. never: the share that random "
+        "sampling cannot see, however long it draws.[/]"
     )
     for name, words in MEASURES.items():
         console.print(f"[dim]{name}: {words}[/]")

@@ -40,12 +40,12 @@ def check_instructions(store: Store) -> Iterator[Finding]:
     without = np.flatnonzero([not text for text in store.episodes.instruction])
     if without.size:
         all_of_them = len(without) == n
-        who = "no source states any words" if all_of_them else f"episodes {listed(without)} have no words, others do"
+        who = "no source states an instruction" if all_of_them else f"episodes {listed(without)} have no instruction, others do"
         yield Finding(
             level="notice" if all_of_them else "problem",
             title="No instruction" if all_of_them else f"Episodes without an instruction: {len(without)} of {n}",
-            detail=f"{who}: batches hold an empty instruction there, and words are not made up from names of files → convert "
-            "with --instruction TEXT or --instructions FILE, if the policy reads words",
+            detail=f"{who}: batches have an empty instruction there; nothing is made up from file names → convert "
+            "with --instruction TEXT or --instructions FILE, if the policy reads instructions",
         )
     else:
         n_texts = len(set(store.episodes.instruction))
@@ -54,7 +54,7 @@ def check_instructions(store: Store) -> Iterator[Finding]:
     if named.size:
         yield Finding(
             level="notice", title=f"Instructions from names of files: {named.size} episodes",
-            detail=f"the sources of episodes {listed(named)} state no words, so the wording of the file's name is taken, by "
+            detail=f"the sources of episodes {listed(named)} state no instruction, so the file name's wording is used, by "
             f"LIBERO's naming, such as {shown(store.episodes.instruction[int(named[0])])}",
         )  # fmt: skip
     other = list(dict.fromkeys([*_names_that_differ(store), *_attributes_that_differ(store)]))
@@ -62,7 +62,7 @@ def check_instructions(store: Store) -> Iterator[Finding]:
         yield Finding(
             level="notice", title=f"Wordings that differ: {len(other)}",
             detail=f"{'; '.join(other[:4])}{f'; and {len(other) - 4} more' if len(other) > 4 else ''} → batches hold the first "
-            'of each; adapters take either, wording="file" or "name"; evaluate with the wording that was trained on',
+            'of each; adapters take either, wording="file" or "name"; evaluate with the wording used in training',
         )  # fmt: skip
 
 
@@ -126,12 +126,12 @@ def check_splits(store: Store) -> Iterator[Finding]:
     if bad:
         yield Finding(
             level="problem", title=f"Overlapping splits: {len(bad)}",
-            detail=f"{'; '.join(bad)} → what is validated on was trained on; make the splits anew",
+            detail=f"{'; '.join(bad)} → validation data were used in training; make new splits",
         )  # fmt: skip
     elif overlaps:
         yield Finding(
             level="good", title="Splits do not overlap",
-            detail=f"{', '.join(splits)}: no episode is in a training split and in one that is held out",
+            detail=f"{', '.join(splits)}: no episode is both in a training split and in a held-out one",
         )  # fmt: skip
 
 
@@ -153,12 +153,12 @@ def check_ranges(store: Store) -> Iterator[Finding]:
             ]
             yield Finding(
                 level="problem", title=f"{key.name} beyond their stated range",
-                detail=f"[{low:g}, {high:g}] is stated; elements {listed(elements)} leave it, in episodes "
+                detail=f"[{low:g}, {high:g}] is stated; elements {listed(elements)} exceed it in episodes "
                 f"{listed(np.flatnonzero(beyond.any(axis=1)))} → are these commands of another controller, or not scaled?",
             )  # fmt: skip
             stated.pop()
     if stated:
-        yield Finding(level="good", title="Actions keep within their stated range", detail=", ".join(stated))
+        yield Finding(level="good", title="Actions stay within their stated range", detail=", ".join(stated))
 
 
 def check_keys(store: Store) -> Iterator[Finding]:
@@ -167,6 +167,6 @@ def check_keys(store: Store) -> Iterator[Finding]:
     if unknown:
         yield Finding(
             level="notice", title=f"Keys whose meaning is not known: {len(unknown)}",
-            detail=f"{listed(unknown)}: neither name nor values tell role or unit → look them up where the data come from "
+            detail=f"{listed(unknown)}: neither name nor values tell their role or unit → look them up at the data's origin "
             "before you feed them to a policy",
         )  # fmt: skip

@@ -55,7 +55,7 @@ def give_by_hand(
             problems.append(f"{one.where}: {file.path} holds {one.demo!r}; it holds {_listed(sorted(there - {''}))}")
         other = texts.setdefault((file.path, one.demo), one)
         if other.text != one.text:
-            problems.append(f"{one.where}: one instruction an episode; {other.where} gives another")
+            problems.append(f"{one.where}: only one instruction per episode; {other.where} gives another")
     for file in before:
         for demo in file.demos:
             wanted, has = _text_for(file, demo, texts, None), words_of(file, demo).text

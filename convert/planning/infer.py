@@ -79,7 +79,7 @@ def infer_schema(
     if blocking or (on_error == "stop" and problems):
         raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
     if len(files) > n_base and not any(file.demos for file in kept[n_base:]):
-        left = "no demo is left" if base is None else "no demo is left that could be appended"
+        left = "no demo is left" if base is None else "no demo is left to append"
         raise SourceError(f"{left}; {len(out)} problem(s) in the sources; nothing was written:", out)
     return Inferred(
         files=tuple(kept),
@@ -126,14 +126,14 @@ def _twice(files: Sequence[FileScan]) -> Iterator[Problem]:
         facts = [(each.size, *((demo.name, demo.length) for demo in each.demos)) for each in (first, file)]
         if first is not file and facts[0] != facts[1]:
             value = f"{len(file.demos)} demos, {file.size} bytes, but {first.path} has {len(first.demos)}, {first.size} bytes"
-            rule = "files of one name and one task hold the same"
-            yield Problem(file=file.path, rule=rule, value=value, remedy="give the right one only, or rename one's folder")
+            rule = "files with the same name and task must be equal"
+            yield Problem(file=file.path, rule=rule, value=value, remedy="give only the right one, or rename the folder of one")
 
 
 def _unusable_splits(files: Sequence[FileScan]) -> Iterator[Problem]:
     for file in files:
         for split in (split for split in file.splits if not is_array_name(split)):
-            rule = "a split's name can name an array"
+            rule = "the name of a split must be valid as an array name"
             yield Problem(file=file.path, key=f"mask/{split}", rule=rule, value=repr(split), remedy="rename it in the file")
 
 
@@ -180,7 +180,7 @@ def _decoded_otherwise(files: Sequence[FileScan], base: Base) -> Iterator[Proble
         decoded = _decoders(file.demos)
         for key in base.metadata.keys:
             if other := sorted(decoded.get(key.source, set()) - set(key.decoded.split("; "))):
-                rule = "frames are decoded by what decoded those of the store"
+                rule = "new frames must have the same decoder as the store's"
                 value = f"{other[0]}; in the store {key.decoded or 'frames that were not encoded'}"
                 remedy = "install that version, or convert all sources into a new store"
                 yield Problem(file=file.path, key=key.source, rule=rule, value=value, remedy=remedy)

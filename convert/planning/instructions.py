@@ -81,7 +81,7 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
         if without:
             which = "" if len(without) == len(file.demos) else f" ({_listed(without)})"
             yield (
-                f"{name}: no instruction for {len(without)} of {len(file.demos)} episodes{which}, so theirs is empty → give it "
+                f"{name}: {len(without)} of {len(file.demos)} episodes have no instruction{which}, so it stays empty → give it "
                 "with --instruction TEXT or --instructions FILE"
             )
         if by_name := sum(words_of(file, demo).source == InstructionSource.FILE_NAME for demo in file.demos):
@@ -95,7 +95,7 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
             for demo in file.demos
         )
         if own:
-            yield f"{name}: {own} demos have other words than the file, {shown(file.instruction)}; theirs are taken"
+            yield f"{name}: {own} demos have another instruction than the file, {shown(file.instruction)}; their own is used"
         counts = Counter(remark for demo in file.demos for remark in demo.remarks)
         for remark, n in counts.items():
             which = next(demo.name for demo in file.demos if remark in demo.remarks)
@@ -112,8 +112,8 @@ def _names_that_differ(names: Sequence[str], files: Sequence[FileScan]) -> Itera
         if named and stated and not any(same_wording(text, named) for text in stated):
             found.append(f"{name} states {shown(stated[0])}, its name says {shown(named)}")
     if found:
-        more = f"; and {len(found) - 1} files more" if len(found) > 1 else ""
-        yield f"names of files word it otherwise than the files, whose words are taken: {found[0]}{more}"
+        more = f"; and {len(found) - 1} more files" if len(found) > 1 else ""
+        yield f"file names differ from the instructions that files state, which are used: {found[0]}{more}"
 
 
 def _listed(names: Sequence[str]) -> str:

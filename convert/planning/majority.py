@@ -197,7 +197,10 @@ def _unusable(demos: Sequence[_Demo], names: dict[str, str]) -> Iterator[tuple[P
     """Names that HDF5 allows but a store cannot use: paths out of the folder, and names of files in it."""
     for path, name in names.items():
         if not is_array_name(name):
-            rule, remedy = "a key's name can name an array", "rename the dataset, or leave it out with --without"
+            rule, remedy = (
+                "the name of a key must be valid as an array name",
+                "rename the dataset, or leave it out with --without",
+            )
             holders = {(each.file.path, path): None for each in demos if path in each.kinds}
             problem = Problem(file=next(iter(holders))[0], key=path, rule=rule, value=repr(name), remedy=remedy)
             yield problem, set(holders)

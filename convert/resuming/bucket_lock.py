@@ -80,7 +80,7 @@ class _BucketLock:
                     raise refused(self._store.url, self._store.at(self._name), holder)
             if self._put(tag):
                 return
-        raise StoreError(f"{self._store}: the lock comes and goes; another converter is at work on this store")
+        raise StoreError(f"{self._store}: the lock keeps changing; another converter is working on this store")
 
     def _put(self, tag: Tag | None) -> bool:
         """Write the lock if its tag is still `tag`, or if there is none (tag None); returns whether the lock is ours now."""

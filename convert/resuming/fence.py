@@ -48,7 +48,7 @@ class Fence:
         except (FileNotFoundError, NotADirectoryError):
             there = ""
         if there != self.plan:
-            raise StoreError(f"{self.place}: the conversion that this worker was at work for has ended, so it writes no more")
+            raise StoreError(f"{self.place}: the conversion that this worker belonged to has ended, so it writes no more")
         _looked.clear()
         _looked[self.place, self.plan] = began
 

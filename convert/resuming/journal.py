@@ -82,17 +82,17 @@ def check_same(begun: Begun, now: Begun, store: Place) -> None:
     for path in sorted({*begun.sources, *now.sources}):
         old, new = begun.sources.get(path), now.sources.get(path)
         if old != new:
-            value = f"{_fact(new)}; when it was begun: {_fact(old)}"
-            rule, remedy = f"an unfinished {begun.kind} goes on with the sources it was begun with", f"put it back, or {anew}"
+            value = f"{_fact(new)}; when it began: {_fact(old)}"
+            rule, remedy = f"an unfinished {begun.kind} must use the sources that it began with", f"put it back, or {anew}"
             problems.append(Problem(file=path, rule=rule, value=value, remedy=remedy))
     if problems:
-        raise SourceError(f"{store}: sources are not what they were when this {begun.kind} was begun:", problems)
+        raise SourceError(f"{store}: sources have changed since this {begun.kind} began:", problems)
 
 
 def _anew(begun: Begun, store: Place) -> str:
     if begun.kind == "append":
-        return f"remove {store.at(FOLDER)} to give up the append (the store stays what it was)"
-    return "begin anew with --overwrite"
+        return f"remove {store.at(FOLDER)} to cancel the append (the store stays as it was)"
+    return "start again with --overwrite"
 
 
 def _fact(fact: SourceFacts | None) -> str:
@@ -189,7 +189,7 @@ class Journal:
         except BucketError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); begin anew with --overwrite") from exc
+            raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); start again with --overwrite") from exc
 
     def begin(self, begun: Begun) -> None:
         """Record what a conversion begins with, whole or not at all."""

@@ -106,7 +106,7 @@ def _acquire(path: Path, store: Path) -> tuple[int, bytes]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder removed it in between
-    raise StoreError(f"{path}: the lock comes and goes; another converter is at work on {store}")
+    raise StoreError(f"{path}: the lock keeps changing; another converter is working on {store}")
 
 
 def _not_written(path: Path, exc: OSError) -> StoreError:
@@ -162,13 +162,13 @@ def _write(descriptor: int) -> bytes:
 
 def lost(store: str) -> StoreError:
     """The error for a converter whose lock was taken by another."""
-    return StoreError(f"{store}: another converter has taken this store over; nothing more is written to it from here")
+    return StoreError(f"{store}: another converter has taken over this store; this process writes nothing more to it")
 
 
 def refused(store: str, path: str, holder: dict[str, Any]) -> StoreError:
     """The error for a second converter."""
     who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "it has just begun"
     return StoreError(
-        f"{store}: another converter is at work on this store ({who}); wait for it or stop it. If that machine is gone, its "
+        f"{store}: another converter is working on this store ({who}); wait for it or stop it. If that machine is gone, its "
         f"lock ends {STALE_S / 60:.0f} minutes after its last update ({path})"
     )

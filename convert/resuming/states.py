@@ -20,27 +20,27 @@ class State(Enum):
     """State of a store's place."""
 
     EMPTY = "nothing is there"
-    FOREIGN = "something that is no robozarr store"
-    BEGUN = "a conversion that was begun, and the record of how far it came"
+    FOREIGN = "something that is not a robozarr store"
+    BEGUN = "an unfinished conversion, and the record of its progress"
     LOST = "a store that is not complete, without a record that could finish it"
     COMPLETE = "a complete store"
     ENDED = "a complete store, and the record of the conversion that made it"
-    APPENDING = "a complete store, and the record of an append that was begun"
-    COMMITTING = "an append that has all its files, which are to be put into place"
-    COMMITTED = "a complete store, and what is left of an append that was put into place"
+    APPENDING = "a complete store, and the record of an unfinished append"
+    COMMITTING = "an append whose files are all written, but not yet moved into place"
+    COMMITTED = "a complete store, and the record of an append that was moved into place"
 
 
 class Step(Enum):
     """What to do next."""
 
     BEGIN = "make a store"
-    RESUME = "go on with the conversion that was begun, if it is the same"
-    RESUME_OR_REPLACE = "go on with the conversion that was begun if it is the same, else remove it and make a store"
+    RESUME = "continue the unfinished conversion, if it is the same"
+    RESUME_OR_REPLACE = "continue the unfinished conversion if it is the same, else remove it and make a store"
     REPLACE = "remove the store and make another"
     APPEND = "begin an append"
-    RESUME_APPEND = "go on with the append that was begun, if it is the same"
-    COMMIT = "put the append's files into place, then look again"
-    CLEAR = "remove the record of what is done, then look again"
+    RESUME_APPEND = "continue the unfinished append, if it is the same"
+    COMMIT = "move the append's files into place, then look again"
+    CLEAR = "remove the record, then look again"
     REFUSE = "touch nothing; `refusal` says why"
 
 
@@ -59,14 +59,14 @@ _STEPS: Final[dict[State, dict[Command, Step]]] = {
     State.COMMITTED: {"convert": Step.CLEAR, "append": Step.CLEAR, "overwrite": Step.CLEAR},
 }
 _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
-    (State.EMPTY, "append"): "{store}: no store is there that could be appended to; make it first, without --append",
-    (State.FOREIGN, None): "{store} exists and is not a robozarr store, so it is left alone; give another --store",
+    (State.EMPTY, "append"): "{store}: there is no store to append to; make it first, without --append",
+    (State.FOREIGN, None): "{store} exists and is not a robozarr store, so it is not touched; give another --store",
     (State.BEGUN, "append"): "{store} holds an unfinished conversion; finish it first: run its command again, without --append",
-    (State.LOST, None): "{store} holds an unfinished conversion, but not the record of how far it came; begin anew with "
+    (State.LOST, None): "{store} holds an unfinished conversion, but the record of its progress is missing; begin anew with "
     "--overwrite",
-    (State.COMPLETE, "convert"): "{store} holds a store already; give another --store, or --append to add to it, or "
+    (State.COMPLETE, "convert"): "{store} already holds a store; give another --store, or --append to add to it, or "
     "--overwrite to replace it",
-    (State.APPENDING, "convert"): "{store} holds a store already, and an append that is not finished: run that again with "
+    (State.APPENDING, "convert"): "{store} already holds a store, with an unfinished append: run that again with "
     "--append, or give another --store, or --overwrite to replace it",
 }
 
@@ -110,7 +110,7 @@ def next_step(state: State, command: Command) -> Step:
     """The step that a command may take in a state.
 
     >>> next_step(State.COMMITTING, "convert"), next_step(State.COMPLETE, "convert")
-    (<Step.COMMIT: "put the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)
+    (<Step.COMMIT: "move the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)
     """
     return _STEPS[state][command]
 

@@ -96,7 +96,7 @@ class SourceFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "begin anew with --overwrite")
+            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
 
     def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
         """A SourceError about this file with one problem."""

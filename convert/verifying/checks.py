@@ -157,7 +157,7 @@ def texts_by_hand(metadata: StoreMetadata, tables: Tables) -> dict[tuple[int, st
 def _check_attributes(value: object) -> None:
     """Raise ValueError unless `value` is path → name → an object with a dtype."""
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     for path, names in value.items():
         if not isinstance(names, dict) or not all(isinstance(entry, dict) and "dtype" in entry for entry in names.values()):
             raise ValueError(f"{path!r} does not lead to attributes with a dtype")

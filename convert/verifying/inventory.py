@@ -39,7 +39,7 @@ def check_temporaries(root: Place, names: Sequence[str]) -> Iterator[Violation]:
             remedy = "an append is not finished; run it again, or remove this folder to give it up"
             if [name for name in names if name.startswith(f"{path}/")] == [f"{path}/lock"]:
                 remedy = (
-                    "a converter is at work on the store, or was killed when all was done; wait for it, or remove this folder"
+                    "a converter is working on the store, or was killed after its last step; wait for it, or remove this folder"
                 )
         yield Violation(rule="M20", text=f"{path}: {remedy}")
 

@@ -62,7 +62,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
             yield executor
         return
     if workers is not None or (client is not None and scheduler is not None):
-        raise ValueError("give one of workers, scheduler and client: a cluster has as many workers as it has")
+        raise ValueError("give one of workers, scheduler and client: the number of workers of a cluster is its own")
     if client is not None:
         with _awaited(_checked(client, progress)) as executor:
             yield executor
@@ -97,7 +97,7 @@ def _check_answers(scheduler: str) -> None:
     if match is None:
         if re.match(r"(inproc|ucx|ucxx)://", scheduler):
             return
-        raise _no_scheduler(scheduler, "that is no address of the form tcp://HOST:PORT")
+        raise _no_scheduler(scheduler, "this is not an address like tcp://HOST:PORT")
     if match["scheme"] not in (None, "tcp", "tls", "ws", "wss"):
         return
     try:
@@ -151,7 +151,9 @@ def check_versions(client: Any) -> None:
     ]
     if unlike:
         more = f", and {len(unlike) - 5} more" if len(unlike) > 5 else ""
-        raise WorkerError(f"workers are not of this process's versions: {'; '.join(unlike[:5])}{more}. Install the same on all")
+        raise WorkerError(
+            f"workers have other versions than this process: {'; '.join(unlike[:5])}{more}. Install the same on all"
+        )
 
 
 @contextlib.contextmanager
@@ -161,7 +163,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
     The processes listen on the loopback address only and end with the context, however it is left.
     """
     if n_workers < 0:
-        raise ValueError(f"workers is a number of processes, or 0 to work in this one; got {n_workers}")
+        raise ValueError(f"workers is a number of processes, or 0 to use this process; got {n_workers}")
     if n_workers == 0:
         yield InlineExecutor()
         return
@@ -212,7 +214,7 @@ def _scratch() -> tempfile.TemporaryDirectory[str]:
         return tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True)
     except OSError as exc:
         raise WorkerError(
-            f"no folder for the workers' temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container "
+            f"workers have no folder for temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container "
             "one: docker run --tmpfs /tmp"
         ) from exc
 

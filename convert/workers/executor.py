@@ -166,7 +166,7 @@ class DaskExecutor:
             )
         if now - self._alone_since > NO_WORKERS_S:
             raise WorkerError(
-                f"no worker came to {address} for {NO_WORKERS_S / 60:.0f} minutes; start some with: dask worker {address} "
+                f"no worker has joined {address} for {NO_WORKERS_S / 60:.0f} minutes; start some with: dask worker {address} "
                 "--nthreads 1, then run the same command again"
             )
 
@@ -184,7 +184,7 @@ class DaskExecutor:
             if n == 0:
                 return
             if not said:
-                self._note(f"waiting for {n} task(s) that the cluster is still at")
+                self._note(f"waiting for {n} task(s) that the cluster is still running")
                 said = True
             time.sleep(0.1)
 

@@ -66,8 +66,8 @@ class Normalise:
     def __post_init__(self) -> None:
         if not isinstance(self.keys, Mapping):
             raise WindowError(
-                f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass "
-                '{"actions": "q01_q99"}, say'
+                f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass, for "
+                'example, {"actions": "q01_q99"}'
             )
         for name, how in self.keys.items():
             if how not in SCALINGS:
@@ -83,8 +83,8 @@ def check_steps(images: Any, normalise: Any, transform: Any) -> None:
         raise WindowError(f"loader · images: Images(…), or None for as stored; got {images!r} → pass images=rz.Images()")
     if normalise is not None and not isinstance(normalise, Normalise):
         raise WindowError(
-            f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass "
-            'normalise=rz.Normalise(keys={"actions": "q01_q99"}), say'
+            f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass, for example, "
+            'normalise=rz.Normalise(keys={"actions": "q01_q99"})'
         )
     if transform is not None and not callable(transform):
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")
@@ -119,8 +119,8 @@ def make_transform(
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
             raise WindowError(
-                f"normalise · keys: of the window, which has {', '.join(readers[0].spec.offsets)}; got {', '.join(unknown)} "
-                "→ take some of these"
+                f"normalise · keys: must be keys of the window, which has {', '.join(readers[0].spec.offsets)}; got "
+                f"{', '.join(unknown)} → take some of these"
             )
         steps += [_normal_step(readers, name, how, normalise, images, device) for name, how in normalise.keys.items()]
 

@@ -50,5 +50,5 @@ def check_reach(spec: WindowSpec, table: WindowTable) -> None:
             raise WindowError(
                 f"window · {name}: steps inside an episode; all of its offsets, {min(key.offsets)} to {max(key.offsets)}, lie "
                 f"beyond every episode, of which the longest has {length.max()} steps: it would be nothing but padding "
-                "→ offsets count steps from the anchor, 0 is the anchor itself: range(64), say"
+                "→ offsets count steps from the anchor, 0 is the anchor itself, for example range(64)"
             )

@@ -75,7 +75,7 @@ class Order:
         if (self.block is None) != (self.group is None) or (self.block is not None and not self.shuffle):
             raise WindowError(
                 f"order · locality: block and group go together, with shuffle; got block={self.block}, "
-                f"group={self.group}, shuffle={self.shuffle} → pass both, say block=256, group=64, or neither"
+                f"group={self.group}, shuffle={self.shuffle} → pass both, such as block=256, group=64, or neither"
             )
         if self.block is not None and self.group is not None:
             check_integer("block", self.block, 1, 1 << 30)
@@ -198,7 +198,7 @@ class Mixture:
         apart = len({(order.seed, order.stream) for order in self.orders}) == len(self.orders) == len(self.weights) > 0
         if not apart or not all(order.n_positions for order in self.orders):
             raise WindowError(
-                "order · mixture: one weight an order, no order empty, and no two with the same seed and stream; got "
+                "order · mixture: one weight per order, no order empty, and no two with the same seed and stream; got "
                 f"weights {self.weights} for {self.orders} → leave empty stores out, and give the orders stream=0, 1, …"
             )
         for weight in self.weights:

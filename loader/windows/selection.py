@@ -96,7 +96,7 @@ class Selection:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= FLAG_MASK:
                 raise WindowError(
-                    f"filter · {name}: flags of StepFlag; got {value!r} → pass StepFlag.NOOP | StepFlag.STILL, say"
+                    f"filter · {name}: flags of StepFlag; got {value!r} → pass, for example, StepFlag.NOOP | StepFlag.STILL"
                 )
             object.__setattr__(self, name, StepFlag(int(value)))
 
@@ -267,7 +267,7 @@ def flags_at_anchors(flags: U8 | None, stop: I64, shift: I64) -> U8:
     n_steps = int(stop[-1]) if stop.size else 0
     if flags is None or flags.shape != (n_steps,) or flags.dtype != np.uint8:
         got = "nothing" if flags is None else f"{flags.dtype} {list(flags.shape)}"
-        raise WindowError(f"filter · flags: uint8 [{n_steps}], one a step; got {got} → pass flags=store.index.flags")
+        raise WindowError(f"filter · flags: uint8 [{n_steps}], one per step; got {got} → pass flags=store.index.flags")
     if not shift.any():
         return flags
     length = np.diff(stop, prepend=0)

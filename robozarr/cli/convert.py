@@ -64,10 +64,10 @@ def convert(
     workers: Workers = None,
     scheduler: Scheduler = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a store that is there already; refuses to replace anything else.")
+        bool, typer.Option("--overwrite", help="Replace an existing store; refuses to replace anything else.")
     ] = False,
     append: Annotated[
-        bool, typer.Option("--append", help="Add the sources that the store does not hold yet; nothing in it is changed.")
+        bool, typer.Option("--append", help="Add the sources that the store does not hold yet; its data stay unchanged.")
     ] = False,
     on_error: Annotated[
         OnErrorName,
@@ -77,18 +77,20 @@ def convert(
         str | None,
         typer.Option(
             "--keys",
-            help="Keys to keep, comma-separated, by name or by path in a demo; actions always is. [default: all]",
+            help="Keys to keep, comma-separated, by name or by path in a demo; actions are always kept. [default: all]",
         ),
     ] = None,
     layout: Annotated[
         list[str] | None,
-        typer.Option("--layout", help="TOML file that describes files of no known layout; `robozarr layouts` lists the known."),
+        typer.Option(
+            "--layout", help="TOML file that describes files of an unknown layout; `robozarr layouts` lists the known ones."
+        ),
     ] = None,
     gripper: Annotated[
         str | None,
         typer.Option(
             "--gripper",
-            help="Element of the actions whose sign opens and closes the gripper, such as 6, or none. "
+            help="Element of the actions whose sign opens and closes the gripper, such as 6; or none. "
             "[default: as the files' layout says]",
         ),
     ] = None,
@@ -114,7 +116,7 @@ def convert(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Scan and plan, say what would be written, write nothing.")
+        bool, typer.Option("--dry-run", help="Scan and plan, and say what would be written; write nothing.")
     ] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
@@ -158,7 +160,7 @@ def convert(
     if as_json:
         return print_json(report.to_json())
     if append and not report.n_appended:
-        say(f"nothing to append: {store} holds all of these sources already ({report.n_episodes} episodes)")
+        say(f"nothing to append: {store} already holds all of these sources ({report.n_episodes} episodes)")
         return None
     verb = "would convert" if dry_run else "converted"
     if append:
@@ -183,7 +185,7 @@ def convert(
     for remark in report.remarks[:N_REMARKS]:
         say(f"instructions: {printable(remark)}")
     if len(report.remarks) > N_REMARKS:
-        say(f"instructions: … and {len(report.remarks) - N_REMARKS} remarks more: --json lists all")
+        say(f"instructions: … and {len(report.remarks) - N_REMARKS} more remarks: --json lists all")
     if not dry_run:
         words = ["robozarr", "verify", store, *(word for name in source for word in ("--source", name))]
         words += [] if endpoint_url is None else ["--endpoint-url", endpoint_url]

@@ -69,7 +69,7 @@ Endpoint = Annotated[
     str | None,
     typer.Option(
         "--endpoint-url",
-        help="For a store at s3://…: the service, where it is not Amazon's, such as https://minio.example.org. "
+        help="For a store at s3://…: the service, if it is not Amazon's, such as https://minio.example.org. "
         "[default: AWS_ENDPOINT_URL]",
     ),
 ]
@@ -100,7 +100,7 @@ def needs_view() -> Iterator[None]:
 def check_folder(output: Path) -> None:
     """Refuse an output whose folder is not writable, before hours of work."""
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise typer.BadParameter(f"--output: {output.parent} is not a folder that can be written to; make it first")
+        raise typer.BadParameter(f"--output: {output.parent} is not a writable folder; make it first")
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -120,7 +120,7 @@ ARRAYS = [
     Case("M5", "zstd in a fast store", recode(ACTIONS, "zstd"), "actions: codec must be blosc-lz4 .* got blosc-zstd"),
     Case("M5", "raw in a fast store", recode(RGB, None), "agentview_rgb: codec must be blosc-lz4 .* got none"),
     Case("M5", "ragged values", recode("ragged/states/values", "plain zstd"), "ragged/states/values: codec must be"),
-    Case("M6", "frames by two", recode(RGB, "lz4", (2, 4)), "agentview_rgb: frames have one step a chunk, got 2"),
+    Case("M6", "frames by two", recode(RGB, "lz4", (2, 4)), "agentview_rgb: frames must have one step per chunk, got 2"),
 ]  # fmt: skip
 
 SHARDS = [
@@ -198,7 +198,7 @@ TABLES = [
     Case("M22", "no such source", put("episodes/instruction_source", 1, 6), "episode 1: one of .* got 6"),
     Case("M22", "a task without words", texts("tasks/instruction_from_name", b"pick up the cup", b""),
          "episode 2: '', as task 1 has it, got 'open the drawer'"),
-    Case("M17", "a JSON list", texts("episodes/attributes", b"[]", b"{}", b"{}"), "text 0: no JSON object"),
+    Case("M17", "a JSON list", texts("episodes/attributes", b"[]", b"{}", b"{}"), "text 0: not a JSON object"),
 ]  # fmt: skip
 
 STATISTICS = [

@@ -90,7 +90,7 @@ def test_attributes_come_back(store: StoreMetadata) -> None:
 def test_only_a_complete_store_is_read(store: StoreMetadata) -> None:
     unfinished = replace(store, complete=False)
     with pytest.raises(
-        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not ended; run the same `robozarr convert`"
+        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not finished; run the same `robozarr convert`"
     ):
         StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr")
     assert StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr", allow_incomplete=True) == unfinished

@@ -70,7 +70,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None
     os.utime(file, LONG_AGO)
     before = snapshot(tmp_path)
     with pytest.raises(
-        StoreError, match=r"mine: a cache_dir is a folder of its own; this one holds other files \(.* → name a new"
+        StoreError, match=r"mine: a cache_dir must be a separate folder; this one holds other files \(.* → name a new"
     ):
         CacheDir(tmp_path / "mine", 10)
     assert snapshot(tmp_path) == before

@@ -211,7 +211,7 @@ def _is_list(name: str) -> bool:
 
 
 def _wrong(where: str, field: str, rule: str, value: object) -> str:
-    return f"layout {where} · {field}: must be {rule}; got {value!r} → robozarr layouts NAME prints one to begin with"
+    return f"layout {where} · {field}: must be {rule}; got {value!r} → robozarr layouts NAME prints one as a start"
 
 
 def _field(where: str, name: str, value: Any) -> Any:

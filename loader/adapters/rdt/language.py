@@ -140,4 +140,4 @@ def _load(path: str) -> torch.Tensor:
 
 def _check(shape: Sequence[int], name: str) -> None:
     if len(shape) != 2 or not np.prod(shape):
-        raise WindowError(f"rdt · lang_embed · {name}: [n_tokens, d]; got {list(shape)} → return one row a token")
+        raise WindowError(f"rdt · lang_embed · {name}: [n_tokens, d]; got {list(shape)} → return one row per token")

@@ -103,7 +103,9 @@ class RDTConfig:
         if bad := sorted(set(self.cameras) - set(cameras)):
             raise WindowError(f"rdt · cameras: of {', '.join(cameras)}; got {', '.join(bad)} → name them as RDT does")
         if self.history < 1 or self.chunk < 1:
-            raise WindowError(f"rdt · history, chunk: at least 1; got {self.history} and {self.chunk} → pass 2 and 64, say")
+            raise WindowError(
+                f"rdt · history, chunk: at least 1; got {self.history} and {self.chunk} → pass, for example, 2 and 64"
+            )
 
     @classmethod
     def aloha(cls, **options: Any) -> RDTConfig:
@@ -265,7 +267,7 @@ def _statistics(states: F64) -> tuple[F64, F64, F64]:
 def _deltas(actions: NDArray[Any], config: RDTConfig) -> F64:
     if actions.shape[1:] != (7,):
         raise WindowError(
-            f'rdt · profile "delta": 7 commands of OSC_POSE a step; got {list(actions.shape[1:])} → use "future_state"'
+            f'rdt · profile "delta": 7 commands of OSC_POSE per step; got {list(actions.shape[1:])} → use "future_state"'
         )
     commands = actions.astype(np.float64)
     opening = (1 - commands[:, 6:]) / 2  # -1 opens, +1 closes
