@@ -299,7 +299,7 @@ def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path:
     assert "Traceback" not in stderr
     assert not processes_left(process.pid)
     assert [left.name for left in path.rglob(".*robozarr-tmp")] == [".convert.robozarr-tmp"]  # the journal, to go on with
-    with pytest.raises(IncompleteStoreError, match="has not ended; run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="has not finished; run the same `robozarr convert` again to continue it"):
         robozarr.open_store(path)
     assert run("verify", path).returncode == 3
     again = run("convert", source, "--store", path, "--profile", "compact")

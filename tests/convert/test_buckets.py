@@ -198,7 +198,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     assert "plan.json" in journal
     assert "lock" not in journal
     assert 1 <= sum(name.startswith("done/") for name in journal) <= 8  # batches of lines, not an object a partition
-    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(place)
     with pytest.raises(StoreError, match="unfinished"):
         convert(source, place, workers=0, append=True)

@@ -124,7 +124,7 @@ def test_another_version_is_refused(version: Any) -> None:
 def test_complete_is_true_and_nothing_else(complete: Any) -> None:
     attributes = attributes_of(STORE)
     attributes[ATTRIBUTE]["complete"] = complete
-    with pytest.raises(IncompleteStoreError, match="has not ended"):
+    with pytest.raises(IncompleteStoreError, match="has not finished"):
         StoreMetadata.from_attributes(attributes, "x.zarr")
 
 
@@ -155,7 +155,7 @@ def test_a_missing_field_is_refused(place: tuple[str | int, ...]) -> None:
     for name in set(at(complete[ATTRIBUTE], place)) - {"ragged", "rule", "bit", "unit" if place[:1] == ("flags",) else ""}:
         attributes = copy.deepcopy(complete)
         del at(attributes[ATTRIBUTE], place)[name]
-        message = {"format_version": "format version None", "complete": "has not ended"}.get(
+        message = {"format_version": "format version None", "complete": "has not finished"}.get(
             name, "does not follow FORMAT.md: .*" + name
         )
         with pytest.raises(StoreError, match=rf"^x\.zarr: .*{message}"):

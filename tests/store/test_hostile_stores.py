@@ -105,7 +105,7 @@ CASES: dict[str, tuple[Break, str, str]] = {
     "a step elsewhere": (put("index/step", 3, -(2**31)), "tables", "index/step: row 3 must be 3"),
     "a flag of none": (put("index/flags", 3, 255), "coverage", "index/flags: only bits"),
     "no UTF-8": (texts("tasks/name", b"a", b"\xff"), "tables", "tasks/name: text 1: 'utf-8' codec"),
-    "no JSON": (texts("sources/attributes", b"{}", b"[" * 10**5), "tables", "sources/attributes: text 1: JSON that is nested"),
+    "no JSON": (texts("sources/attributes", b"{}", b"[" * 10**5), "tables", "sources/attributes: text 1: JSON is nested"),
     "a name twice in JSON": (texts("sources/attributes", b"{}", b'{"a": {}, "a": {}}'), "tables", "the name 'a' occurs"),
     "neither true nor false": (odd_bools, "windows", "episodes/splits/train .*bools that are neither 0 nor 1"),
     "byte order": (array(f"{CODECS}.0.configuration.endian", "big", DEPTH), "windows", "endian must be 'little', got 'big'"),

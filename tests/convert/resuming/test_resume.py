@@ -101,7 +101,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
 ) -> None:
     store = tmp_path / "a.zarr"
     interrupted(source, store, monkeypatch)
-    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(store)
     first = store / "steps/agentview_rgb/c/0/0/0/0"
     kept = {path: path.stat().st_mtime_ns for path in (store / "steps/eye_in_hand_rgb").rglob("0")}
@@ -162,7 +162,7 @@ def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Pat
     root = json.loads((store / "zarr.json").read_bytes())
     root["attributes"]["robozarr"]["complete"] = False
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(StoreError, match="not the record of how far it came; start again with --overwrite"):
+    with pytest.raises(StoreError, match="the record of its progress is missing; start again with --overwrite"):
         convert(source, store, workers=0)
     convert(source, store, workers=0, overwrite=True)
     assert verify(store, workers=0).ok

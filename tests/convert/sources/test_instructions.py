@@ -214,8 +214,8 @@ def test_attributes_that_disagree_are_reported(tmp_path: Path) -> None:
     assert words(store) == [("open it", DEMO)] * 2
     (remark,) = report.remarks
     assert remark.endswith(
-        "/s.hdf5 · demo_0 and 1 more: attribute lang words it otherwise: 'close it, please'; 'open it' of attribute "
-        "instruction is taken"
+        "/s.hdf5 · demo_0 and 1 more: attribute lang has another wording: 'close it, please'; 'open it' of attribute "
+        "instruction is used"
     )
 
 
