@@ -1,4 +1,4 @@
-"""Owns appending to a store: which sources are new, and putting the new files into place.
+"""Append to a store: find which sources are new, and move the new files into place.
 
 The plan of an append is the plan of old and new sources together, so it is the plan of a store that is made at once.
 """
@@ -24,7 +24,7 @@ __all__ = ["check_unchanged", "commit", "new_sources", "recover"]
 
 
 def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
-    """Those among `paths` whose content the store does not hold yet; and the base, its sources called as they are here.
+    """The files in `paths` whose content is not in the store yet; and the base, with its sources named as they are here.
 
     A source is its content, whatever folder it lies in and whatever its time of change. What the store holds once and is given
     twice is new once.
@@ -48,7 +48,7 @@ def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
 
 
 def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
-    """Refuse new files that are one of the store's sources, as it is now; SourceError.
+    """Refuse new files that are newer versions of one of the store's sources; SourceError.
 
     Two files of one name are two sources if they are of two tasks (robomimic's can/ph/image.hdf5 and lift/ph/image.hdf5), or if
     the store's own is among what is given.
@@ -67,7 +67,7 @@ def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
 
 
 def _of_one_task(old: FileScan, new: FileScan) -> bool:
-    """Whether two files have a task in common; a file without a demo that can be read may be of any."""
+    """Whether two files have a task in common; a file without a readable demo may belong to any task."""
     tasks = [{task_of(file, demo) for demo in file.demos} for file in (old, new)]
     return not tasks[1] or bool(tasks[0] & tasks[1])
 
@@ -78,7 +78,7 @@ def _is_called(path: Path, name: str) -> bool:
 
 
 def commit(journal: Journal) -> None:
-    """Put what waits in the stage of an append into place; may be killed and run again at any point."""
+    """Move the staged files of an append into place; may be killed and run again at any point."""
     journal.fence()
     store, stage = journal.checked(journal.store), journal.checked(journal.stage)
     remove_temporaries(store)
@@ -91,7 +91,7 @@ def commit(journal: Journal) -> None:
 
 
 def recover(journal: Journal, command: Command) -> Step:
-    """End what was interrupted, look again, and say what `command` is to do with what is there then. The lock is held.
+    """Finish what was interrupted, look again, and return what `command` must do next. The caller holds the lock.
 
     Raises
     ------

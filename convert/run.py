@@ -1,4 +1,4 @@
-"""Owns a conversion from end to end: scan → plan → init → write → stats → finalise.
+"""Run a conversion from end to end: scan → plan → init → write → stats → finalise.
 
 Each stage is a function of another module; here they are put in order and run on an executor.
 """
@@ -62,21 +62,21 @@ class ConvertReport:
     source_bytes: int
     """Size of the source files; of a store that was the source, of its values."""
     decoded_bytes: int
-    """Size of all columns, decoded."""
+    """Decoded size of all columns."""
     stored_bytes: int
     """Size of the columns' shards on disk; 0 for a dry run."""
     seconds: float
-    """Wall time, start-up of the workers included."""
+    """Wall time, including the start-up of workers."""
     not_stored: tuple[dict[str, Any], ...]
     """What the sources hold and the store does not, and why."""
     left_out: tuple[dict[str, str], ...]
-    """Every problem of what was left out, under ``--on-error skip``."""
+    """Every problem that something was left out for, under ``--on-error skip``."""
     remarks: tuple[str, ...]
-    """What a person should know about the instructions: episodes without one, other wordings, where words come from."""
+    """Remarks on the instructions: episodes without one, differing wordings, where they come from."""
     n_kept: int
     """Partitions that an earlier, interrupted run had finished."""
     n_appended: int
-    """Source files that an append added; 0 without one."""
+    """Source files that an append added; 0 without an append."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -85,7 +85,7 @@ class ConvertReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
-    """What the user asked for."""
+    """The user's request."""
 
     store: Place
     origin: Place | None
@@ -100,7 +100,7 @@ class _Wish:
     overwrite: bool
     append: bool
     layouts: tuple[Layout, ...]
-    """The user's own, tried before the built-in ones."""
+    """The user's own layouts, tried before the built-in ones."""
     gripper: int | Literal["layout"] | None
 
 
@@ -318,7 +318,7 @@ def _report(
 def _convert(
     executor: Executor, journal: Journal, wish: _Wish, paths: Sequence[Path], step: Step | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
-    """Do what `step` says; None: only plan."""
+    """Do what `step` says; with None, only plan."""
     if wish.origin is not None:
         return _convert_store(executor, journal, wish, wish.origin, step, progress)
     base = read_base(wish.store) if wish.append else None
@@ -389,7 +389,7 @@ def _convert_store(
 
 
 def _options(wish: _Wish) -> dict[str, Any]:
-    """What decides about the bytes, but for the sources."""
+    """Everything that decides the bytes, except the sources."""
     versions = {name: version(name) for name in ("lz4", "numcodecs", "numpy", "zstandard")}
     keys = None if wish.keys is None else list(wish.keys)
     own: dict[str, Any] = {"layouts": [layout.to_json() for layout in wish.layouts], "gripper": wish.gripper}
@@ -400,7 +400,7 @@ def _options(wish: _Wish) -> dict[str, Any]:
 
 
 def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | None:
-    """What an unfinished conversion was begun with, if `step` goes on with it; raises as ``check_same`` if it is another."""
+    """What an unfinished conversion began with, if `step` continues it; raises like ``check_same`` if it differs."""
     if step not in (Step.RESUME, Step.RESUME_APPEND, Step.RESUME_OR_REPLACE):
         return None
     try:
@@ -417,7 +417,7 @@ def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | N
 
 
 def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
-    """Make room, and write down what is begun. Every kill in between leaves what only --overwrite, or the old store, can be."""
+    """Clear the place and record what begins. A kill at any point leaves the old store, or a place for --overwrite only."""
     journal.fence(now)
     journal.clear(given_up=True)
     if not wish.append and wish.store.exists("zarr.json"):
@@ -428,7 +428,7 @@ def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
 def _write(
     executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, begun: Begun, progress: Progress
 ) -> Written:
-    """Write a store, or what an append adds to one; as far as there are demos that cannot be read, it is not finished."""
+    """Write a store, or what an append adds; if demos turn out to be unreadable, it is left unfinished."""
     place, below = (wish.store, None) if base is None else (journal.stage, wish.store)
     fence, root = journal.fence(begun), journal.checked(place)
     if base is None:

@@ -1,4 +1,4 @@
-"""Owns the plan: from scans to keys, tables, columns and shard-aligned partitions. Pure; no I/O, no Dask.
+"""Make the plan: from scans to keys, tables, columns and shard-aligned partitions. Pure; no I/O, no Dask.
 
 A *column* is an array whose values come from the sources; a *partition* is one shard of one column, and is written by
 exactly one task, whole. Two writers never share a shard: that loses data silently (dask#12583, zarr-python#3682).
@@ -43,25 +43,25 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a conversion will write, but for pixels and statistics."""
+    """Everything that a conversion writes, except pixels and statistics."""
 
     metadata: StoreMetadata
     layouts: dict[str, ArrayLayout]
     """Every array of the store, by path."""
     tables: dict[str, NDArray[Any]]
-    """Arrays that the plan itself determines, by path: index, episode and task tables, offsets, short texts."""
+    """Arrays that the plan determines, by path: index, episode and task tables, offsets, short texts."""
     columns: tuple[Column, ...]
     files: tuple[FileScan, ...]
     """The sources, in the store's order."""
     episodes: tuple[tuple[int, str], ...]
     """Source and demo of each episode."""
     groups: tuple[str, ...]
-    """Path of each episode's group in its file; "" for the file itself."""
+    """Path of each episode's group in its file; "" if the file itself is the episode."""
     left_out: tuple[Problem, ...]
-    """Why demos and files were left out, under ``--on-error skip``; ordered as found."""
+    """Why demos and files were left out under ``--on-error skip``, in the order they were found."""
 
     def partitions(self) -> Iterator[Partition]:
-        """Every partition, pictures first: they are the largest, so the last to end are small."""
+        """Every partition, pictures first: they are the largest, so that small ones come last."""
         for column in sorted(self.columns, key=lambda column: (not _is_frames(column), column.layout.path)):
             for shard in range(column.first_shard, column.layout.n_shards):
                 yield self.partition(column, shard)
@@ -136,7 +136,7 @@ def make_plan(
     base: Base | None = None,
     anew: bool = False,
 ) -> Plan:
-    """Plan the store that `files`, in this order, become.
+    """Plan the store for `files`, in this order.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def make_plan(
 
 
 def _flag_rules(files: Sequence[FileScan], rules: FlagRules) -> FlagRules:
-    """The rules by which the flags of all demos were made; an error if the files' layouts disagree about the gripper."""
+    """The flag rules that all demos share; an error if the files' layouts disagree about the gripper."""
     made: dict[FlagRules, str] = {}
     for file in files:
         for demo in file.demos:
@@ -229,7 +229,7 @@ def _flag_rules(files: Sequence[FileScan], rules: FlagRules) -> FlagRules:
 
 
 def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | None) -> dict[str, ArrayLayout]:
-    """With the user's level; of an append, as they lie in the store, but for the number of rows."""
+    """The layouts with the user's level; of an append, those of the store with a new number of rows."""
     if base is not None:
         old = base.layouts
         return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}
@@ -242,7 +242,7 @@ def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | No
 
 
 def is_bulk(path: str) -> bool:
-    """Whether an array holds data of the sources that the profile's codec applies to."""
+    """Whether an array holds source data that uses the profile's codec."""
     return path.startswith("steps/") or (path.startswith("ragged/") and path.endswith("/values"))
 
 
@@ -304,13 +304,13 @@ def _tables(
 
 
 def _flags(metadata: StoreMetadata, scans: list[DemoScan]) -> NDArray[np.uint8]:
-    """Flags of all steps. Where the demos have no joint key in common, none is called still (FORMAT.md, M12)."""
+    """Flags of all steps. If the demos share no joint key, no step is marked as still (FORMAT.md, M12)."""
     flags = np.concatenate([demo.flags for demo in scans]) if scans else np.empty(0, np.uint8)
     return flags if metadata.joint_key is not None else flags & ~np.uint8(StepFlag.STILL)
 
 
 def _control_freqs(files: Sequence[FileScan], of_episode: Sequence[int], n_tasks: int) -> NDArray[np.float64]:
-    """Of each task, from the file and the task of each episode; NaN where a task's files differ."""
+    """Control frequency of each task; NaN where a task's files differ."""
     of_task: list[dict[str, FileScan]] = [{} for _ in range(n_tasks)]
     for file, task in zip(files, of_episode, strict=True):
         of_task[task][file.path] = file

@@ -1,4 +1,4 @@
-"""Owns decoding frames a second time, with the library that the loader uses (c-blosc2), where it is installed.
+"""Decode frames a second time with the loader's library (c-blosc2), if it is installed.
 
 ``schemas.compressed`` and ``schemas.frame_chunk`` let only chunks through that all decoders read the same; here that is tried,
 so that what ``verify`` calls good is what the loader serves. c-blosc2 exports the LZ4 and zstd that frames with keyframes need.
@@ -34,7 +34,7 @@ class _Parameters(ctypes.Structure):
 
 
 def check_second_decoder(data: bytes, layout: ArrayLayout, shard: int, rows: NDArray[Any]) -> None:
-    """Decode a shard of frames with c-blosc2, and compare with `rows` [n, …], which another library decoded.
+    """Decode a shard of frames with c-blosc2, and compare with `rows` [n, …] from another library.
 
     Without c-blosc2, or of frames that no codec encodes, there is nothing to compare.
 
@@ -120,7 +120,7 @@ def _decode_payload(
 
 @cache
 def _library() -> Any:
-    """C-blosc2, from the wheel that the loader takes it from; None if it is not installed."""
+    """The c-blosc2 library from the loader's wheel; None if it is not installed."""
     spec = find_spec("blosc2")
     found = [] if spec is None or spec.origin is None else sorted((Path(spec.origin).parent / "lib").glob("libblosc2.so*"))
     if not found:

@@ -1,4 +1,4 @@
-"""Owns ``verify``: every byte of a store, every rule of FORMAT.md, and on request every bit against the sources.
+"""Verify a store: every byte, every rule of FORMAT.md, and on request every bit against the sources.
 
 Trusts neither the converter that wrote the store nor the loader that reads it.
 """
@@ -52,7 +52,7 @@ __all__ = ["VerifyReport", "verify"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What ``verify`` found."""
+    """The result of ``verify``."""
 
     store: str
     n_arrays: int
@@ -64,7 +64,7 @@ class VerifyReport:
     compared_with_source: bool
     seconds: float
     violations: tuple[Violation, ...]
-    """Every rule that is broken; empty for a good store."""
+    """Every broken rule; empty for a good store."""
 
     @property
     def ok(self) -> bool:
@@ -78,16 +78,16 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ShardTask:
-    """One shard to be read back."""
+    """One shard to read back."""
 
     layout: ArrayLayout
     shard: int
     key: Key | None
-    """Its key, where moments of frames are wanted."""
+    """Its key, if moments of frames are needed."""
     runs: tuple[tuple[int, int, int], ...]
-    """Episodes in it: (episode, first row, row after the last), rows counted in the shard."""
+    """Episodes in it: (episode, first row, row after the last), counted from the start of the shard."""
     source: Partition | None
-    """What the sources say it holds; None to leave them alone."""
+    """What the sources hold in its place; None to skip that comparison."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class _ShardResult:
     checksums: NDArray[np.uint32] | None
     fingerprints: NDArray[np.uint32] | None
     bound: int
-    """What binds the file (M23)."""
+    """The checksum that binds the file (M23)."""
 
 
 def verify(
@@ -312,7 +312,7 @@ def _check_values(
     moments: dict[str, MomentsOfKey],
     progress: Progress,
 ) -> Iterator[Violation]:
-    """M12, M18 and M19: what the converter derived from the data, derived again."""
+    """M12, M18 and M19: derive from the data again what the converter derived."""
     joint_key = metadata.joint_key
     actions = read_array(root, read_layout(root, "steps/actions"))
     joints = None

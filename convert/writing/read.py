@@ -1,4 +1,4 @@
-"""Owns reading a low-dim key back as a whole: by blocks of its elements, and episode by episode. Imports no Zarr library."""
+"""Read back a whole low-dim key: in blocks of its elements, and episode by episode. Imports no Zarr library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robozarr.store.reading import memory_for, read_array, read_layout, read_sha
 __all__ = ["column_blocks", "episode_checksums", "read_stored"]
 
 COLUMN_BLOCK_BYTES = 128 * 2**20
-"""Bytes of a low-dim key held at once."""
+"""Bytes of a low-dim key held in memory at the same time."""
 
 
 def column_blocks(store: Place, layout: ArrayLayout, *, below: Place | None = None) -> Iterator[tuple[slice, NDArray[Any]]]:

@@ -158,7 +158,7 @@ def test_an_append_of_nothing_usable_is_an_error_each_time_and_the_store_stays(t
     convert(good, tmp_path / "a.zarr", workers=0)
     before = {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")}
     for sources in (unlike, [good, unlike], [good, unlike]):
-        with pytest.raises(SourceError, match=r"no demo is left that could be appended; .*nothing was written") as caught:
+        with pytest.raises(SourceError, match=r"no demo is left to append; .*nothing was written") as caught:
             convert(sources, tmp_path / "a.zarr", workers=0, append=True, on_error="skip")
         assert "agentview_rgb" in str(caught.value)
         assert {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")} == before
