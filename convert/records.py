@@ -5,7 +5,7 @@ They cross processes, so they hold paths, numbers and short texts, never pixels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ __all__ = [
     "FinishedPartition",
     "Partition",
     "Segment",
+    "Stored",
 ]
 
 ColumnKind = Literal["rows", "flat", "text", "vector"]
@@ -160,6 +161,25 @@ class FileScan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Values of a column that a store already holds and that are written again in another layout."""
+
+    layout: ArrayLayout
+    """Layout of the array that holds them."""
+    sums: tuple[int | None, ...]
+    """Checksum that binds each shard to read (M23); None in a store of version 1. For a column: of every shard."""
+    frames: bool
+    """Whether ``checksums/`` has an entry for each of its rows."""
+    first_shard: int = 0
+    """First shard to read."""
+
+    def of_rows(self, start: int, stop: int) -> Stored:
+        """What to read for rows [start, stop)."""
+        first, last = start // self.layout.shard_rows, -(-stop // self.layout.shard_rows)
+        return replace(self, sums=self.sums[first:last], first_shard=first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One array whose values come from the sources."""
 
@@ -173,6 +193,8 @@ class Column:
     """The key whose values it holds; None for columns of the episode table."""
     old_rows: int = 0
     """Rows that the store already has, for an append."""
+    stored: Stored | None = None
+    """The place of its values in a store; None if they come from the sources."""
 
     @property
     def first_shard(self) -> int:
@@ -214,6 +236,10 @@ class Partition:
     key: Key | None
     old_rows: int = 0
     """Rows that the array already has: an append takes this shard's old rows from the store, not from a source."""
+    begins: tuple[int, ...] = ()
+    """Rows of the shard where episodes begin, including rows that the array already has."""
+    stored: Stored | None = None
+    """The place of its values in a store; None if they come from the segments."""
 
     @property
     def n_kept(self) -> int:

@@ -34,8 +34,7 @@ __all__ = ["WindowLoader"]
 
 PLANNED: Final = 1024
 """Windows whose rows are computed together, at a tenth of the cost of single batches. For a store in a bucket it is one
-group
-of `remote_locality`, so that neighbouring rows are fetched together."""
+group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32

@@ -37,7 +37,9 @@ BLOSC_FAULTS: Final = (
 )
 """The meaning of the numbers that `blosc_fault` returns."""
 
-MOST_RATIO: Final = {"none": 1, "blosc-lz4": 256, "blosc-zstd": 1 << 15, "zstd": 1 << 15}
+MOST_RATIO: Final = {
+    "none": 1, "blosc-lz4": 256, "blosc-zstd": 1 << 15, "zstd": 1 << 15, "frames-lean": 1 << 15, "frames-compact": 1 << 15,
+}  # fmt: skip
 """Most decoded bytes per encoded byte: LZ4 codes a run in bytes of 255, Zstandard 128 KiB in a block of 4 bytes."""
 
 

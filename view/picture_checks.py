@@ -1,6 +1,6 @@
-"""Check the cameras: one colour, frozen, or frozen for a while. Reads checksums, and few single frames.
+"""Check the cameras: one colour, frozen, or frozen for a while. Reads fingerprints and few single frames.
 
-Frames are compared by their stored checksums (FORMAT.md, M21), so that every episode is looked at without reading its pixels.
+Frames are compared by their stored fingerprints (FORMAT.md, M21), so that every episode is looked at without its pixels.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ __all__ = ["check_cameras"]
 FROZEN_SHARE: Final = 0.5
 """A camera is frozen in an episode if more than this share of its frames equal the previous one."""
 STRETCH_STEPS: Final = 5
-"""A camera is frozen for a while if its picture stays the same for this many steps in which the arm should move: a quarter
-of
-a second in LIBERO. While nothing moves, a simulator rightly renders the same picture."""
+"""A camera is frozen for a while if it shows the same in that many steps on end in which the arm is told to move: a quarter of
+a second in LIBERO. While nothing moves, a simulator renders the same picture rightly."""
 N_FRAMES_READ: Final = 64
 """Most frames that are read to see whether a stretch has one colour."""
 
@@ -56,7 +55,7 @@ def check_cameras(store: Store) -> Iterator[Finding]:
 
 def _check_camera(store: Store, name: str) -> Iterator[Finding]:
     start, length = store.episodes.start, store.episodes.length
-    stats, sums = store.episode_stats(name), store.checksums(name)
+    stats, sums = store.episode_stats(name), store.fingerprints(name)
     blank = (stats["min"] == stats["max"]).reshape(store.n_episodes, -1).all(axis=1)
     if blank.any():
         yield Finding(
@@ -104,7 +103,7 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
 def _of_one_colour(store: Store, name: str, first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which stretches have one colour; the longest are read, each picture once."""
     dark = np.zeros(len(first), np.bool_)
-    sums = store.checksums(name)[first]
+    sums = store.fingerprints(name)[first]
     known: dict[int, bool] = {}
     for number in np.argsort(first - stop, kind="stable").tolist():
         code = int(sums[number])

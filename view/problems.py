@@ -72,10 +72,10 @@ def _values(store: Store) -> Iterator[Finding]:
 
 
 def _duplicates(store: Store) -> Iterator[Finding]:
-    """Find episodes with equal length and equal checksums of the actions and of one more key that is not constant."""
+    """Find episodes of equal length, with equal checksums of actions and fingerprints of one more key that varies."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     sums = store.checksums("actions")
-    frames = [store.checksums(key.name) for key in store.metadata.keys if key.frame][:1]
+    frames = [store.fingerprints(key.name) for key in store.metadata.keys if key.frame][:1]
     for episode, (start, length) in enumerate(zip(store.episodes.start.tolist(), store.episodes.length.tolist(), strict=True)):
         ends = [int(column[row]) for column in frames for row in (start, start + length - 1)]
         groups[(length, int(sums[episode]), *ends)].append(episode)
@@ -104,8 +104,8 @@ def _actions(store: Store) -> Iterator[Finding]:
         )
         yield Finding(
             level="notice", title="Saturated actions",
-            detail=f"{elements}: the command was clipped there (an element is saturated if it is at its extreme in at "
-            f"least {SATURATED_SHARE:.0%} of the steps) → expected with a joystick at its stop, not with converted units",
+            detail=f"{elements}: the command was clipped there, the demonstrator wanted more; the rule: at its extreme in at "
+            f"least {SATURATED_SHARE:.0%} of the steps → expected of a joystick at its stop, not of converted units",
         )  # fmt: skip
     else:
         yield Finding(

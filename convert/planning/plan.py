@@ -19,8 +19,9 @@ from robozarr.convert.planning.instructions import Task, task_of, tasks_of, word
 from robozarr.convert.planning.left_out import not_stored
 from robozarr.convert.planning.majority import LeftOutKeys
 from robozarr.convert.planning.names import check_names
-from robozarr.convert.records import Column, DemoScan, FileScan, Partition, Segment
+from robozarr.convert.records import Column, DemoScan, FileScan, Partition, Segment, Stored
 from robozarr.schemas.errors import PlanError, Problem
+from robozarr.schemas.identity import bound_sum
 from robozarr.schemas.index import FlagRules, StepFlag, build_index
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
 from robozarr.schemas.metadata import (
@@ -98,6 +99,8 @@ class Plan:
             segments=tuple(segments),
             key=column.key,
             old_rows=column.old_rows,
+            stored=None if column.stored is None else column.stored.of_rows(start, stop),
+            begins=tuple((column.starts[first:last][column.starts[first:last] >= start] - start).tolist()),
         )
 
     @property
@@ -131,6 +134,7 @@ def make_plan(
     left_out_keys: LeftOutKeys | None = None,
     without: tuple[str, ...] = (),
     base: Base | None = None,
+    anew: bool = False,
 ) -> Plan:
     """Plan the store for `files`, in this order.
 
@@ -151,7 +155,7 @@ def make_plan(
     without : tuple of str
         What the user left out by name; the scans say where it was.
     base : Base, optional
-        The store that is appended to.
+        The store that is appended to; or that is written `anew`, as `profile` lays it out, with its own values as the source.
 
     Raises
     ------
@@ -193,12 +197,15 @@ def make_plan(
     widths = {key.name: _widths([demo for _, demo in demos], key) for key in keys if key.ragged}
     tables = _tables(metadata, kept, demos, tasks) | _ragged_offsets(widths, demos)
     sizes = {path.removesuffix("/offsets"): int(offsets[-1]) for path, offsets in tables.items() if path.endswith("/offsets")}
-    layouts = _layouts(array_layouts(metadata, sizes), level, base)
+    layouts = _layouts(array_layouts(metadata, sizes), level, None if anew else base)
+    columns = _new_columns(metadata, layouts, [demo for _, demo in demos], widths)
+    if base is not None:
+        columns = (_from_store(column, base) if anew else _appended(column, base) for column in columns)
     return Plan(
         metadata=metadata,
         layouts=layouts,
         tables=tables,
-        columns=tuple(_columns(metadata, layouts, [demo for _, demo in demos], widths, base)),
+        columns=tuple(columns),
         files=kept,
         episodes=tuple((number, demo.name) for number, demo in demos),
         groups=tuple(demo.group for _, demo in demos),
@@ -228,7 +235,10 @@ def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | No
         return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}
     if level is None:
         return layouts
-    return {path: replace(layout, level=level) if is_bulk(path) else layout for path, layout in layouts.items()}
+    return {
+        path: replace(layout, level=level) if is_bulk(path) and layout.effort is None else layout
+        for path, layout in layouts.items()
+    }
 
 
 def is_bulk(path: str) -> bool:
@@ -322,16 +332,17 @@ def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int,
     return {f"ragged/{name}/offsets": _offsets(np.repeat(width, lengths)) for name, width in widths.items()}
 
 
-def _columns(
-    metadata: StoreMetadata,
-    layouts: dict[str, ArrayLayout],
-    demos: list[DemoScan],
-    widths: dict[str, NDArray[np.int64]],
-    base: Base | None,
-) -> Iterator[Column]:
-    for column in _new_columns(metadata, layouts, demos, widths):
-        old = None if base is None else base.layouts.get(column.layout.path)
-        yield column if old is None else replace(column, old_rows=old.shape[0])
+def _appended(column: Column, base: Base) -> Column:
+    """A column whose first rows are already in the store."""
+    old = base.layouts.get(column.layout.path)
+    return column if old is None else replace(column, old_rows=old.shape[0])
+
+
+def _from_store(column: Column, base: Base) -> Column:
+    """A column whose values are in the store."""
+    layout = base.layouts[column.layout.path]
+    sums = tuple(bound_sum(base.metadata.files, layout.path, shard) for shard in range(layout.n_shards))
+    return replace(column, stored=Stored(layout=layout, sums=sums, frames=_is_frames(column)))
 
 
 def _new_columns(

@@ -20,6 +20,7 @@ from robozarr.convert.verifying.checks import Violation
 from robozarr.convert.writing.write import read_partition
 from robozarr.schemas.errors import SourceError
 from robozarr.schemas.metadata import Key, SourceEntry, StoreMetadata
+from robozarr.store.place import Place
 from robozarr.store.table_rules import Tables
 
 __all__ = ["compare_digests", "compare_plan", "compare_rows", "match_sources"]
@@ -124,9 +125,9 @@ def bytes_of(values: NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def compare_rows(stored: NDArray[Any], partition: Partition) -> Iterator[Violation]:
-    """Compare the rows of one shard with the sources' bytes; names the first step that differs in each demo."""
-    expected = read_partition(partition)
+def compare_rows(stored: NDArray[Any], partition: Partition, origin: Place | None = None) -> Iterator[Violation]:
+    """Compare the rows of one shard with the sources, or with the store `origin`; names the first step that differs."""
+    expected = read_partition(partition, store=origin)
     for segment in partition.segments:
         rows = slice(segment.at, segment.at + segment.stop - segment.start)
         mine, theirs = stored[rows], expected[rows]
