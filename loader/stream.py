@@ -346,7 +346,7 @@ def _check_counts(**counts: Any) -> None:
     for name, count in counts.items():
         least = 0 if name.endswith("_bytes") else 1
         if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least):
-            raise WindowError(f"loader · {name}: must be None or a whole number, {least} or more; got {count!r} → leave it out")
+            raise WindowError(f"loader · {name}: a whole number, {least} or more, or None; got {count!r} → leave it out")
 
 
 def default_threads() -> int:

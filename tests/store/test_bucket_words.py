@@ -125,7 +125,7 @@ SECRET = "sup3rs3cret"
         *(
             (
                 {name: SECRET + ending},
-                f"{name} in the environment contains a line break, or another character that a request cannot carry",
+                f"{name} in the environment holds a line break, or another character that a request cannot carry",
             )
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
             for ending in ("\n", "é", "\x00x"[1:] + "\t")
