@@ -1,4 +1,4 @@
-"""Append to a store: find the new sources, and move the new files into place.
+"""Append to a store: find which sources are new, and move the new files into place.
 
 The plan of an append is the plan of old and new sources together, so it is the plan of a store that is made at once.
 """

@@ -162,19 +162,19 @@ class FileScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """Values of a column that a store already holds and that are written again in another layout."""
+    """Values of a column that a store holds already, and that are written again in another layout."""
 
     layout: ArrayLayout
-    """Layout of the array that holds them."""
+    """Of the array that holds them."""
     sums: tuple[int | None, ...]
-    """Checksum that binds each shard to read (M23); None in a store of version 1. For a column: of every shard."""
+    """What binds each shard that is read (M23); None in a store of version 1. Of a column: of every shard."""
     frames: bool
-    """Whether ``checksums/`` has an entry for each of its rows."""
+    """Whether ``checksums/`` has one for each of its rows."""
     first_shard: int = 0
-    """First shard to read."""
+    """The first shard that is read."""
 
     def of_rows(self, start: int, stop: int) -> Stored:
-        """What to read for rows [start, stop)."""
+        """What is read for rows [start, stop)."""
         first, last = start // self.layout.shard_rows, -(-stop // self.layout.shard_rows)
         return replace(self, sums=self.sums[first:last], first_shard=first)
 
@@ -194,7 +194,7 @@ class Column:
     old_rows: int = 0
     """Rows that the store already has, for an append."""
     stored: Stored | None = None
-    """The place of its values in a store; None if they come from the sources."""
+    """The store that holds its values; None where they come from the sources."""
 
     @property
     def first_shard(self) -> int:
@@ -237,9 +237,9 @@ class Partition:
     old_rows: int = 0
     """Rows that the array already has: an append takes this shard's old rows from the store, not from a source."""
     begins: tuple[int, ...] = ()
-    """Rows of the shard where episodes begin, including rows that the array already has."""
+    """Rows of the shard at which an episode begins, old rows included."""
     stored: Stored | None = None
-    """The place of its values in a store; None if they come from the segments."""
+    """The store that holds its values; None where they come from the segments."""
 
     @property
     def n_kept(self) -> int:

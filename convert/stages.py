@@ -101,9 +101,9 @@ class Written:
     moments: Mapping[str, MomentsOfKey]
     """Statistics of the new frames, by path of the array."""
     checksums: Mapping[str, NDArray[np.uint32]]
-    """Entries of ``checksums/`` for all steps of frame keys, by path of the array."""
+    """Values of ``checksums/`` for all steps of frame keys, by path of the array."""
     fingerprints: Mapping[str, NDArray[np.uint32]]
-    """Entries of ``fingerprints/`` likewise; empty if the store has none."""
+    """Values of ``fingerprints/``, likewise; empty where the store has none."""
     files: Mapping[str, int]
     """Checksum that binds each shard (M23), by file name."""
     broken: tuple[Problem, ...]
@@ -122,7 +122,7 @@ def write_partitions(
     *,
     origin: Place,
 ) -> Written:
-    """Write every unfinished partition and record each one when it ends. `origin` is the store that already has values."""
+    """Write every unfinished partition and record each one when it ends; `origin` is the store that already has values."""
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     first = 0 if base is None else base.metadata.n_episodes
     moments = {f"steps/{key.name}": MomentsOfKey(key, first_episode=first) for key in plan.metadata.keys if key.frame}
@@ -177,7 +177,7 @@ def write_partitions(
 
 
 def _sums_so_far(table: str, path: str, plan: Plan, base: Base | None, store: Place) -> NDArray[np.uint32]:
-    """An array for the checksums of a frame key's steps; of an append, filled with those that the store has."""
+    """An array for the checksums of a frame key's steps; for an append, filled with those that the store has."""
     sums = np.zeros(plan.metadata.n_steps, np.uint32)
     if base is not None:
         sums[: base.metadata.n_steps] = read_array(store, base.layouts[path.replace("steps", table, 1)])

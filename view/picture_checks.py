@@ -1,4 +1,4 @@
-"""Check the cameras: one colour, frozen, or frozen for a while. Reads fingerprints and few single frames.
+"""Check the cameras: one colour, frozen, or frozen for a while. Reads fingerprints, and few single frames.
 
 Frames are compared by their stored fingerprints (FORMAT.md, M21), so that every episode is looked at without its pixels.
 """
@@ -21,8 +21,9 @@ __all__ = ["check_cameras"]
 FROZEN_SHARE: Final = 0.5
 """A camera is frozen in an episode if more than this share of its frames equal the previous one."""
 STRETCH_STEPS: Final = 5
-"""A camera is frozen for a while if it shows the same in that many steps on end in which the arm is told to move: a quarter of
-a second in LIBERO. While nothing moves, a simulator renders the same picture rightly."""
+"""A camera is frozen for a while if its picture stays the same for this many steps in which the arm should move: a quarter
+of
+a second in LIBERO. While nothing moves, a simulator rightly renders the same picture."""
 N_FRAMES_READ: Final = 64
 """Most frames that are read to see whether a stretch has one colour."""
 

@@ -72,7 +72,7 @@ def _values(store: Store) -> Iterator[Finding]:
 
 
 def _duplicates(store: Store) -> Iterator[Finding]:
-    """Find episodes of equal length, with equal checksums of actions and fingerprints of one more key that varies."""
+    """Find episodes of equal length, with equal checksums of the actions and equal fingerprints of one more key."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     sums = store.checksums("actions")
     frames = [store.fingerprints(key.name) for key in store.metadata.keys if key.frame][:1]
@@ -104,8 +104,8 @@ def _actions(store: Store) -> Iterator[Finding]:
         )
         yield Finding(
             level="notice", title="Saturated actions",
-            detail=f"{elements}: the command was clipped there, the demonstrator wanted more; the rule: at its extreme in at "
-            f"least {SATURATED_SHARE:.0%} of the steps → expected of a joystick at its stop, not of converted units",
+            detail=f"{elements}: the command was clipped there (an element is saturated if it is at its extreme in at "
+            f"least {SATURATED_SHARE:.0%} of the steps) → expected with a joystick at its stop, not with converted units",
         )  # fmt: skip
     else:
         yield Finding(

@@ -56,19 +56,19 @@ def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[
 
 
 class _Sums(NamedTuple):
-    """The entries of ``checksums/`` for some rows."""
+    """What ``checksums/`` says of some rows."""
 
     rows: NDArray[np.int64]
-    """Row numbers, ascending."""
+    """Ascending."""
     sums: NDArray[np.uint32]
 
     def of(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
-        """The entries of some of these rows."""
+        """Those of `rows`, which are among them."""
         return self.sums[np.searchsorted(self.rows, rows)]
 
 
 def _sums(store: Store, name: str, wanted: NDArray[np.int64]) -> _Sums:
-    """The checksums of rows and of whatever else their chunks hold: keyframes are compared too."""
+    """The checksums of rows and of what else their chunks hold: keyframes are compared too."""
     layout = store.layout(f"steps/{name}")
     first = np.unique(wanted // layout.chunk_rows) * layout.chunk_rows
     rows = (first[:, None] + np.arange(layout.chunk_rows)).reshape(-1)
@@ -92,7 +92,7 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
 
 
 def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: _Sums | None = None) -> NDArray[Any]:
-    """Read rows of an array in any order; `sums` are the required checksums of frames."""
+    """Read rows of an array in any order; `sums` are the checksums that frames must have."""
     layout = store.layout(path)
     out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
     shards = wanted // layout.shard_rows
@@ -122,7 +122,7 @@ def _open_shard(place: Place, path: str) -> Any:
 def _read_shard(
     store: Store, data: Any, layout: ArrayLayout, shard: int, rows: NDArray[np.int64], sums: _Sums | None
 ) -> NDArray[Any]:
-    """Read the rows of the array that are in one shard."""
+    """Read the rows of an array that lie in one shard."""
     index = read_index(data, layout, shard)
     out = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
     at = rows - shard * layout.shard_rows
@@ -142,7 +142,7 @@ def _read_shard(
 def _compare(
     store: Store, part: bytes, layout: ArrayLayout, shard: int, chunk: int, rows: NDArray[np.int64], sums: _Sums
 ) -> None:
-    """Raise CorruptChunkError unless frames, and their keyframes, have the checksums in ``checksums/``."""
+    """CorruptChunkError unless frames, and their keyframes, have the checksums that ``checksums/`` states for their steps."""
     rule = "the frame has the checksum that checksums/ states for its step"
     if layout.effort is None:
         if int.from_bytes(part[-CRC_BYTES:], "little") != int(sums.of(rows[:1])[0]):

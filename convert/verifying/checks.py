@@ -66,7 +66,7 @@ def violations_of(broken: Iterable[BrokenRule]) -> Iterator[Violation]:
 def check_checksums(
     path: str, stored: NDArray[np.uint32], found: NDArray[np.uint32], what: str, first: int
 ) -> Iterator[Violation]:
-    """M21: compare checksums (or fingerprints) of steps or episodes, from number `first` on, with those of the data."""
+    """M21: compare checksums or fingerprints of a key's steps or episodes, from number `first` on, with those of its data."""
     if (bad := np.flatnonzero(stored != found)).size:
         number = first + int(bad[0])
         text = f"{path}: of {what} {number} the data has {found[bad[0]]:#010x}, got {stored[bad[0]]:#010x}"

@@ -126,7 +126,7 @@ def bytes_of(values: NDArray[Any]) -> bytes:
 
 
 def compare_rows(stored: NDArray[Any], partition: Partition, origin: Place | None = None) -> Iterator[Violation]:
-    """Compare the rows of one shard with the sources, or with the store `origin`; names the first step that differs."""
+    """Compare a shard's rows with the bytes of the sources, or of the store `origin`; names the first step that differs."""
     expected = read_partition(partition, store=origin)
     for segment in partition.segments:
         rows = slice(segment.at, segment.at + segment.stop - segment.start)

@@ -63,9 +63,9 @@ class PartitionResult:
     moments: FrameMoments | None
     """Its contribution to the key's statistics, for frames."""
     checksums: NDArray[np.uint32] | None
-    """The entries of ``checksums/`` for its steps, for frames."""
+    """Checksums of its steps (``checksums/``), for frames."""
     fingerprints: NDArray[np.uint32] | None
-    """The entries of ``fingerprints/`` for its steps, for frames."""
+    """Fingerprints of its steps (``fingerprints/``), for frames."""
     finished: FinishedPartition
     """Its record in the journal."""
     kept: bool
@@ -170,15 +170,15 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
 
 
 Rows = tuple[NDArray[Any], NDArray[np.uint32] | None]
-"""The rows of a partition; and their entries of ``checksums/``, if an earlier run wrote them."""
+"""The rows of a partition; and their checksums, if an earlier run wrote them."""
 Reduced = tuple[FrameMoments | None, NDArray[np.uint32] | None]
-"""The results for frames: their contribution to the statistics, and a checksum of each one's values."""
+"""What is computed from frames: their contribution to the statistics, and a fingerprint of each one's values."""
 
 
 def _begin_reading(
     reader: ThreadPoolExecutor, root: Place, store: Place, task: WriteTask
 ) -> tuple[Future[Rows], Future[Reduced]]:
-    """The rows of a partition and their statistics; the reader's thread computes both, and the rows can be encoded first."""
+    """Read a partition's rows and reduce them, both in the reader's thread; the rows can be encoded before they are reduced."""
     rows = reader.submit(_read_task, root, store, task)
     return rows, reader.submit(lambda: reduce_rows(task.partition, rows.result()[0]))
 
@@ -250,7 +250,7 @@ def reduce_rows(partition: Partition, rows: NDArray[Any]) -> Reduced:
 
 
 def read_partition(partition: Partition, *, store: Place | None = None) -> NDArray[Any]:
-    """The rows of a partition [n, …], from its sources; rows that an array already has come from `store`.
+    """The rows of a partition [n, …], from its sources; rows that the array already has come from `store`.
 
     Raises
     ------
