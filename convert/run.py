@@ -60,7 +60,7 @@ class ConvertReport:
     keys: tuple[str, ...]
     n_partitions: int
     source_bytes: int
-    """Size of the source files; of a store that was the source, of its values."""
+    """Size of the source files; if the source was a store, size of its values."""
     decoded_bytes: int
     """Decoded size of all columns."""
     stored_bytes: int
@@ -89,7 +89,7 @@ class _Wish:
 
     store: Place
     origin: Place | None
-    """The store that is converted anew, in the place of HDF5 files."""
+    """The store that is converted instead of HDF5 files."""
     profile: Profile
     level: int | None
     keys: tuple[str, ...] | None
@@ -126,7 +126,7 @@ def convert(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> ConvertReport:
-    """Convert HDF5 demonstrations, or a store that is to have another profile, into a Zarr store, bit for bit.
+    """Convert HDF5 demonstrations, or a store into another profile, bit for bit.
 
     Interrupted at any point, the same call goes on where it was, and ends in the same bytes.
 
@@ -262,7 +262,7 @@ def convert(
 
 
 def _destination(store: str | Path | Place, origin: Place | None, endpoint_url: str | None) -> Place:
-    """Where the new store is to be: the endpoint may be that of the old one alone.
+    """The place of the new store; the endpoint may belong to the old one only.
 
     Raises
     ------
@@ -377,7 +377,7 @@ def _convert(
 def _convert_store(
     executor: Executor, journal: Journal, wish: _Wish, origin: Place, step: Step | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
-    """The same, of a store in the place of HDF5 files."""
+    """Convert a store instead of HDF5 files."""
     plan, old = plan_of_store(origin, wish.profile, wish.level)
     if step is None:
         return plan, None, None

@@ -34,8 +34,7 @@ __all__ = ["WindowLoader"]
 
 PLANNED: Final = 1024
 """Windows whose rows are computed together, at a tenth of the cost of single batches. For a store in a bucket it is one
-group
-of `remote_locality`, so that neighbouring rows are fetched together."""
+group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
@@ -347,7 +346,7 @@ def _check_counts(**counts: Any) -> None:
     for name, count in counts.items():
         least = 0 if name.endswith("_bytes") else 1
         if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least):
-            raise WindowError(f"loader · {name}: must be None or a whole number, {least} or more; got {count!r} → leave it out")
+            raise WindowError(f"loader · {name}: a whole number, {least} or more, or None; got {count!r} → leave it out")
 
 
 def default_threads() -> int:

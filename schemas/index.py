@@ -79,8 +79,7 @@ class FlagRules:
     """Steps k on both sides of a change of the gripper's command; 5 are 0.25 s at LIBERO's 20 Hz."""
     gripper: int | Literal["layout"] | None = -1
     """Element of the actions that is the gripper's command, whose sign says open or closed. None: there is none, and no step
-    is
-    flagged as a no-op or a key moment. "layout": taken by the scan from each file's layout."""
+    is flagged as a no-op or a key moment. "layout": taken by the scan from each file's layout."""
     switches: tuple[int, ...] = ()
     """Other elements of the actions that are not motion, such as a mode of the base; the no-op rule ignores them."""
 

@@ -102,7 +102,7 @@ class StoreMetadata:
 
     @property
     def has_fingerprints(self) -> bool:
-        """Whether a checksum of each frame's values is stored: where the one of its bytes depends on its keyframe."""
+        """Whether a checksum of each frame's values is stored: needed where the one of its bytes depends on its keyframe."""
         return self.format_version > 1 and self.profile in FRAME_CODECS
 
     def key(self, name: str) -> Key:

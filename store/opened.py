@@ -206,7 +206,7 @@ class Store(CheckedFiles):
         return self._read(f"checksums/{name}")
 
     def fingerprints(self, name: str) -> NDArray[np.uint32]:
-        """A checksum of each step's values: uint32 [n_steps]; frames that are alike have the same (FORMAT.md, M21).
+        """A checksum of each step's values: uint32 [n_steps]; equal frames have equal ones (FORMAT.md, M21).
 
         Raises
         ------

@@ -92,7 +92,7 @@ class StoreSummary:
 
 
 def _codec_words(metadata: StoreMetadata) -> str:
-    """What the data is encoded by."""
+    """The encoding of the data, in words."""
     codec, level = PROFILES[metadata.profile]
     words = codec if codec == "none" else f"{codec} level {level}"
     return f"robozarr.frames, others {words}" if metadata.profile in FRAME_CODECS and metadata.format_version > 1 else words

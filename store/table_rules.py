@@ -50,7 +50,7 @@ OF_FORMAT_2: Final = {"image_evidence": {int(ImageEvidence.LAYOUT)}}
 
 
 WITHOUT_KEYFRAMES: Final[dict[CodecName, CodecName]] = {"frames-lean": "blosc-lz4", "frames-compact": "blosc-zstd"}
-"""Codecs that frames may be in instead, one a chunk: robozarr's where steps are too large for a chunk of 16."""
+"""Other codecs of frames, one frame per chunk: for steps that are too large for a chunk of 16, and in older stores."""
 
 
 class BrokenRule(NamedTuple):

@@ -333,13 +333,13 @@ def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int,
 
 
 def _appended(column: Column, base: Base) -> Column:
-    """A column whose first rows the store has already."""
+    """A column whose first rows are already in the store."""
     old = base.layouts.get(column.layout.path)
     return column if old is None else replace(column, old_rows=old.shape[0])
 
 
 def _from_store(column: Column, base: Base) -> Column:
-    """A column whose values the store holds."""
+    """A column whose values are in the store."""
     layout = base.layouts[column.layout.path]
     sums = tuple(bound_sum(base.metadata.files, layout.path, shard) for shard in range(layout.n_shards))
     return replace(column, stored=Stored(layout=layout, sums=sums, frames=_is_frames(column)))

@@ -26,8 +26,7 @@ __all__ = [
 
 ALIGNMENT_TOLERANCE_RAD: Final = 1e-3
 """Largest rms distance at which joint positions belong to a simulator state: LIBERO's agree exactly, replayed ones to
-rounding,
-and one step of a moving arm is some hundredths of a radian."""
+rounding, and one step of a moving arm is some hundredths of a radian."""
 
 BLOCK_STEPS: Final = 1024
 """Steps that are compared with all columns at once: some MB."""

@@ -1,4 +1,4 @@
-"""Owns what a store holds, as if its sources were scanned again: for an append, and for a store that is converted anew.
+"""Read what a store holds as if its sources were scanned again: for an append, and for converting a store.
 
 Everything comes from documents and tables, checked; no pixels are read.
 """
@@ -54,7 +54,7 @@ def read_base(store: Place) -> Base:
 
 
 def scanned_again(store: Place, metadata: StoreMetadata) -> tuple[Base, dict[str, NDArray[Any]]]:
-    """What a complete store of any version holds, and its tables by path.
+    """Read what a complete store of any version holds, and its tables by path.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def check_second_decoder(data: bytes, layout: ArrayLayout, shard: int, rows: NDA
 
 
 def _check_frames(library: Any, data: bytes, layout: ArrayLayout, shard: int, rows: NDArray[Any]) -> None:
-    """The same of chunks of frames with keyframes."""
+    """Compare chunks of frames with keyframes likewise."""
     context = library.ZSTD_createDCtx()
     first = layout.rows_of_shard(shard)[0]
     try:
@@ -80,7 +80,7 @@ def _check_frames(library: Any, data: bytes, layout: ArrayLayout, shard: int, ro
 
 
 def _decode_frames(library: Any, context: int, chunk: NDArray[np.uint8], layout: ArrayLayout) -> list[NDArray[np.uint8] | None]:
-    """The bytes of each frame of a chunk; None for one that c-blosc2 does not decode."""
+    """The bytes of each frame of a chunk; None where c-blosc2 cannot decode it."""
     found: list[NDArray[np.uint8] | None] = []
     coded: list[NDArray[np.uint8] | None] = []
     table = FrameTable.of(chunk, layout.chunk_rows, layout.row_bytes)
@@ -99,7 +99,7 @@ def _decode_frames(library: Any, context: int, chunk: NDArray[np.uint8], layout:
 def _decode_payload(
     library: Any, context: int, payload: NDArray[np.uint8], coding: Coding, below: NDArray[np.uint8] | None, n_bytes: int
 ) -> NDArray[np.uint8] | None:
-    """What the strips of a frame decode to, with the keyframe `below`."""
+    """Decode the strips of a frame, with the keyframe `below`."""
     ranges = strips(n_bytes)
     out = np.empty(n_bytes, np.uint8)
     sizes = [len(payload)] if len(ranges) == 1 else payload[: 4 * len(ranges)].view("<u4").tolist()

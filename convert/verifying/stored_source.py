@@ -1,4 +1,4 @@
-"""Owns a store as a source: the plan of the same store in another profile, whose values come from the store itself.
+"""A store as a source: plan the same store in another profile, with the values of the store itself.
 
 For a conversion from store to store, and for the comparison of two stores. Imports no h5py.
 """
@@ -32,7 +32,7 @@ SOME_URL: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def stored_source(sources: str | Path | Place | Sequence[str | Path], endpoint_url: str | None = None) -> Place | None:
-    """The store that is given in the place of HDF5 files; None if none is.
+    """The store that was given instead of HDF5 files; None if there is none.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def _store_at(source: str | Path | Place, endpoint_url: str | None) -> Place | N
 
 
 def plan_of_store(store: Place, profile: Profile, level: int | None = None) -> tuple[Plan, StoreMetadata]:
-    """The plan of what a store of any version and profile becomes in `profile`; and the attributes of the store.
+    """Plan a store of any version and profile in `profile`; returns the attributes of the store too.
 
     Of a store of version 2 every table and every fact stays what it is. What one of version 1 does not say (digests of its
     sources) stays unsaid; its words become those of its episodes.
@@ -96,7 +96,7 @@ def plan_of_store(store: Place, profile: Profile, level: int | None = None) -> t
 
 
 def _kept(store: Place, path: str, tables: dict[str, NDArray[Any]], planned: NDArray[Any]) -> NDArray[Any]:
-    """A table of the store, which must have the shape that the plan counts on."""
+    """A table of the store, after checking that it has the planned shape."""
     if (table := tables[path]).shape != planned.shape:
         rule = f"{path} has the shape {planned.shape} that follows from the other tables"
         raise StoreError(f"{store}: {rule}; found {table.shape} → run: robozarr verify {store}")
@@ -104,7 +104,7 @@ def _kept(store: Place, path: str, tables: dict[str, NDArray[Any]], planned: NDA
 
 
 def check_columns(origin: Place, store: Place, plan: Plan) -> None:
-    """M21 of low-dim keys: whether each episode's rows have, in the new store, the checksums that the old one states.
+    """M21 of low-dim keys: check that each episode's rows in the new store have the old store's checksums.
 
     Raises
     ------

@@ -299,7 +299,7 @@ def _check_shard(root: Place, origin: Place | None, task: _ShardTask) -> _ShardR
 
 
 def _episode_of(task: _ShardTask, row: int) -> str:
-    """Words for the episode of a row of the array; "" where rows are no steps."""
+    """Words for the episode of a row of the array; "" if rows are not steps."""
     at = row - task.layout.rows_of_shard(task.shard)[0]
     return next((f"episode {episode}" for episode, start, stop in task.runs if start <= at < stop), "")
 

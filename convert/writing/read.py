@@ -49,7 +49,7 @@ def episode_checksums(
 
 
 def read_stored(store: Place, stored: Stored, start: int, stop: int) -> NDArray[Any]:
-    """Rows [start, stop) of an array of a store [n, …]; of its shards nothing but the chunks that they lie in is decoded.
+    """Read rows [start, stop) of an array of a store [n, …]; only the chunks that hold them are decoded.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def read_stored(store: Place, stored: Stored, start: int, stop: int) -> NDArray[
 
 
 def _compare_steps(store: Place, data: bytes, layout: ArrayLayout, shard: int) -> None:
-    """M21 of a shard of frames, of a store that binds none."""
+    """M21 of a shard of frames, for a store that binds no files."""
     table = read_layout(store, layout.path.replace("steps", "checksums", 1))
     start, stop = layout.rows_of_shard(shard)
     different = np.flatnonzero(read_array(store, table)[start:stop] != step_checksums(data, layout, shard))

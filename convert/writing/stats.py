@@ -70,7 +70,7 @@ def frame_moments(frames: NDArray[Any], runs: Sequence[tuple[int, int, int]], ke
 
 
 def fingerprints_of(frames: NDArray[Any]) -> NDArray[np.uint32]:
-    """The crc32c of each frame's values, little-endian and in C order: uint32 [n]; two frames that are alike have one."""
+    """The crc32c of each frame's values, little-endian and in C order: uint32 [n]; equal frames have equal ones."""
     little = np.ascontiguousarray(frames, frames.dtype.newbyteorder("<"))
     data = little.reshape(len(frames), -1).view(np.uint8)
     return np.array([google_crc32c.value(row) for row in data], np.uint32)

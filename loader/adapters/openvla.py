@@ -116,8 +116,8 @@ class OpenVLADataset(Dataset[Any]):
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
         """Batches from ``WindowLoader``: ``image_primary``, ``image_wrist`` uint8 [b, 1, y, x, 3], ``proprio`` float32 [b,
-        1, 8],
-        ``action`` float32 [b, chunk, 7], ``action_is_pad`` bool [b, chunk], ``prompt`` (a list); `options` are passed to it.
+        1, 8], ``action`` float32 [b, chunk, 7], ``action_is_pad`` bool [b, chunk], ``prompt`` (a list); `options` are passed
+        to it.
         """  # noqa: D205 - one sentence
         return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
 

@@ -13,8 +13,7 @@ F64: TypeAlias = NDArray[np.float64]
 
 RELATIVE: Final = 1e-10
 """A smaller spread, relative to the largest magnitude of float64 values, is rounding or a simulator's noise. For comparison,
-a
-clock in Unix time spreads 3e-10 of its value in two seconds."""
+a clock in Unix time spreads 3e-10 of its value in two seconds."""
 ULPS: Final = 4
 """A smaller spread, in units in the last place of narrower floats, is rounding."""
 

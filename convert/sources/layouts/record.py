@@ -71,14 +71,13 @@ class Layout:
     """Which row of a picture comes first: known from the writer's code, or detected from attributes and names."""
     success: SuccessRule = "unknown"
     """How an episode's success is known: ``rewards`` (1 wherever the task is solved), or the bool ``attribute`` or dataset
-    that
-    ``success_at`` names (``any`` step, or the ``last``)."""
+    that ``success_at`` names (``any`` step, or the ``last``)."""
     success_at: str = ""
     control_freq: float | None = None
     """Steps per second if a file does not state it; None means unknown."""
     instruction: tuple[str, ...] = ()
-    """Further places of an episode's instruction (see also ``schemas.instructions``), in order: below the episode, or
-    with a leading slash below the file: ``path@attribute``, ``path@attribute:field`` of a JSON text, a dataset."""
+    """Further places of an episode's instruction (see also ``schemas.instructions``), in order: below the episode, or with a
+    leading slash below the file: ``path@attribute``, ``path@attribute:field`` of a JSON text, a dataset."""
     roles: tuple[tuple[str, str], ...] = ()
     """Name of a key → its role, if the writer's code says more than shape and name."""
     units: tuple[tuple[str, str], ...] = ()

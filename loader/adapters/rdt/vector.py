@@ -31,8 +31,7 @@ DELTA_SLOTS: Final = (*range(39, 42), *range(42, 45), 10)
 Profile = Literal["future_state", "delta", "aloha"]
 """Kind of action. "future_state": states t+1 … t+chunk, as in RDT's pre-training (data/episode_transform.py:
 flatten_episode). "delta": the controller's commands as recorded by LIBERO, in physical units. "aloha": target joint
-positions
-of two arms, as data/hdf5_vla_dataset.py reads them."""
+positions of two arms, as data/hdf5_vla_dataset.py reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,21 +76,19 @@ class RDTConfig:
     """Leave out steps before the arm first moves and mask their pictures, as hdf5_vla_dataset.py does (EPS 1e-2)."""
     epsd_len_thresh_low: int | None = None
     """Leave out episodes with fewer steps. RDT's configs/base.yaml has 32; its hdf5_vla_dataset.py has 128, which drops many
-    of
-    LIBERO's episodes; off here."""
+    of LIBERO's episodes; off here."""
     epsd_len_thresh_high: int | None = None
     """Keep this many steps of longer episodes, drawn at random once. RDT has 2048, drawn at each loading; off here."""
     open_width: float = 0.08
     """Gripper width in m that counts as opening 1. Panda's fingers part by 2 · 0.04 m; RDT multiplies by 12.5 = 1/0.08 as
-    well
-    (data/preprocess_scripts/austin_buds_dataset_converted_externally_to_rlds.py)."""
+    well (data/preprocess_scripts/austin_buds_dataset_converted_externally_to_rlds.py)."""
     position_scale: float = 0.05
     """m per step at command 1: robosuite's OSC_POSE, controllers/config/osc_pose.json: output_max."""
     rotation_scale: float = 0.5
     """rad per step at command 1, from the same file."""
     qpos_grippers: tuple[float, float] = (4.7908, 4.7888)
-    """Divisors of the left and the right gripper of qpos, profile "aloha": those of RDT's own robot, as in its code.
-    ACT's simulated files already hold openings in [0, 1]: pass (1, 1)."""
+    """Divisors of the left and the right gripper of qpos, profile "aloha": those of RDT's own robot, as in its code. ACT's
+    simulated files already hold openings in [0, 1]: pass (1, 1)."""
     action_grippers: tuple[float, float] = (11.8997, 13.9231)
     """The same divisors for the actions."""
     keys: RDTKeys = field(default_factory=RDTKeys)

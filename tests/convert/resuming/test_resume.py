@@ -128,7 +128,7 @@ def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypat
     os.utime(paths[0], ns=(1, 1))
     paths[1].unlink()
     synthetic.write_libero(source / "d_demo.hdf5")
-    with pytest.raises(SourceError, match="sources are not what they were when this convert was begun") as caught:
+    with pytest.raises(SourceError, match="sources have changed since this convert began") as caught:
         convert(source, store, workers=0)
     assert [(Path(p.file).name, "no such source" in p.value.split(";")[0]) for p in caught.value.problems] == [
         ("a_demo.hdf5", False),

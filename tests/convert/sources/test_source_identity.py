@@ -146,7 +146,7 @@ def test_a_source_that_changed_within_its_size_and_time_is_no_source_to_go_on_wi
     with h5py.File(path, "r+") as opened:
         opened["data/demo_0/actions"][0, 0] += 1
     os.utime(path, ns=(5, 5))
-    with pytest.raises(SourceError, match="sources are not what they were when this convert was begun"):
+    with pytest.raises(SourceError, match="sources have changed since this convert began"):
         convert(path, tmp_path / "a.zarr", workers=0)
     convert(path, tmp_path / "a.zarr", workers=0, overwrite=True)
     assert verify(tmp_path / "a.zarr", sources=path, workers=0).ok
