@@ -15,14 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import Field, PlannedWindows, WindowReader
-from robozarr.loader.dataset import Sample, WindowDataset, datasets_of
+from robozarr.loader.batch import Field, WindowReader
+from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.given import datasets_of
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
+from robozarr.loader.together import Part, Together
+from robozarr.loader.windows.weights import Balance, Weights
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 from robozarr.store.threads import ThreadJob, ThreadTeam
@@ -45,8 +48,11 @@ class Planned(NamedTuple):
     """A batch before it is read."""
 
     n_windows: int
-    parts: list[tuple[int, PlannedWindows, NDArray[np.int64] | None]]
-    """(number of the dataset, its windows, where in the batch they go; None: in order)."""
+    epoch: int
+    dataset: NDArray[np.int64] | None
+    """Number of the dataset of each window; None where there is one."""
+    parts: list[Part]
+    """By reader."""
 
 
 class WindowLoader(TakenApart):
@@ -83,8 +89,19 @@ class WindowLoader(TakenApart):
         then. False: none there either.
     repeat : mapping of StepFlag to int, optional
         ``{StepFlag.KEY_MOMENT: 2}``: serve such anchors that often an epoch. Nothing is ever left out.
-    mixture : sequence of int, optional
-        Draws of each dataset in a cycle; an epoch ends when each has been covered.
+    weights : optional
+        How often windows are served beside the others: a number for each window, or numbers by kind, which are multiplied:
+        ``{"task": {"open the drawer": 2.0}, "episode": {3: 0.5}, "flag": {StepFlag.KEY_MOMENT: 4}, "window": […]}``. Of several
+        datasets a list with one entry for each, or a mapping that holds for all. An epoch has as many windows as without; each
+        is served as often as its weight says, rounded up or down, and exactly so over epochs. `expected_coverage` says which
+        share of them an epoch serves.
+    balance : "task" or "episode", optional
+        Serve each task (episode) equally often, whatever it has of windows; `weights` count beside.
+    cover : bool
+        With weights: make epochs so long that each serves every window at least once.
+    mixture : sequence of numbers, optional
+        How often each dataset is drawn from. Whole numbers are draws in a cycle, numbers with fractions shares of all draws. An
+        epoch ends when each dataset has been covered.
     device : device, optional
         Where batches go; with a GPU, through pinned memory, beside whatever it computes. Default: the CPU.
     images : Images, optional
@@ -146,7 +163,10 @@ class WindowLoader(TakenApart):
         drop_last: bool = False,
         locality: tuple[int, int] | Literal[False] | None = None,
         repeat: Mapping[StepFlag, int] | None = None,
-        mixture: Sequence[int] | None = None,
+        weights: Weights | Sequence[Weights | None] | None = None,
+        balance: Balance | None = None,
+        cover: bool = False,
+        mixture: Sequence[float] | None = None,
         device: torch.device | str | int | None = None,
         images: Images | None = None,
         normalise: Normalise | None = None,
@@ -169,12 +189,14 @@ class WindowLoader(TakenApart):
         _check_counts(threads=threads, prefetch=prefetch, cache_bytes=cache_bytes, hold_bytes=hold_bytes)
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
-            drop_last=drop_last, locality=locality, repeat=repeat, mixture=mixture,
+            drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
+            mixture=mixture,
         )  # fmt: skip
         self.batch_size = batch_size
         self.device = device_of(device)
-        self._readers = [dataset.windows for dataset in datasets]
-        self._fields = _common_fields(self._readers)
+        self._fields = _common_fields([dataset.windows for dataset in datasets])
+        self._together = Together([dataset.windows for dataset in datasets])
+        self._readers = self._together.readers
         self._transform, self._images, self._normalise = transform, images, normalise
         self.leases = Leases(hold_bytes)
         """The memory on the host that batches are lent."""
@@ -267,21 +289,27 @@ class WindowLoader(TakenApart):
 
     def _planned(self, began: Iteration) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
+        readers, epoch = range(len(self._readers)), began.state.epoch
         batches = self.schedule.batches(began)
         groups = [prod(remote_locality(reader.store)) for reader in self._readers if reader.store.remote]
         several = max(1, min(groups, default=PLANNED) // self.batch_size)
         while block := list(islice(batches, several)):
-            planned: list[list[PlannedWindows]] = []
-            for number, reader in enumerate(self._readers):
-                windows = [ids for batch in block for of_store, ids, _ in batch.parts if of_store == number]
-                whole = reader.plan(np.concatenate([np.empty(0, np.int64), *windows]))
-                if self._remote:
+            edges = np.cumsum([0, *(len(batch.windows) for batch in block)])
+            windows = np.concatenate([batch.windows for batch in block])
+            numbers = [batch.dataset for batch in block if batch.dataset is not None]
+            dataset = np.concatenate(numbers) if numbers else None
+            planned = [self._together.plan(group, dataset, windows) for group in readers]
+            if self._remote:
+                for reader, (whole, _) in zip(self._readers, planned, strict=True):
                     reader.announce(whole)
-                ends = np.cumsum([len(ids) for ids in windows]).tolist()
-                planned.append([whole.part(slice(end - len(ids), end)) for ids, end in zip(windows, ends, strict=True)])
-            parts = [iter(of_store) for of_store in planned]
-            for batch in block:
-                yield Planned(batch.n_windows, [(number, next(parts[number]), at) for number, _, at in batch.parts])
+            cuts = [edges if where is None else np.searchsorted(where, edges) for _, where in planned]
+            for number, batch in enumerate(block):
+                parts = []
+                for group, (whole, where) in enumerate(planned):
+                    part = slice(*cuts[group][number : number + 2].tolist())
+                    if part.start < part.stop:
+                        parts.append(Part(group, whole.part(part), None if where is None else where[part] - edges[number]))
+                yield Planned(len(batch.windows), epoch, batch.dataset, parts)
 
     def _start(self) -> None:
         """Make what threads and devices need, in the process that iterates."""
@@ -289,10 +317,10 @@ class WindowLoader(TakenApart):
             self._reset()
         if self._team is None:
             self._copier = Copier(self.device)
-            self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
+            self._prepare = make_transform(self._readers, self._images, self._normalise, self.device, self._together.group_of)
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":
-            self._readers = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
+            self._readers[:] = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
         if self._cache == "device" and self._frames is None:
             self._frames = DeviceFrames(self._readers, self.device, self._team)
         if self._slots is None:
@@ -312,14 +340,14 @@ class WindowLoader(TakenApart):
         return job
 
     def _fill(self, slot: BatchSlot, batch: Planned, part: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        for number, windows, at in batch.parts:
+        for group, windows, at in ((one.group, one.windows, one.at) for one in batch.parts):
             keys = None
             if self._frames is not None:
                 keys = self._frames.low_dim
-                self._frames.place(number, slot.batch, windows, at, part)
-            self._readers[number].fill(slot.batch, windows, at, part, keys, cancelled)
-            if len(self._readers) > 1 and part[0] == 0:
-                slot.batch["store"][at] = number
+                self._frames.place(group, slot.batch, windows, at, part)
+            self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
+        if batch.dataset is not None and part[0] == 0:
+            slot.batch["store"][: batch.n_windows] = batch.dataset
 
     def _hand_out(self, slot: BatchSlot, batch: Planned) -> Sample:
         """The batch as the consumer gets it."""
@@ -329,12 +357,12 @@ class WindowLoader(TakenApart):
         if self._frames is not None:
             tensors = self._frames.gather(tensors)
         texts: list[str] = [""] * n
-        for number, windows, at in batch.parts:
-            found = self._readers[number].instructions_of(windows)
-            if at is None:
+        for part in batch.parts:
+            found = self._readers[part.group].instructions_of(part.windows)
+            if part.at is None:
                 texts = found
             else:
-                for place, text in zip(at.tolist(), found, strict=True):
+                for place, text in zip(part.at.tolist(), found, strict=True):
                     texts[place] = text
         sample = self._prepare(tensors | {"instruction": texts})
         return sample if self._transform is None else self._transform(sample)

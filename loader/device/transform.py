@@ -102,9 +102,15 @@ def _choices(choices: Sequence[str]) -> str:
 
 
 def make_transform(
-    readers: Sequence[WindowReader], images: Images | None, normalise: Normalise | None, device: torch.device
+    readers: Sequence[WindowReader],
+    images: Images | None,
+    normalise: Normalise | None,
+    device: torch.device,
+    group_of: Sequence[int] | None = None,
 ) -> Step:
     """One function of a batch that does all of it.
+
+    `group_of` says which of `readers` each dataset of a batch's ``store`` is read by. Default: each by its own.
 
     Raises
     ------
@@ -114,7 +120,7 @@ def make_transform(
     steps: list[Step] = []
     pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].picture_axes]
     if images is not None and pictures:
-        upside_down = _upside_down(readers, device) if images.upright else None
+        upside_down = _upside_down(readers, group_of or range(len(readers)), device) if images.upright else None
         steps += [_picture_step(name, images, upside_down, readers[0]) for name in pictures]
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
@@ -132,8 +138,8 @@ def make_transform(
     return apply
 
 
-def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool | list[torch.Tensor]:
-    """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each store."""
+def _upside_down(readers: Sequence[WindowReader], group_of: Sequence[int], device: torch.device) -> bool | list[torch.Tensor]:
+    """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each dataset's store."""
     found = []
     for reader in readers:
         convention, served = reader.store.episodes.image_convention, reader.table.served
@@ -146,7 +152,8 @@ def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool 
     kinds = {bool(kind) for upside_down, served in found for kind in upside_down[served]}
     if len(kinds) < 2:
         return kinds == {True}
-    return [torch.from_numpy(upside_down).to(device) for upside_down, _ in found]
+    of_group = [torch.from_numpy(upside_down).to(device) for upside_down, _ in found]
+    return of_group if len(found) == 1 else [of_group[group] for group in group_of]
 
 
 def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tensor] | None, reader: WindowReader) -> Step:
