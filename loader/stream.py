@@ -7,24 +7,31 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import Field, WindowReader
 from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.device.augmenting.draws import keys_of_windows
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.device.transform import (
+    AUGMENT_KEYS,
+    Augments,
+    Images,
+    Normalise,
+    augments_of,
+    check_steps,
+    make_transform,
+)
 from robozarr.loader.given import datasets_of
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
-from robozarr.loader.together import Part, Together
+from robozarr.loader.together import Planned, Together, common_fields
 from robozarr.loader.windows.weights import Balance, Weights
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
@@ -42,17 +49,6 @@ IN_FLIGHT: Final = 8
 """Batches that wait for an object store at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
 """Windows that one thread reads of a batch, at least: starting a thread's work costs some 20 µs."""
-
-
-class Planned(NamedTuple):
-    """A batch before it is read."""
-
-    n_windows: int
-    epoch: int
-    dataset: NDArray[np.int64] | None
-    """Number of the dataset of each window; None where there is one."""
-    parts: list[Part]
-    """By reader."""
 
 
 class WindowLoader(TakenApart):
@@ -106,6 +102,9 @@ class WindowLoader(TakenApart):
         Where batches go; with a GPU, through pinned memory, beside whatever it computes. Default: the CPU.
     images : Images, optional
         Pictures upright, as floats, channels first; done on the device. Default: as stored.
+    augment : Augment, or mapping of camera to Augment, optional
+        Random crops, colours and so on, after `images`, done on the device for the whole batch at once: a pure function of
+        (seed, epoch, window).
     normalise : Normalise, optional
         By statistics of the store or of the windows; done on the device.
     transform : function of a batch, optional
@@ -169,6 +168,7 @@ class WindowLoader(TakenApart):
         mixture: Sequence[float] | None = None,
         device: torch.device | str | int | None = None,
         images: Images | None = None,
+        augment: Augments | None = None,
         normalise: Normalise | None = None,
         transform: Callable[[Sample], Sample] | None = None,
         cache: Literal["device", "host"] | None = None,
@@ -185,19 +185,20 @@ class WindowLoader(TakenApart):
                 stacklevel=2,
             )
         datasets = datasets_of(dataset, shuffle)
-        check_steps(images, normalise, transform)
+        check_steps(images, normalise, transform, augment)
         _check_counts(threads=threads, prefetch=prefetch, cache_bytes=cache_bytes, hold_bytes=hold_bytes)
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
             drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
             mixture=mixture,
         )  # fmt: skip
-        self.batch_size = batch_size
+        self.batch_size, self._seed = batch_size, seed
         self.device = device_of(device)
-        self._fields = _common_fields([dataset.windows for dataset in datasets])
+        self._fields = common_fields([dataset.windows for dataset in datasets])
         self._together = Together([dataset.windows for dataset in datasets])
         self._readers = self._together.readers
-        self._transform, self._images, self._normalise = transform, images, normalise
+        self._transform, self._images, self._normalise, self._augment = transform, images, normalise, augment
+        augments_of(self._readers[0], augment)
         self.leases = Leases(hold_bytes)
         """The memory on the host that batches are lent."""
         self._threads = default_threads() if threads is None else threads
@@ -289,27 +290,9 @@ class WindowLoader(TakenApart):
 
     def _planned(self, began: Iteration) -> Iterator[Planned]:
         """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
-        readers, epoch = range(len(self._readers)), began.state.epoch
-        batches = self.schedule.batches(began)
         groups = [prod(remote_locality(reader.store)) for reader in self._readers if reader.store.remote]
         several = max(1, min(groups, default=PLANNED) // self.batch_size)
-        while block := list(islice(batches, several)):
-            edges = np.cumsum([0, *(len(batch.windows) for batch in block)])
-            windows = np.concatenate([batch.windows for batch in block])
-            numbers = [batch.dataset for batch in block if batch.dataset is not None]
-            dataset = np.concatenate(numbers) if numbers else None
-            planned = [self._together.plan(group, dataset, windows) for group in readers]
-            if self._remote:
-                for reader, (whole, _) in zip(self._readers, planned, strict=True):
-                    reader.announce(whole)
-            cuts = [edges if where is None else np.searchsorted(where, edges) for _, where in planned]
-            for number, batch in enumerate(block):
-                parts = []
-                for group, (whole, where) in enumerate(planned):
-                    part = slice(*cuts[group][number : number + 2].tolist())
-                    if part.start < part.stop:
-                        parts.append(Part(group, whole.part(part), None if where is None else where[part] - edges[number]))
-                yield Planned(len(batch.windows), epoch, batch.dataset, parts)
+        return self._together.planned(self.schedule.batches(began), began.state.epoch, several)
 
     def _start(self) -> None:
         """Make what threads and devices need, in the process that iterates."""
@@ -317,7 +300,9 @@ class WindowLoader(TakenApart):
             self._reset()
         if self._team is None:
             self._copier = Copier(self.device)
-            self._prepare = make_transform(self._readers, self._images, self._normalise, self.device, self._together.group_of)
+            self._prepare = make_transform(
+                self._readers, self._images, self._normalise, self.device, self._together.group_of, self._augment
+            )
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":
             self._readers[:] = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
@@ -364,8 +349,19 @@ class WindowLoader(TakenApart):
             else:
                 for place, text in zip(part.at.tolist(), found, strict=True):
                     texts[place] = text
+        if self._augment is not None:
+            tensors[AUGMENT_KEYS] = self._keys_of(batch)  # type: ignore[assignment]
         sample = self._prepare(tensors | {"instruction": texts})
         return sample if self._transform is None else self._transform(sample)
+
+    def _keys_of(self, batch: Planned) -> NDArray[np.uint64]:
+        """What augmentation draws from: a key for each window."""
+        anchors = np.empty((2, batch.n_windows), np.int64)
+        for part in batch.parts:
+            where = slice(None) if part.at is None else part.at
+            anchors[0, where], anchors[1, where] = part.windows.episode, part.windows.step
+        dataset = 0 if batch.dataset is None else batch.dataset
+        return keys_of_windows(int(self._seed), batch.epoch, dataset, *anchors)
 
 
 def _check_counts(**counts: Any) -> None:
@@ -380,18 +376,3 @@ def default_threads() -> int:
     """Cores that this process may use, at most 8: more wait for memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
-
-
-def _common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
-    fields = readers[0].fields
-    for number, reader in enumerate(readers[1:], 1):
-        if reader.fields != fields:
-            mine = {(field.name, field.shape, str(field.dtype)) for field in reader.fields}
-            first = {(field.name, field.shape, str(field.dtype)) for field in fields}
-            raise WindowError(
-                f"loader · mixture: all datasets have the same fields; dataset {number} and the first differ in "
-                f"{sorted(mine ^ first)} → use the same window, and stores of one resolution"
-            )
-    if len(readers) > 1:
-        fields = (*fields, Field(name="store", shape=(), dtype=np.dtype(np.int64)))
-    return fields

@@ -1,22 +1,25 @@
 """Owns reading windows of several datasets as one where they look at the same open store.
 
 Datasets of one store with the same window have the same rows, and differ in which of them are anchors. Their windows are
-planned together and read by one call, whichever dataset they are of: thirty tasks cost what one dataset costs. Imports no torch.
+planned together and read by one call, whichever dataset they are of: thirty tasks cost what one costs. Imports no torch.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from itertools import islice
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import PlannedWindows, WindowReader
+from robozarr.loader.batch import Field, PlannedWindows, WindowReader
+from robozarr.loader.schedule import WindowsOfBatch
+from robozarr.schemas.errors import WindowError
 
-__all__ = ["Part", "Together"]
+__all__ = ["Part", "Planned", "Together", "common_fields"]
 
 I64: TypeAlias = NDArray[np.int64]
 
@@ -30,6 +33,17 @@ class Part:
     windows: PlannedWindows
     at: I64 | None
     """Where in the batch each goes; None: in order."""
+
+
+class Planned(NamedTuple):
+    """A batch before it is read."""
+
+    n_windows: int
+    epoch: int
+    dataset: NDArray[np.int64] | None
+    """Number of the dataset of each window; None where there is one."""
+    parts: list[Part]
+    """By reader."""
 
 
 class Together:
@@ -82,6 +96,30 @@ class Together:
             row[own] = self._tables[number].anchors(windows[where[own]]).row
         return reader.plan_at(reader.table.anchors_at(row)), where
 
+    def planned(self, batches: Iterator[WindowsOfBatch], epoch: int, several: int) -> Iterator[Planned]:
+        """Batches with the rows of their windows, which are found for `several` batches at once.
+
+        Rows that are wanted together are announced, where a store is remote.
+        """
+        while block := list(islice(batches, several)):
+            edges = np.cumsum([0, *(len(batch.windows) for batch in block)])
+            windows = np.concatenate([batch.windows for batch in block])
+            numbers = [batch.dataset for batch in block if batch.dataset is not None]
+            dataset = np.concatenate(numbers) if numbers else None
+            planned = [self.plan(group, dataset, windows) for group in range(len(self.readers))]
+            for reader, (whole, _) in zip(self.readers, planned, strict=True):
+                if reader.store.remote:
+                    reader.announce(whole)
+            cuts = [edges if where is None else np.searchsorted(where, edges) for _, where in planned]
+            for number, batch in enumerate(block):
+                parts = []
+                for group, (whole, where) in enumerate(planned):
+                    part = slice(*cuts[group][number : number + 2].tolist())
+                    if part.start < part.stop:
+                        at = None if where is None else where[part] - edges[number]
+                        parts.append(Part(group, whole.part(part), at))
+                yield Planned(len(batch.windows), epoch, batch.dataset, parts)
+
 
 def _alike(one: WindowReader, other: WindowReader) -> bool:
     """Whether a window of `other` is read as one of `one` is."""
@@ -102,3 +140,19 @@ def _joined(group: Sequence[WindowReader]) -> WindowReader:
     reader = copy.copy(group[0])
     reader.table = reader.table.joined([other.table for other in group[1:]])
     return reader
+
+
+def common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
+    """The fields of a batch of all datasets; of several also ``store``. Raises WindowError if they differ."""
+    fields = readers[0].fields
+    for number, reader in enumerate(readers[1:], 1):
+        if reader.fields != fields:
+            mine = {(field.name, field.shape, str(field.dtype)) for field in reader.fields}
+            first = {(field.name, field.shape, str(field.dtype)) for field in fields}
+            raise WindowError(
+                f"loader · mixture: all datasets have the same fields; dataset {number} and the first differ in "
+                f"{sorted(mine ^ first)} → use the same window, and stores of one resolution"
+            )
+    if len(readers) > 1:
+        fields = (*fields, Field(name="store", shape=(), dtype=np.dtype(np.int64)))
+    return fields

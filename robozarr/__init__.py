@@ -12,6 +12,7 @@ from robozarr.version import __version__
 
 if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
+    from robozarr.loader.device.augmenting.augment import Augment
     from robozarr.loader.device.transform import Images, Normalise
     from robozarr.loader.sampler import WindowDataLoader, WindowSampler
     from robozarr.loader.stream import WindowLoader
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alignment",
+    "Augment",
     "Images",
     "Normalise",
     "RoboZarrError",
@@ -38,6 +40,7 @@ __all__ = [
 
 _HOME = {
     "Alignment": "robozarr.schemas.index",
+    "Augment": "robozarr.loader.device.augmenting.augment",
     "Images": "robozarr.loader.device.transform",
     "Normalise": "robozarr.loader.device.transform",
     "RoboZarrError": "robozarr.schemas.errors",
