@@ -23,6 +23,8 @@ from robozarr.loader.arguments import (
     task_rows,
 )
 from robozarr.loader.batch import Batch, WindowReader
+from robozarr.loader.relative import Relative
+from robozarr.loader.statistics import Statistics
 from robozarr.loader.windows.nothing_left import check_not_empty, check_reach
 from robozarr.loader.windows.selection import LeftOut, Selection
 from robozarr.loader.windows.splitting import SplitBy, in_second_part
@@ -257,6 +259,39 @@ class WindowDataset(Dataset[Sample]):
         parts = (_only(self.table, np.flatnonzero(part), told) for part in (~of_window, of_window))
         first_part, second_part = (self._with(table) for table in parts)
         return first_part, second_part
+
+    def statistics(
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        quantiles: Sequence[float] = (0.01, 0.99),
+        per_offset: Iterable[str] = (),
+        relative: Relative | None = None,
+        padding: bool = False,
+    ) -> Statistics:
+        """What training normalises by, of these windows: to be kept with the model, and handed to every loader that serves it.
+
+        Parameters
+        ----------
+        keys : names, optional
+            Default: all low-dim keys of the window.
+        quantiles : floats in [0, 1]
+            As numpy's, by linear interpolation.
+        per_offset : names
+            Keys of which each offset has statistics of its own, [n_offsets, dim].
+        relative : Relative, optional
+            As of the loader: statistics of what it serves then.
+        padding : bool
+            Count what stands for steps outside of the episode too, as openpi does.
+
+        Raises
+        ------
+        WindowError
+            If a key is not in the window, or holds frames; or an offset lies outside of every episode.
+        """
+        return Statistics.of(
+            [self.windows], keys, quantiles=quantiles, per_offset=per_offset, relative=relative, padding=padding
+        )
 
     @property
     def episodes(self) -> NDArray[np.int64]:

@@ -29,6 +29,7 @@ from robozarr.loader.device.transform import (
     make_transform,
 )
 from robozarr.loader.given import datasets_of
+from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
 from robozarr.loader.together import Planned, Together, common_fields
@@ -105,8 +106,10 @@ class WindowLoader(TakenApart):
     augment : Augment, or mapping of camera to Augment, optional
         Random crops, colours and so on, after `images`, done on the device for the whole batch at once: a pure function of
         (seed, epoch, window).
+    relative : Relative, optional
+        Actions relative to the state at the anchor, float64; done on the device, before `normalise`.
     normalise : Normalise, optional
-        By statistics of the store or of the windows; done on the device.
+        By statistics of the store or of the windows, or those that are handed over; done on the device.
     transform : function of a batch, optional
         Called last, on the device, in the consumer's thread and stream.
     cache : "device", "host", or None
@@ -169,6 +172,7 @@ class WindowLoader(TakenApart):
         device: torch.device | str | int | None = None,
         images: Images | None = None,
         augment: Augments | None = None,
+        relative: Relative | None = None,
         normalise: Normalise | None = None,
         transform: Callable[[Sample], Sample] | None = None,
         cache: Literal["device", "host"] | None = None,
@@ -185,7 +189,7 @@ class WindowLoader(TakenApart):
                 stacklevel=2,
             )
         datasets = datasets_of(dataset, shuffle)
-        check_steps(images, normalise, transform, augment)
+        check_steps(images, normalise, transform, augment, relative)
         _check_counts(threads=threads, prefetch=prefetch, cache_bytes=cache_bytes, hold_bytes=hold_bytes)
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
@@ -197,7 +201,8 @@ class WindowLoader(TakenApart):
         self._fields = common_fields([dataset.windows for dataset in datasets])
         self._together = Together([dataset.windows for dataset in datasets])
         self._readers = self._together.readers
-        self._transform, self._images, self._normalise, self._augment = transform, images, normalise, augment
+        self._transform, self._images, self._normalise = transform, images, normalise
+        self._augment, self._relative = augment, relative
         augments_of(self._readers[0], augment)
         self.leases = Leases(hold_bytes)
         """The memory on the host that batches are lent."""
@@ -301,7 +306,13 @@ class WindowLoader(TakenApart):
         if self._team is None:
             self._copier = Copier(self.device)
             self._prepare = make_transform(
-                self._readers, self._images, self._normalise, self.device, self._together.group_of, self._augment
+                self._readers,
+                self._images,
+                self._normalise,
+                self.device,
+                self._together.group_of,
+                self._augment,
+                self._relative,
             )
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":

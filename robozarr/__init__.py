@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
     from robozarr.loader.device.augmenting.augment import Augment
     from robozarr.loader.device.transform import Images, Normalise
+    from robozarr.loader.relative import Relative
     from robozarr.loader.sampler import WindowDataLoader, WindowSampler
+    from robozarr.loader.statistics import Statistics
     from robozarr.loader.stream import WindowLoader
     from robozarr.schemas.errors import RoboZarrError
     from robozarr.schemas.index import Alignment, StepFlag
@@ -26,7 +28,9 @@ __all__ = [
     "Augment",
     "Images",
     "Normalise",
+    "Relative",
     "RoboZarrError",
+    "Statistics",
     "StepFlag",
     "Store",
     "WindowDataLoader",
@@ -43,7 +47,9 @@ _HOME = {
     "Augment": "robozarr.loader.device.augmenting.augment",
     "Images": "robozarr.loader.device.transform",
     "Normalise": "robozarr.loader.device.transform",
+    "Relative": "robozarr.loader.relative",
     "RoboZarrError": "robozarr.schemas.errors",
+    "Statistics": "robozarr.loader.statistics",
     "StepFlag": "robozarr.schemas.index",
     "Store": "robozarr.store.opened",
     "WindowDataLoader": "robozarr.loader.sampler",

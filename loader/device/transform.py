@@ -17,6 +17,8 @@ from robozarr.loader.batch import WindowReader
 from robozarr.loader.dataset import Sample
 from robozarr.loader.device.augmenting.augment import Augment
 from robozarr.loader.device.statistics import SCALINGS, SCOPES, Scaling, Scope, scale_and_shift
+from robozarr.loader.relative import Relative
+from robozarr.loader.statistics import Statistics
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import ImageConvention
 from robozarr.schemas.metadata import Key
@@ -60,28 +62,49 @@ class Images:
 class Normalise:
     """Which keys are normalised, how, and by which statistics; pictures are normalised after ``Images``."""
 
-    keys: Mapping[str, Scaling] = field(default_factory=dict)
-    """Such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``."""
+    keys: Mapping[str, Scaling | tuple[float, float]] = field(default_factory=dict)
+    """Such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``; two quantiles as numbers: ``(0.02, 0.98)``."""
     scope: Scope = "store"
     """Of all steps of the store, or of the steps where the windows that are served have their anchors."""
     dtype: torch.dtype = torch.float32
     """Of what is normalised."""
+    statistics: Statistics | None = None
+    """Of low-dim keys, instead of `scope`: those of the training set, for whatever is served to the same model."""
+    clip: float | None = None
+    """Low-dim keys are cut to [-clip, clip] in the end: OpenVLA's is 1. None: they are not."""
 
     def __post_init__(self) -> None:
+        if self.statistics is not None and not isinstance(self.statistics, Statistics):
+            raise WindowError(
+                f"normalise · statistics: what dataset.statistics() gives; got {self.statistics!r} → pass that, or "
+                "rz.Statistics.load(PATH)"
+            )
+        number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool) and self.clip > 0
+        if self.clip is not None and not number:
+            raise WindowError(f"normalise · clip: a number above 0, or None; got {self.clip!r} → pass 1.0, say")
         if not isinstance(self.keys, Mapping):
             raise WindowError(
                 f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass "
                 '{"actions": "q01_q99"}, say'
             )
         for name, how in self.keys.items():
-            if how not in SCALINGS:
-                raise WindowError(f"normalise · keys · {name}: {_choices(SCALINGS)}; got {how!r} → pass one of these")
+            if not _is_pair(how) and how not in SCALINGS:
+                raise WindowError(
+                    f"normalise · keys · {name}: {_choices(SCALINGS)}; got {how!r} → pass one of these, or two quantiles, such "
+                    "as (0.02, 0.98)"
+                )
         if self.scope not in SCOPES:
             raise WindowError(f"normalise · scope: {_choices(SCOPES)}; got {self.scope!r} → pass one of these")
         _check_dtype("normalise · dtype", self.dtype, "")
 
 
-def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None) -> None:
+def _is_pair(how: Any) -> bool:
+    """Whether these are two quantiles."""
+    numbers = isinstance(how, tuple) and len(how) == 2 and all(isinstance(q, int | float) for q in how)
+    return numbers and 0 <= how[0] < how[1] <= 1
+
+
+def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None, relative: Any = None) -> None:
     """Refuse what is no option of a loader; raises WindowError with what to pass."""
     if images is not None and not isinstance(images, Images):
         raise WindowError(f"loader · images: Images(…), or None for as stored; got {images!r} → pass images=rz.Images()")
@@ -94,6 +117,10 @@ def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None
     if not all(isinstance(one, Augment) for one in each):
         raise WindowError(
             f"loader · augment: Augment(…), or such by camera, or None; got {augment!r} → pass rz.Augment.openvla(), say"
+        )
+    if relative is not None and not isinstance(relative, Relative):
+        raise WindowError(
+            f'loader · relative: Relative(…), or None; got {relative!r} → pass rz.Relative({{"actions": "joint_states"}}), say'
         )
     if transform is not None and not callable(transform):
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")
@@ -117,6 +144,7 @@ def make_transform(
     device: torch.device,
     group_of: Sequence[int] | None = None,
     augment: Augments | None = None,
+    relative: Relative | None = None,
 ) -> Step:
     """One function of a batch that does all of it.
 
@@ -134,13 +162,17 @@ def make_transform(
         steps += [_picture_step(name, images, upside_down, readers[0]) for name in pictures]
     for name, of_camera in augments_of(readers[0], augment).items():
         steps.append(_augment_step(name, of_camera, images, readers[0].store.keys[name]))
+    if relative is not None:
+        for reader in readers:
+            relative.check(reader)
+        steps.append(_relative_step(relative, readers[0], device))
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
             raise WindowError(
                 f"normalise · keys: of the window, which has {', '.join(readers[0].spec.offsets)}; got {', '.join(unknown)} "
                 "→ take some of these"
             )
-        steps += [_normal_step(readers, name, how, normalise, images, device) for name, how in normalise.keys.items()]
+        steps += [_normal_step(readers, name, how, normalise, images, relative, device) for name, how in normalise.keys.items()]
 
     def apply(batch: Sample) -> Sample:
         for step in steps:
@@ -279,11 +311,58 @@ def _beside(values: NDArray[Any], key: Key, images: Images | None) -> NDArray[An
     return np.moveaxis(values, -1, -3) if first and axes else values
 
 
+def _relative_step(relative: Relative, reader: WindowReader, device: torch.device) -> Step:
+    """Take the state at the anchor from each action, in float64, which holds what either key is."""
+    masks, anchors = {}, {}
+    for name, state in relative.keys.items():
+        masks[name] = torch.from_numpy(relative.mask(name, reader.store.keys[name].shape[0])).to(device)
+        anchors[name] = (state, reader.spec.offsets[state].index(0))
+
+    def step(batch: Sample) -> Sample:
+        changed = {}
+        for name, (state, at) in anchors.items():
+            values, mask, base = batch[name].to(torch.float64), masks[name], batch[state][:, at].to(torch.float64)
+            width = min(values.shape[-1], base.shape[-1])
+            taken = torch.zeros(len(values), 1, values.shape[-1], dtype=torch.float64, device=values.device)
+            taken[:, 0, :width] = base[:, :width]
+            changed[name] = values - taken * mask
+        return batch | changed
+
+    return step
+
+
+def _shift_and_scale(
+    readers: Sequence[WindowReader],
+    name: str,
+    how: Scaling | tuple[float, float],
+    normalise: Normalise,
+    relative: Relative | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By statistics that were handed over, for vectors; else of the store or the windows."""
+    if normalise.statistics is not None and not readers[0].store.keys[name].frame:
+        for reader in readers:
+            normalise.statistics.check(reader, [name], relative)
+        return normalise.statistics.shift_and_scale(name, how)
+    if relative is not None and relative.of(name) is not None:
+        raise WindowError(
+            f"normalise · {name}: by statistics of relative values, as it is served; the {normalise.scope}'s are of values as "
+            "stored → pass statistics=dataset.statistics(relative=…)"
+        )
+    return scale_and_shift(readers, name, how, normalise.scope)
+
+
 def _normal_step(
-    readers: Sequence[WindowReader], name: str, how: Scaling, normalise: Normalise, images: Images | None, device: torch.device
+    readers: Sequence[WindowReader],
+    name: str,
+    how: Scaling | tuple[float, float],
+    normalise: Normalise,
+    images: Images | None,
+    relative: Relative | None,
+    device: torch.device,
 ) -> Step:
-    shift, scale = scale_and_shift(readers, name, how, normalise.scope)
+    shift, scale = _shift_and_scale(readers, name, how, normalise, relative)
     key = readers[0].store.keys[name]
+    clip = None if key.frame else normalise.clip
     if key.picture_axes and images is not None and images.scale and key.dtype == "uint8":
         shift, scale = shift / 255, scale / 255
     shift, scale = (_beside(values, key, images) for values in (shift, scale))
@@ -293,6 +372,7 @@ def _normal_step(
     scale_t = torch.from_numpy(np.ascontiguousarray(scale)).to(device, exact)
 
     def step(batch: Sample) -> Sample:
-        return batch | {name: ((batch[name].to(exact) - shift_t) / scale_t).to(normalise.dtype)}
+        normal = (batch[name].to(exact) - shift_t) / scale_t
+        return batch | {name: (normal if clip is None else normal.clamp_(-clip, clip)).to(normalise.dtype)}
 
     return step
