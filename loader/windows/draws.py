@@ -96,7 +96,8 @@ class Draws:
         epoch : int, or int [m] for one epoch a position
         """
         step = np.uint64(int(self.unit * GOLDEN) | 1)
-        u = (np.uint64(first) + np.asarray(epoch).astype(np.uint64) * step) & np.uint64(self.unit - 1)
+        passed = np.atleast_1d(np.asarray(epoch)).astype(np.uint64) * step  # arrays wrap around without a word
+        u = (passed + np.uint64(first % self.unit)) & np.uint64(self.unit - 1)
         points = virtual.astype(np.int64) * self.unit + u.astype(np.int64)
         return np.searchsorted(self.ends, points, side="right").astype(np.int64)
 

@@ -27,6 +27,8 @@ SIGMA, AVERAGE, MEDIAN, MOTION = 3.0, (2, 7), (3, 11), (3, 36)
 """Largest sigma of a gaussian blur; least and largest size of the others' kernels."""
 POISSON_TERMS: Final = 40
 """Of a Poisson variable of mean 12.75 more has a probability of 1e-9."""
+REACHES: Final = (5, 10, 20)
+"""Pixels either way of the kernels of motion blurs: the least that a picture's own needs."""
 GOLDEN, MIX_1, MIX_2 = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 """splitmix64's constants, as signed numbers."""
 
@@ -118,8 +120,13 @@ def _blurred(x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
     kind = np.select(
         [drawn.host[:, 5] < 0.5, drawn.host[:, 6] < 0.5], [-1, 3], (drawn.host[:, 7] * 3).astype(int)
     )  # half of the pictures as they are
-    for number, kernel in ((0, _gaussian_kernel), (1, _average_kernel), (3, _motion_kernel)):
+    for number, kernel in ((0, _gaussian_kernel), (1, _average_kernel)):
         x = _on(x, kind == number, drawn, lambda part, own, kernel=kernel: _convolved(part, kernel(own)))  # type: ignore[misc]
+    # a picture's own size decides its kernel's, never what it is in a batch with: the same numbers to the last bit
+    needed = np.searchsorted(REACHES, MOTION[0] / 2 + drawn.host[:, 8] * (MOTION[1] - MOTION[0] + 1) / 2)
+    for number, reach in enumerate(REACHES):
+        own_size = (kind == 3) & (needed == number)
+        x = _on(x, own_size, drawn, lambda part, own, reach=reach: _convolved(part, _motion_kernel(own, reach)))  # type: ignore[misc]
     sizes = np.arange(MEDIAN[0], MEDIAN[1] + 1, 2)
     size = sizes[(drawn.host[:, 8] * len(sizes)).astype(int)]
     for k in sizes.tolist():
@@ -154,20 +161,20 @@ def _average_kernel(drawn: Drawn) -> torch.Tensor:
     return line[:, :, None] * line[:, None, :]
 
 
-def _motion_kernel(drawn: Drawn) -> torch.Tensor:
-    """A line through the middle, of a random length and angle, stronger at one of its ends."""
+def _motion_kernel(drawn: Drawn, reach: int) -> torch.Tensor:
+    """A line through the middle, of random length and angle, stronger at one end; at most `reach` pixels either way."""
     size = MOTION[0] + (drawn.device[:, 8] * (MOTION[1] - MOTION[0] + 1)).floor()[:, None]
     angle, lean = 2 * pi * drawn.device[:, 9:10], drawn.device[:, 7:8]
-    reach = int(MOTION[0] + (drawn.host[:, 8] * (MOTION[1] - MOTION[0] + 1)).max()) // 2 + 1
-    along = _axis(drawn, reach) / reach * (size - 1) / 2
+    along = _axis(drawn, REACHES[-1]) / REACHES[-1] * (size - 1) / 2
     weight = lean + (1 - 2 * lean) * (along / (size - 1) + 0.5)
     y, x = reach + along * torch.sin(angle), reach + along * torch.cos(angle)
-    kernel = torch.zeros(len(size), 2 * reach + 2, 2 * reach + 2, dtype=torch.float64, device=size.device)
+    side = 2 * reach + 2
+    kernel = torch.zeros(len(size), side, side, dtype=torch.float64, device=size.device)
     row, column = y.floor().long(), x.floor().long()
     dy, dx = y - row, x - column
     flat = kernel.view(len(size), -1)
     for down, right, share in ((0, 0, (1 - dy) * (1 - dx)), (0, 1, (1 - dy) * dx), (1, 0, dy * (1 - dx)), (1, 1, dy * dx)):
-        flat.scatter_add_(1, (row + down) * (2 * reach + 2) + column + right, weight * share)
+        flat.scatter_add_(1, (row + down) * side + column + right, weight * share)
     kernel = kernel[:, :-1, :-1]
     return kernel / kernel.sum((1, 2), keepdim=True)
 
