@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -24,10 +25,20 @@ TASKS_TOLD: Final = 40
 """Tasks that an error lists: all of a suite of LIBERO, not all 130."""
 
 
+_OPEN: WeakValueDictionary[str, Store] = WeakValueDictionary()
+"""Stores in folders that datasets opened by their paths, as long as one of them is there."""
+
+
 def store_of(given: Any) -> Store:
-    """An open store, or the one at a path."""
+    """An open store, or the one at a path: the same for all datasets, as long as it has not changed."""
     if isinstance(given, (str, Path)):
-        return open_store(given)
+        if "://" in str(given):
+            return open_store(given)
+        path = str(Path(given).absolute())
+        store = _OPEN.get(path)
+        if store is None or store.changed() is not None:
+            store = _OPEN[path] = open_store(given)
+        return store
     if not isinstance(given, Store):
         raise WindowError(f"dataset · store: a Store, or its path; got {type(given).__name__} → pass rz.open_store(PATH)")
     return given

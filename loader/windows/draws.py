@@ -67,7 +67,9 @@ class Draws:
         given = np.asarray(weights, np.float64)
         total, least = float(given.sum()), float(given.min())
         if n_positions is None:
-            n_positions = min(int(np.ceil(total / least * (1 - 1e-12))), N_MAX)
+            enough = min(int(np.ceil(total / least * (1 - 1e-12))), N_MAX)
+            made = cls.by(given, enough)
+            return made if made.rates().min() >= 1 else cls.by(given, enough + 1)  # short by a rounding is short
         if not 0 < n_positions < 1 << 52 or total / least > 1 << 50:
             raise WindowError(
                 f"weights: windows that are served now and then; the least, {least:g}, is of {total:g} in all, so that its "

@@ -32,7 +32,7 @@ def counts_of(order: Order, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 def test_each_epoch_serves_the_rate_rounded_up_or_down(given_: list[float], cover: bool, shuffle: bool, seed: int) -> None:
     draws = Draws.by(given_, None if cover else len(given_))
     order = Order(n_windows=len(given_), seed=seed, shuffle=shuffle, draws=draws)
-    expected = np.array(given_) / np.sum(given_) * order.n_positions
+    expected: np.ndarray[Any, np.dtype[np.float64]] = np.array(given_) / np.sum(given_) * order.n_positions
     assert np.allclose(draws.rates(), expected, rtol=1e-9, atol=1e-9)
     total = np.zeros(len(given_))
     for epoch in range(5):
@@ -51,9 +51,9 @@ def test_weights_match_their_expectation_by_chi_squared() -> None:
     order = Order(n_windows=200, seed=3, draws=Draws.by(given_, 200))
     counts = sum(counts_of(order, epoch) for epoch in range(400))
     expected = given_ / given_.sum() * 400 * 200
-    chi_squared = ((counts - expected) ** 2 / expected).sum()
+    chi_squared = float(np.sum((counts - expected) ** 2 / expected))
     assert chi_squared < 233  # 95% of 199 degrees of freedom; drawing with replacement would have about 199, this has far less
-    flat = ((counts - 400) ** 2 / 400).sum()
+    flat = float(np.sum((counts - 400) ** 2 / 400))
     assert flat > 5000  # the test can tell
 
 
