@@ -22,7 +22,7 @@ from robozarr.store.opened import Store, open_store
 __all__ = ["check_fits", "chosen_rows", "embeddings_of", "max_padding_of", "spec_of", "store_of", "task_rows"]
 
 TASKS_TOLD: Final = 40
-"""Tasks that an error lists: all of a suite of LIBERO, not all 130."""
+"""Most tasks that an error lists: all of a LIBERO suite, but not all 130."""
 
 
 _OPEN: WeakValueDictionary[str, Store] = WeakValueDictionary()
@@ -45,13 +45,13 @@ def store_of(given: Any) -> Store:
 
 
 def spec_of(given: Any) -> WindowSpec:
-    """A window, or the one of these offsets."""
+    """A window, or the one with these offsets."""
     if isinstance(given, Mapping):
         return WindowSpec(given)
     if not isinstance(given, WindowSpec):
         raise WindowError(
-            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass "
-            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)}), say'
+            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass, for example, "
+            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)})'
         )
     return given
 
@@ -68,7 +68,7 @@ def check_fits(store: Store, spec: WindowSpec) -> None:
 
 
 def task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
-    """Rows of the task table that numbers, names or instructions mean."""
+    """Rows of the task table that match numbers, names or instructions."""
     if isinstance(tasks, str):
         raise WindowError(f"filter · tasks: a list; got the text {tasks!r} → pass [{tasks!r}]")
     columns = (store.tasks.name, store.tasks.instruction, store.tasks.instruction_from_name)
@@ -88,7 +88,7 @@ def task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
 
 
 def _tasks_of(store: Store) -> str:
-    """The tasks of a store as people may name them: name, and instructions where they are others."""
+    """The tasks of a store in a message: name, and instructions if they differ from it."""
     tasks, texts = store.tasks, []
     for name, *wordings in zip(tasks.name, tasks.instruction, tasks.instruction_from_name, strict=True):
         others = dict.fromkeys(text for text in wordings if text and text != name)
@@ -98,7 +98,7 @@ def _tasks_of(store: Store) -> str:
 
 
 def embeddings_of(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] | None) -> dict[str, NDArray[Any]]:
-    """What samples carry of their task, by field; checked against the store."""
+    """The fields that samples carry of their task; checked against the store."""
     if given is None:
         return {}
     if isinstance(given, str):
@@ -111,7 +111,7 @@ def embeddings_of(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] |
     for name, array in arrays.items():
         if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf":
             raise WindowError(
-                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row a task; got {array.dtype} "
+                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row per task; got {array.dtype} "
                 f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
             )
     return arrays

@@ -1,4 +1,4 @@
-"""Owns ``WindowDataset``: every window of a store as an ordinary map-style dataset of torch."""
+"""``WindowDataset``: every window of a store as an ordinary map-style dataset of torch."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Sample: TypeAlias = dict[str, Any]
 
 
 class _Samples(list[Sample]):
-    """Samples that lie side by side in a batch, which `WindowDataset.collate` hands on as it is."""
+    """Samples that lie side by side in a batch, so that `WindowDataset.collate` returns the batch as it is."""
 
     def __init__(self, samples: Iterable[Sample], batch: Sample) -> None:
         super().__init__(samples)
@@ -50,7 +50,7 @@ class _Samples(list[Sample]):
 
 
 class WindowDataset(Dataset[Sample]):
-    """Every window of a store, each once: one anchor at every step that the filters leave.
+    """Every window of a store, each once: one window per step that passes the filters.
 
     Map-style and picklable: it works in ``DataLoader`` with any number of forked or spawned workers, in Lightning and in
     Accelerate; pass ``collate_fn=dataset.collate`` there, which copies nothing. ``WindowLoader`` is faster than workers are.
@@ -167,12 +167,12 @@ class WindowDataset(Dataset[Sample]):
 
     @property
     def table(self) -> WindowTable:
-        """Which windows there are, and where."""
+        """The numbered windows, and where each one is."""
         return self.windows.table
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Steps that are no anchors, by reason: with the windows they add up to the store's steps."""
+        """Steps that have no window, by reason; together with the windows they add up to the store's steps."""
         return self.table.left_out
 
     def __len__(self) -> int:
@@ -194,13 +194,13 @@ class WindowDataset(Dataset[Sample]):
         return self.__getitems__([number % n])[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
-        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        """Samples of several windows, read together; called by ``DataLoader``."""
         batch = self.read(windows)
         samples = [{name: values[i] for name, values in batch.items()} for i in range(len(windows))]
         return _Samples(samples, batch)
 
     def read(self, windows: ArrayLike) -> Sample:
-        """One batch of windows, in new memory.
+        """Read one batch of windows into new memory.
 
         Parameters
         ----------
@@ -219,7 +219,7 @@ class WindowDataset(Dataset[Sample]):
         return tensors | {"instruction": self.windows.instructions_of(planned)}
 
     def only(self, windows: ArrayLike, reason: str = "subset") -> WindowDataset:
-        """The same dataset with some of its windows, numbered anew in the store's order; it shares what lies in memory.
+        """The same dataset with some of its windows, renumbered in the store's order; it shares the keys in memory.
 
         Parameters
         ----------
@@ -318,7 +318,7 @@ class WindowDataset(Dataset[Sample]):
 
     @staticmethod
     def collate(samples: list[Sample]) -> Sample:
-        """Make a batch of samples; those that were read together are a batch already. A ``collate_fn`` for ``DataLoader``."""
+        """Make a batch from samples; those that were read together already are one. A ``collate_fn`` for ``DataLoader``."""
         batch: Sample = samples.batch if isinstance(samples, _Samples) else default_collate(samples)
         return batch
 

@@ -16,7 +16,7 @@ __all__ = ["datasets_of"]
 
 
 def datasets_of(given: Any, shuffle: bool = True) -> list[WindowDataset]:
-    """The datasets that a loader is given: one, several, or torch's ``Subset`` and ``ConcatDataset`` of such.
+    """The datasets in a loader's argument: one, several, or torch's ``Subset`` and ``ConcatDataset`` of them.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def datasets_of(given: Any, shuffle: bool = True) -> list[WindowDataset]:
 
 
 def _windows_of(given: Any) -> tuple[list[WindowDataset], NDArray[np.int64], NDArray[np.int64]]:
-    """The datasets in a tree of ``Subset`` and ``ConcatDataset``; and by its index, which of them it is, and its window."""
+    """The datasets in a tree of ``Subset`` and ``ConcatDataset``; and for each index its dataset and window."""
     if isinstance(given, WindowDataset):
         return [given], np.zeros(len(given), np.int64), np.arange(len(given))
     if isinstance(given, Subset):
