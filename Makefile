@@ -76,7 +76,7 @@ experiment: $(EXPERIMENTS)/dependencies  ## what dropping the tail costs, in a s
 
 test-experiments: $(EXPERIMENTS)/dependencies  ## the tests of the experiment that need its simulator, and the quick run
 	$(EXPERIMENTS)/bin/python -m pip install -q --no-deps --force-reinstall .
-	$(EXPERIMENTS)/bin/python -m pytest -q tests/experiments
+	$(EXPERIMENTS)/bin/python -m pytest -q tests/experiments/simulator
 
 bench-adapters: install  ## windows/s of each adapter beside WindowLoader on the same window
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_adapters.py $(ARGS)

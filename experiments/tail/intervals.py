@@ -41,7 +41,8 @@ def paired_difference(a: NDArray[np.generic], b: NDArray[np.generic], *, n_resam
     """The mean of b − a and its 95% interval, by bootstrap over training seeds and over initial states.
 
     Both are drawn anew with replacement, each on its own: outcomes of one seed go together, and so do outcomes from one initial
-    state. The rows are paired: both policies of a pair begin from the same states.
+    state. The rows are paired: both policies of a pair begin from the same states. This bootstrap is wide where outcomes are
+    mere chance (Owen 2007, "The pigeonhole bootstrap"), and narrow where three seeds differ very much: see the tests.
 
     Parameters
     ----------
@@ -55,9 +56,9 @@ def paired_difference(a: NDArray[np.generic], b: NDArray[np.generic], *, n_resam
     >>> paired_difference(np.zeros((3, 30)), np.ones((3, 30)))
     Interval(value=1.0, low=1.0, high=1.0)
     """
-    difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
-    if np.shape(a) != np.shape(b) or difference.ndim != 2 or not difference.size:
+    if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or not np.size(a):
         raise ValueError(f"paired_difference: two arrays [seeds, states] alike; got {np.shape(a)} and {np.shape(b)}")
+    difference = np.asarray(b, np.float64) - np.asarray(a, np.float64)
     rng = np.random.default_rng(seed)
     n_seeds, n_states = difference.shape
     # how often each seed and each state is in a resample

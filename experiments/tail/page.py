@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
@@ -19,8 +16,6 @@ from tail.results import Results
 from tail.table import RowOutcome, differences, outcomes, words_of
 
 __all__ = ["write_page"]
-
-LIBRARIES: Final = ("mujoco", "robosuite", "numpy", "torch")
 
 
 def write_page(results: Results, folder: Path) -> Path:
@@ -112,9 +107,10 @@ def _differences(results: Results) -> Iterator[str]:
     yield "## Differences"
     yield ""
     yield (
-        "Of *placed and released*, in percentage points. Both rows begin from the same states and have the same seeds; the 95% "
-        "interval is a bootstrap over seeds and over states. With few seeds it is somewhat too narrow, and where both rows "
-        "always fail it has no width: Wilson's intervals above say then what can be known."
+        "Of *placed and released*, in percentage points. Both rows begin from the same states and have the same seeds; the "
+        "95% interval is a bootstrap over seeds and over states. In simulated experiments it held the truth in 95 to 100 "
+        "of 100, and in 85 to 90 where training seeds differ by 20 points, of which three say little. Where both rows always "
+        "fail it has no width: the intervals above say then what can be known."
     )
     yield ""
     yield "| from | to | chunk | executed | difference |"
@@ -169,8 +165,8 @@ def _method(results: Results) -> Iterator[str]:
     total = sum(cpu.values())
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in cpu.items())
     yield f"- CPU time: {total / 60:.0f} minutes ({parts}). The machine was not measured: other work inflates this."
-    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    yield f"- {libraries}, Python {platform.python_version()}. On one machine two runs give the same numbers."
+    libraries = ", ".join(f"{name} {number}" for name, number in results.libraries.items())
+    yield f"- {libraries}. On one machine two runs give the same numbers."
     yield (
         "- One task, one kind of policy, scripted demonstrations: it shows what a dropped tail can cost, not what it costs "
         "everywhere. Outcomes: `tail-rollouts.jsonl`, `tail-policies.jsonl`."

@@ -22,3 +22,5 @@ class Results:
     rollouts: list[dict[str, Any]]
     cpu_s: dict[str, float]
     """CPU time by part."""
+    libraries: dict[str, str]
+    """Versions of what decides the numbers."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing as mp
+import platform
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from tail.work import Setting, record_one, roll_out_one, train_one
 
 __all__ = ["run"]
 
+LIBRARIES: Final = ("mujoco", "robosuite", "numpy", "torch")
 FIRST_DEMO: Final = 1000
 FIRST_HELD_OUT: Final = 9000
 """Seeds of the initial states of the demonstrations; rollouts begin from 1, 2, 3, …"""
@@ -63,7 +66,8 @@ def run(
         "rollouts": sum(entry["cpu_s"] for entry in rollouts),
     }
     task = "LIBERO's own task" if libero else "a bowl and a plate of boxes"
-    return Results(size=size, task=task, demos=demos, policies=policies, rollouts=rollouts, cpu_s=cpu_s)
+    libraries = {name: version(name) for name in LIBRARIES} | {"Python": platform.python_version()}
+    return Results(size=size, task=task, demos=demos, policies=policies, rollouts=rollouts, cpu_s=cpu_s, libraries=libraries)
 
 
 def _check_same(folder: Path, size: Size, libero: Path | None) -> None:
