@@ -66,7 +66,7 @@ $(EXPERIMENTS)/dependencies: pyproject.toml constraints.txt
 	$(EXPERIMENTS)/bin/python -m pip install -q --upgrade pip
 	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis matplotlib pytest
-	$(EXPERIMENTS)/bin/python -m pip install -q mujoco==3.2.3 scipy==1.17.1 termcolor==3.3.0
+	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt mujoco scipy termcolor
 	$(EXPERIMENTS)/bin/python -m pip install -q --no-deps robosuite==1.4.1
 	touch $@
 

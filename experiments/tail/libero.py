@@ -1,4 +1,4 @@
-"""LIBERO's own "put the bowl on the plate", from a checkout, without cameras. Needs ``bddl`` 1.0.1 beside robosuite."""
+"""LIBERO's own "put the bowl on the plate", from a checkout, without cameras; the demonstrator and all else are the same."""
 
 from __future__ import annotations
 
@@ -26,14 +26,17 @@ def make_scene(checkout: Path) -> Any:
     Raises
     ------
     SystemExit
-        If the folder is no checkout of LIBERO.
+        If the folder is no checkout of LIBERO, or a package that LIBERO imports is missing.
     """
     base = checkout.resolve() / "libero" / "libero"
     if not (base / TASK).is_file():
         raise SystemExit(f"--libero {checkout}: holds libero/libero/{TASK}; it does not → pass a checkout of LIBERO")
     _prepare(checkout.resolve(), base)
-    from libero.libero.envs.env_wrapper import ControlEnv
-
+    try:
+        from libero.libero.envs.env_wrapper import ControlEnv
+    except ModuleNotFoundError as error:
+        needs = "pip install --no-deps bddl==1.0.1 future==1.0.0 easydict==1.14 cloudpickle"
+        raise SystemExit(f"--libero: LIBERO imports {error.name}, which is not installed → {needs}") from error
     wrapped = ControlEnv(
         bddl_file_name=str(base / TASK), use_camera_obs=False, has_offscreen_renderer=False, has_renderer=False,
         hard_reset=False, horizon=10**9, ignore_done=True, initialization_noise={"magnitude": 0.02, "type": "gaussian"},

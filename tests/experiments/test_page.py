@@ -15,7 +15,7 @@ from tail.plan import DEFAULT, FULL, QUICK, PolicyPlan, Row, Size
 from tail.results import Results
 from tail.table import differences, outcomes, words_of
 
-A, C, D = (Row(policy=PolicyPlan(scheme=scheme)) for scheme in ("A", "C", "D"))  # type: ignore[arg-type]
+A, C, D = (Row(policy=PolicyPlan(scheme=scheme)) for scheme in ("A", "C", "D"))
 
 
 def made_up(size: Size, released: dict[Row, float]) -> Results:
