@@ -20,7 +20,17 @@ from robozarr.schemas.compressed import check_compressed, decoded_bytes_max
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
 
-__all__ = ["ABSENT", "CRC_BYTES", "chunk_checksums", "corrupt_chunk", "decode_chunk", "decode_shard", "read_index", "shard_sum"]
+__all__ = [
+    "ABSENT",
+    "CRC_BYTES",
+    "chunk_checksums",
+    "corrupt_chunk",
+    "decode_chunk",
+    "decode_shard",
+    "index_of",
+    "read_index",
+    "shard_sum",
+]
 
 CRC_BYTES: Final = 4
 INDEX_ENTRY_BYTES: Final = 16
@@ -58,19 +68,25 @@ def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDA
     CorruptChunkError
         If the index is damaged, or the chunks do not stand end to end from byte 0 to the index.
     """
+    n_bytes = layout.chunks_per_shard * INDEX_ENTRY_BYTES + CRC_BYTES
+    return index_of(data[-n_bytes:], len(data), layout, shard)
+
+
+def index_of(tail: Any, size: int, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
+    """The same, from the last bytes of a shard of `size` bytes; raises as `read_index` does."""
     start, stop = layout.rows_of_shard(shard)
     n_chunks, n_bytes = -(-(stop - start) // layout.chunk_rows), layout.chunks_per_shard * INDEX_ENTRY_BYTES
-    if len(data) < n_bytes + CRC_BYTES:
+    if len(tail) < n_bytes + CRC_BYTES:
         raise corrupt_chunk(
-            "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes"
+            "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{size} bytes"
         )
-    tail = data[-n_bytes - CRC_BYTES : -CRC_BYTES]
-    if struct.unpack("<I", data[-CRC_BYTES:])[0] != google_crc32c.value(np.frombuffer(tail, np.uint8)):
+    entries = tail[-n_bytes - CRC_BYTES : -CRC_BYTES]
+    if struct.unpack("<I", tail[-CRC_BYTES:])[0] != google_crc32c.value(np.frombuffer(entries, np.uint8)):
         raise corrupt_chunk("M9", layout, shard, None, "the index agrees with its crc32c", "other bytes than were written")
-    index = np.frombuffer(tail, "<u8").reshape(-1, 2)
+    index = np.frombuffer(entries, "<u8").reshape(-1, 2)
     if (index[n_chunks:] != ABSENT).any():
         raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row are absent", "a byte range")
-    at, end = 0, len(data) - n_bytes - CRC_BYTES
+    at, end = 0, size - n_bytes - CRC_BYTES
     for chunk, (offset, length) in enumerate(index[:n_chunks].tolist()):
         if offset != at or length <= CRC_BYTES or offset + length > end:
             rule = "the index's ranges follow each other from byte 0"
@@ -78,7 +94,7 @@ def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDA
         at = offset + length
     if at != end:
         rule = "nothing lies between the last chunk and the index"
-        raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{len(data)} bytes")
+        raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{size} bytes")
     return index[:n_chunks]
 
 

@@ -51,6 +51,9 @@ ATTEMPTS: Final = 4
 GAP: Final = 2**20
 """Bytes between ranges that are asked for together."""
 
+LEAST_TAG: Final = 16
+"""Characters of an ETag that is a digest: shorter ones tell nothing apart."""
+
 Tag = tuple[str | None, str | None]
 """Which writing of an object it is: S3 goes by the first, its ETag, Google by the second, its generation."""
 Result = TypeVar("Result")
@@ -203,6 +206,14 @@ class BucketPlace:
         """Bytes of an object; FileNotFoundError if there is none."""
         found: int = self._ask(path, "read", lambda: self.store.head(path))["size"]
         return found
+
+    def facts(self, path: str) -> tuple[object, ...] | None:
+        """What another writing of this object would have otherwise; None where the service does not say enough."""
+        found = self._ask(path, "read", lambda: self.store.head(path))
+        tag = found["e_tag"] or ""
+        if len(tag) < LEAST_TAG and found["version"] is None:
+            return None
+        return tag, found["version"], found["size"], found["last_modified"]
 
     def names(self, limit: int | None = None) -> list[str]:
         """Every object below, sorted, by one listing; or the first that are met."""

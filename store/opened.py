@@ -73,7 +73,7 @@ class Store(CheckedFiles):
     @cached_property
     def group(self) -> zarr.Group:
         """The zarr group, read only."""
-        return zarr_group(self.place)
+        return zarr_group(self)
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
