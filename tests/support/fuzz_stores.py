@@ -34,7 +34,7 @@ __all__ = ["Outcome", "fuzz"]
 
 LIMIT_S: Final = 60.0
 """A store that takes longer hangs: it takes a second."""
-CALLS: Final = 100
+CALLS: Final = 500
 """Of one child process."""
 NUMBERS: Final = (
     0, 1, -1, 2, 3, 7, 19, 20, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**64, 10**40, 10**400,
@@ -191,7 +191,11 @@ def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None])
     kinds: Counter[str] = Counter()
     wrong: list[str] = []
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # the child's
-    with tempfile.TemporaryDirectory(prefix="fuzz-stores-") as name, ChildProcess() as guard:
+    shm = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-stores-", dir=shm if shm.is_dir() else None) as name,
+        ChildProcess() as guard,
+    ):
         good, store = Path(name) / "good.zarr", Path(name) / "store.zarr"
         format_writer.write_by_hand(good, "fast")
         said = guard.call(limited_attempt, str(good), limit_s=10 * LIMIT_S)
