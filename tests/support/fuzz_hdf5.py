@@ -63,7 +63,6 @@ class Outcome:
 
 def write_sources(folder: Path) -> list[Path]:
     """The files that are changed: two demos of 3 and 2 steps, pictures of 8×8."""
-    small: dict[str, Any] = {"lengths": (3, 2), "size": 8}
     old = synthetic.write_libero(folder / "old_demo.hdf5", lengths=(3, 2), size=8, model_file_bytes=100, drop_keys=DROPPED)
     packed = synthetic.write_robomimic(
         folder / "packed.hdf5", lengths=(3, 2), size=8, next_obs=False, drop_keys=DROPPED_OF_ROBOMIMIC
