@@ -104,8 +104,11 @@ class FolderPlace:
         return (self.folder / path).exists()
 
     def size(self, path: str) -> int:
-        """Bytes of a file; FileNotFoundError if there is none."""
-        return (self.folder / path).stat().st_size
+        """Bytes of a file; OSError if there is none, or what is no regular file."""
+        found = (self.folder / path).lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("no regular file")
+        return found.st_size
 
     def facts(self, path: str) -> tuple[int, ...] | None:
         """What another file of this name, or one written to meanwhile, would have otherwise; None where that is not certain.

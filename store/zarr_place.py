@@ -215,6 +215,11 @@ class CheckedStoreOfZarr(PlaceOfZarr):
             raise changed
         return data
 
+    async def getsize(self, key: str) -> int:
+        """Bytes of a file; StoreError if there is none."""
+        with self._files.reading(), self._robozarrs_errors(key):
+            return await asyncio.to_thread(self._place.size, key)
+
     @contextmanager
     def _robozarrs_errors(self, key: str) -> Iterator[None]:
         try:
