@@ -221,6 +221,8 @@ def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None])
                 shutil.copytree(store, kept, symlinks=True, ignore=not_regular)
                 wrong.append(f"{kept} (seed {seed}, run {number}): {what}: {bad}")
                 say(wrong[-1])
+            if number % 100 == 99:
+                print(f"\r{number + 1} stores", end="", file=sys.stderr, flush=True)
     return Outcome(kinds=kinds, wrong=wrong)
 
 

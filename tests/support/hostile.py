@@ -81,7 +81,7 @@ def plain(path: str) -> None:
     for name, values in truth().items():
         array = store.array(name)
         assert array.shape == (store.n_steps, *values.shape[1:]), "another shape"
-        assert np.array_equal(np.asarray(array[1:5]), values[1:5]), f"other values of {name}"
+        assert np.array_equal(np.asarray(array[1:5]), values[: store.n_steps][1:5]), f"other values of {name}"
     summarise(store)
 
 
