@@ -45,6 +45,8 @@ SPEC: Final[dict[str, Any]] = {"agentview_rgb": [-1, 0], "actions": range(16)}
 BATCH: Final = 64
 DEMOS, STEPS = 8, 60
 """Of a source file."""
+PAUSE_S: Final = 0.05
+"""Between batches from the second epoch on, as of a model that is trained: else most of the machine goes into reading."""
 Sums = dict[tuple[int, int], int]
 
 
@@ -216,6 +218,8 @@ def try_out(stores: Stores, place: Place, change: str, way: str, cache: Path) ->
                     served, wrong = served + 1, wrong + (stores.windows[where] != checksum)
                 if (epoch, number) == (0, 1):
                     changing.start()
+                elif epoch > 0 and not over:
+                    time.sleep(PAUSE_S)
             if over:
                 break
     except RoboZarrError as exc:
