@@ -130,6 +130,8 @@ class Sequences(RuleBasedStateMachine):
 
     pool: ClassVar[list[Path]]
     by_digest: ClassVar[dict[str, int]]
+    demos: ClassVar[dict[int, tuple[int, int]]]
+    """Of each source that can be read: how many demos it holds, and of which size their pictures are."""
     references: ClassVar[dict[tuple[int, ...], dict[str, bytes]]]
 
     @initialize(first=st.sets(st.sampled_from([0, 1, 2, 3]), max_size=2))
@@ -264,6 +266,10 @@ class Sequences(RuleBasedStateMachine):
         assert found.keys() == expected.keys(), ended
         assert [name for name in found if name != "zarr.json" and found[name] != expected[name]] == [], ended
         assert facts(found["zarr.json"]) == facts(expected["zarr.json"])
+        kinds = [self.demos[number] for number in held]
+        assert [source.n_demos for source in read_metadata(self.place).sources] == [
+            n if size == kinds[0][1] else 0 for n, size in kinds
+        ], ended
 
     def reference(self, held: tuple[int, ...]) -> dict[str, bytes]:
         """The files of one conversion of these sources, in this order."""
@@ -309,6 +315,10 @@ class SequencesOverHttp(Sequences):
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Sequences.pool = write_sources(tmp_path_factory.mktemp("pool"))
     Sequences.by_digest = {digest_of_file(path): number for number, path in enumerate(Sequences.pool)}
+    Sequences.demos = {len(Sequences.pool) - 1: (0, 0)}  # no HDF5
+    for number, path in enumerate(Sequences.pool[:-1]):
+        with h5py.File(path) as file:
+            Sequences.demos[number] = len(file["data"]), file["data/demo_0/obs/agentview_rgb"].shape[1]
     Sequences.references = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("robozarr.convert.resuming.journal.hold_bucket_lock", memory_lock)
