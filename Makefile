@@ -7,7 +7,7 @@ WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
-        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz kill-nightly image image-check dist clean
+        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
@@ -92,6 +92,9 @@ fuzz: install  ## damaged HDF5 files, hostile stores, chunks for two decoders: a
 	$(BIN)/python tests/support/fuzz_hdf5.py $(ARGS)
 	$(BIN)/python tests/support/fuzz_stores.py $(STORES)
 	$(BIN)/python tests/support/fuzz_chunks.py $(CHUNKS)
+
+change-under-training: install  ## a store of a gigabyte is replaced, appended to, cut, removed while it is trained from: no wrong window
+	$(BIN)/python tests/support/change_under_training.py $(ARGS)
 
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/support/kill_nightly.py $(ARGS)
