@@ -58,13 +58,13 @@ def as_array(found: object) -> zarr.Array[Any]:
     return found
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Two stores of one shape."""
+@pytest.fixture(scope="module", params=["fast", "lean"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Two stores of one shape; the frames of `lean` have keyframes."""
     folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate(("a", "b")):
         source = write_libero(folder / name / "t_demo.hdf5", lengths=(7, 5), seed=seed, drop_keys=DROPPED)
-        convert(source, folder / f"{name}.zarr", workers=0)
+        convert(source, folder / f"{name}.zarr", workers=0, profile=request.param)
     return {name: folder / f"{name}.zarr" for name in ("a", "b")}
 
 
@@ -144,7 +144,7 @@ def test_a_shard_of_another_store(store: Path, made: dict[str, Path], key: str) 
     shutil.copyfile(shard_of(made["b"], key), shard_of(store, key))
     for array in (before, rz.open_store(store).array(key)):
         for part in (slice(None), slice(3, 4), slice(8, 11)):
-            with pytest.raises(CorruptChunkError, match=f"steps/{key}.*(another chunk|another store's|another frame)"):
+            with pytest.raises(CorruptChunkError, match=f"steps/{key}.*(another chunk|belongs to another store|another frame)"):
                 array[part]
 
 
@@ -216,7 +216,7 @@ def test_a_document_that_was_changed_is_not_believed_by_the_group(store: Path) -
     opened = rz.open_store(store)
     file = store / "steps/actions/zarr.json"
     file.write_text(file.read_text().replace('"fill_value": 0', '"fill_value": 7'))
-    with pytest.raises(CorruptChunkError, match=r"steps/actions · zarr\.json .*was changed, or is another store's"):
+    with pytest.raises(CorruptChunkError, match=r"steps/actions · zarr\.json .*was changed, or belongs to another store"):
         opened.group["steps/actions"]
 
 
@@ -240,7 +240,7 @@ def test_in_a_bucket_too(s3: str, made: dict[str, Path], capfd: pytest.CaptureFi
         file = shard_of(made["b"], key)
         place.write(file.relative_to(made["b"]).as_posix(), [file.read_bytes()])
     for array in arrays:
-        with pytest.raises(RoboZarrError, match=r"another (chunk|store's)"):
+        with pytest.raises(RoboZarrError, match=r"another (chunk|store)"):
             array[3:5]
     put(place, made["b"])
     for array in arrays:
