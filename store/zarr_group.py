@@ -1,4 +1,4 @@
-"""Owns zarr's view of a store, for whoever likes to slice. Nothing in robozarr learns from it what a store holds."""
+"""zarr's view of a store, for users who like to slice. robozarr itself does not use it to read a store's content."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def zarr_group(files: CheckedFiles) -> zarr.Group:
 
 
 def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
-    """An array of it; StoreError if zarr cannot open it."""
+    """Open an array of the group; StoreError if zarr cannot open it."""
     try:
         array = group[path]
     except StoreError:

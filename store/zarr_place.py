@@ -1,4 +1,4 @@
-"""Owns what zarr-python reads and writes a place by: the place's own requests, and no value that zarr makes up.
+"""A store for zarr-python: it reads and writes a place by the place's own requests, and zarr makes up no value.
 
 zarr's own stores let obstore's errors through, wait for ever after a fork, follow links, and return zeros for a shard that is
 missing. They compare nothing either: what is read here is the store that was opened, chunk for chunk, or an error.
@@ -21,8 +21,16 @@ from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, Sto
 from zarr.core.buffer import Buffer, BufferPrototype
 
 from robozarr.schemas.errors import BucketError, CorruptChunkError, StoreError
+from robozarr.schemas.frame_chunk import entries_of
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.shard import CRC_BYTES, INDEX_ENTRY_BYTES, chunk_checksums, corrupt_chunk, index_of, shard_sum
+from robozarr.schemas.shard import (
+    CRC_BYTES,
+    INDEX_ENTRY_BYTES,
+    corrupt_chunk,
+    parse_index,
+    shard_sum,
+    step_checksums,
+)
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.folder import FolderPlace
 from robozarr.store.reading import check_bound, read_shard_bytes
@@ -162,14 +170,14 @@ class Chunks(NamedTuple):
     ranges: NDArray[np.uint64]
     """Offset and length [n, 2], checksum included."""
     sums: NDArray[np.uint32]
-    """The checksum that each must end in [n]."""
+    """The checksum that each must end in [n]; with keyframes, the one that its table states for each row of the shard."""
 
 
 class CheckedStoreOfZarr(PlaceOfZarr):
     """An open robozarr store as a store of zarr, to be read: every chunk is the one that was written for it, or an error.
 
-    A chunk is compared with what the root document of the store binds: one that holds a single frame with ``checksums/``
-    (M21), of all other arrays with the shard's own checksum (M23), for which the shard is read whole once.
+    A chunk is compared with what the root document of the store binds: chunks of frames with ``checksums/`` (M21), those of all
+    other arrays with the shard's own checksum (M23), for which the shard is read whole once.
 
     Parameters
     ----------
@@ -249,7 +257,7 @@ class CheckedStoreOfZarr(PlaceOfZarr):
         if isinstance(wanted, SuffixByteRequest) and wanted.suffix == _index_bytes(layout):
             known = self._known.get((layout.path, shard))
             tail, size = self._place.read_end(key, wanted.suffix)
-            if known is None or not np.array_equal(known.ranges, index_of(tail, size, layout, shard)):
+            if known is None or not np.array_equal(known.ranges, parse_index(tail, size, layout, shard)):
                 self._learn(layout, shard)
             return bytes(tail)
         if isinstance(wanted, RangeByteRequest):
@@ -269,14 +277,14 @@ class CheckedStoreOfZarr(PlaceOfZarr):
             return self._take(layout, shard, self._place.read(key))
         tail, size = self._place.read_end(key, _index_bytes(layout))
         start, stop = layout.rows_of_shard(shard)
-        return self._remember(layout, shard, Chunks(index_of(tail, size, layout, shard), sums[start:stop]))
+        return self._remember(layout, shard, Chunks(parse_index(tail, size, layout, shard), sums[start:stop]))
 
     def _take(self, layout: ArrayLayout, shard: int, data: bytes) -> Chunks:
         """The same, of a whole shard, which is compared with what the root document binds."""
-        found, sums = chunk_checksums(data, layout, shard), self._files.frame_sums(layout)
+        found, sums = step_checksums(data, layout, shard), self._files.frame_sums(layout)
         check_bound(self._files.metadata, layout.path, shard, shard_sum(data, layout, shard), layout.shard_path(shard))
         start, stop = layout.rows_of_shard(shard)
-        index = index_of(data[-_index_bytes(layout) :], len(data), layout, shard)
+        index = parse_index(data[-_index_bytes(layout) :], len(data), layout, shard)
         chunks = Chunks(index, found if sums is None else sums[start:stop])
         if sums is not None:
             _are_chunks(chunks, layout, shard, 0, data)
@@ -314,11 +322,16 @@ def _are_chunks(chunks: Chunks, layout: ArrayLayout, shard: int, start: int, dat
     last = int(np.searchsorted(ends, start + len(data), "right"))
     if first >= last or int(chunks.ranges[first, 0]) != start:
         return False
-    tails = np.frombuffer(data, np.uint8)[ends[first:last, None] - start + np.arange(-CRC_BYTES, 0)]
-    wrong = np.flatnonzero(tails.view("<u4").reshape(-1) != chunks.sums[first:last])
-    if wrong.size:
-        rule = "the chunk has the checksum that the store states for it"
-        raise corrupt_chunk("M21", layout, shard, first + int(wrong[0]), rule, "another chunk")
+    for chunk in range(first, last):
+        begin, end = int(chunks.ranges[chunk, 0]) - start, int(ends[chunk]) - start
+        if layout.effort is None:
+            found, expected = np.frombuffer(data, "<u4", 1, end - CRC_BYTES), chunks.sums[chunk : chunk + 1]
+        else:
+            expected = chunks.sums[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
+            found = entries_of(memoryview(data)[begin:end], layout.chunk_rows)["crc32c"][: len(expected)]
+        if not np.array_equal(found, expected):
+            rule = "the chunk has the checksum that the store states for it"
+            raise corrupt_chunk("M21", layout, shard, chunk, rule, "another chunk")
     return int(ends[last - 1]) == start + len(data)
 
 

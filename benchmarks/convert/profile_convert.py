@@ -1,6 +1,6 @@
-"""Say where a conversion's CPU time goes: scan, reading, statistics, codec, writing, by profile.
+"""Show where a conversion's CPU time goes, by profile: scan, reading, statistics, codec, writing.
 
-    python benchmarks/convert/profile_convert.py [SOURCE] [--size-mb 1500] [--profile raw fast compact]
+    python benchmarks/convert/profile_convert.py [SOURCE] [--size-mb 1500] [--profile raw fast lean compact]
 
 One process converts, with its three threads; the time of each thread in each part is added up. The parts overlap, so that the
 wall time is less than their sum.
@@ -20,19 +20,21 @@ from unittest import mock
 
 from common import align, default_source, figure, machine, machine_lines, read_once
 
-PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs")
+PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "lz4", "zstandard")
+PROFILES: Final = ("raw", "fast", "lean", "compact")
 PARTS: Final = {
     "scan": "robozarr.convert.stages.scan_file",
     "reading": "robozarr.convert.writing.write.read_partition",
-    "statistics of frames": "robozarr.convert.writing.write.partition_moments",
+    "statistics of frames": "robozarr.convert.writing.write.reduce_rows",
     "codec and checksums": "robozarr.convert.writing.write.encode_chunks",
+    "samples for other profiles": "robozarr.convert.writing.write.sample_frames",
     "writing, fsync, renaming": "robozarr.store.folder.FolderPlace.write",
 }
-"""Functions, by what they do; none calls another."""
+"""Functions grouped by what they do; none calls another."""
 
 
 def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> Callable[..., Any]:
-    """The function, which adds its thread's CPU time to `spent`."""
+    """Wrap a function so that its thread's CPU time is added to `spent`."""
 
     def wrapper(*arguments: Any, **options: Any) -> Any:
         began = time.thread_time()
@@ -45,7 +47,7 @@ def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> C
 
 
 def profile(files: Sequence[Path], name: str, scratch: Path) -> dict[str, float]:
-    """CPU seconds of each part, of all, and the wall time."""
+    """CPU seconds of each part and of the whole, and the wall time."""
     import pkgutil
 
     from robozarr.convert import convert
@@ -65,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path, nargs="?", default=default_source(), help="folder of HDF5 files to cut from")
     parser.add_argument("--size-mb", type=float, default=1500, help="size of the files that are cut from it")
-    parser.add_argument("--profile", nargs="+", default=["raw", "fast", "compact"], choices=["raw", "fast", "compact"])
+    parser.add_argument("--profile", nargs="+", default=list(PROFILES), choices=PROFILES)
     options = parser.parse_args()
     from recut import recut
 

@@ -132,7 +132,7 @@ def test_a_store_that_is_being_replaced_or_gone(store: Path, made: dict[str, Pat
     root = (store / "zarr.json").read_text()
     (store / "zarr.json").write_text(root.replace('"complete": true', '"complete": false'))
     shutil.rmtree(store / "stats")
-    at_work = r"a\.zarr: changed since it was opened: a conversion or an append is at work on it"
+    at_work = r"a\.zarr: changed since it was opened: a conversion or an append is working on it"
     with pytest.raises(StoreChangedError, match=at_work):
         opened.stats("actions")
     shutil.rmtree(store)
@@ -155,7 +155,9 @@ def test_damage_is_not_called_a_change(store: Path) -> None:
 Change = Callable[[Path], None]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow(reason="starts a server process with torch"))]
+)
 def test_workers_of_a_dataloader(store: Path, made: dict[str, Path], method: str) -> None:
     """New workers of the second epoch meet another store: the error reaches the process that iterates."""
     dataset = make_dataset(rz.open_store(store))

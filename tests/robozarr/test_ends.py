@@ -53,10 +53,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("$R info a.zarr >/dev/full", 6, "standard output cannot be written: No space left on device"),
         ("$R info a.zarr | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("$R convert s -s 3.zarr -w 0 <&- >&- 2>&-", 0, ""),
-        ("$R convert s -s a.zarr -w 0 >/dev/full", 3, "holds a store already"),
+        ("$R convert s -s a.zarr -w 0 >/dev/full", 3, "already holds a store"),
     ],
 )
-@pytest.mark.slow  # a process each
+@pytest.mark.slow(reason="a process each")
 def test_output_that_cannot_be_written_ends_no_work(folder: Path, line: str, code: int, said: str) -> None:
     done = shell(line, folder, HOME=str(folder))
     assert done.returncode == code, done.stderr
@@ -142,7 +142,7 @@ def test_a_scheduler_that_cannot_be_is_said_at_once(
     assert not (tmp_path / "x.zarr").exists()
 
 
-@pytest.mark.slow  # worker processes, and interrupts at four moments
+@pytest.mark.slow(reason="worker processes, and interrupts at four moments")
 def test_an_interrupt_prints_one_line(tmp_path: Path) -> None:
     write_sources(tmp_path / "s")
     for number, wait_s in enumerate((0.8, 1.6, 2.4, 3.2)):
