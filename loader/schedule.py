@@ -138,6 +138,11 @@ class Schedule:
         """Whether an iteration began, or somebody said where to."""
 
     @property
+    def resumed(self) -> bool:
+        """Whether a state was loaded, and no iteration has begun since."""
+        return self._resumed
+
+    @property
     def share(self) -> Share:
         """The share of this rank, by rank and world size as they are now."""
         rank, world_size = self._ranks.here()
