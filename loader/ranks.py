@@ -124,6 +124,6 @@ def refuse_skipping_unplaced(batch_size: int) -> None:
         raise WindowError(
             "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
             "would be skipped, whatever the epoch was → in Trainer's get_train_dataloader write: return "
-            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a loop "
-            "of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
+            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a "
+            "loop of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
         )

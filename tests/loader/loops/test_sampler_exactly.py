@@ -1,4 +1,4 @@
-"""A plain DataLoader with WindowSampler, in the loops of torch, accelerate, Lightning and Trainer: exact, whatever is prefetched.
+"""A DataLoader with WindowSampler in the loops of torch, accelerate, Lightning and Trainer: exact, whatever is prefetched.
 
 A DataLoader asks a sampler for batches before the training has them, and frameworks set epochs by counts of their own.
 """
