@@ -69,7 +69,7 @@ def test_trainer(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_torchdata(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
     names = run("torchdata", sample_store, tmp_path, monkeypatch)
-    assert sum(map(len, names["rest"])) == len(names["dataset"]) - 3 * 16
+    assert sum(map(len, names["rest"])) == len(names["dataset"]) - 2 * 16
 
 
 def test_openvla_211_until_max_steps(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
