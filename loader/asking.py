@@ -1,4 +1,4 @@
-"""Owns finding out who asks a sampler for windows: by the functions that are running. Imports no torch.
+"""Find out who asks a sampler for windows, from the functions that are running. Imports no torch.
 
 A sampler has to know three things that no framework tells it: whether somebody shards its windows again, whose count an epoch
 is, and how many of the batches that were asked for have reached the training.

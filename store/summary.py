@@ -1,4 +1,4 @@
-"""Owns the summary of a store: what ``robozarr info`` and later views show. Reads tables and sizes, no pictures."""
+"""Summarise a store for ``robozarr info`` and other views. Reads tables and sizes, no pictures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 
 from robozarr.schemas.index import Alignment, ImageConvention, StepFlag
 from robozarr.schemas.instructions import InstructionSource
-from robozarr.schemas.layout import PROFILES
+from robozarr.schemas.layout import FRAME_CODECS, PROFILES
+from robozarr.schemas.metadata import StoreMetadata
 from robozarr.store.embedding import instruction_of_task
 from robozarr.store.opened import Store
 
@@ -25,11 +26,11 @@ class KeySummary:
     unit: str
     dtype: str
     shape: tuple[int, ...] | None
-    """Shape of a step; None for a ragged key."""
+    """Shape of one step; None for a ragged key."""
     decoded_bytes: int
     stored_bytes: int
     decoded: str = ""
-    """What decoded its frames, which were encoded in the sources."""
+    """Decoder of its frames, if they were encoded in the sources."""
 
     @property
     def ratio(self) -> float:
@@ -43,9 +44,9 @@ class TaskSummary:
 
     suite: str
     name: str
-    """Of its (first) file."""
+    """Name of its (first) file."""
     instruction: str
-    """As its episodes have it; "" where no source states one."""
+    """Its episodes' instruction; "" if no source states one."""
     n_episodes: int
     n_steps: int
 
@@ -56,7 +57,7 @@ class StoreSummary:
 
     path: str
     identity: str
-    """Digest of all that the store holds; what ``open_store(…, expect=…)`` takes."""
+    """Digest of all that the store holds; pass it as ``open_store(…, expect=…)``."""
     format_version: int
     software: str
     profile: str
@@ -70,24 +71,31 @@ class StoreSummary:
     keys: tuple[KeySummary, ...]
     tasks: tuple[TaskSummary, ...]
     flags: dict[str, int]
-    """Steps that have each; without those that need a gripper's command where none is known."""
-    """Steps that carry each flag."""
+    """Steps with each flag; flags that need an unknown gripper command are left out."""
+    """Number of steps with each flag."""
     alignment: dict[str, int]
-    """Episodes of each alignment."""
+    """Number of episodes of each alignment."""
     image_convention: dict[str, int]
-    """Episodes of each image convention."""
+    """Number of episodes of each image convention."""
     splits: dict[str, int]
-    """Episodes in each split."""
+    """Number of episodes in each split."""
     instructions: dict[str, int]
-    """Episodes by where their instruction comes from; ``none``: without one."""
+    """Number of episodes by source of their instruction; ``none``: without one."""
     success: dict[str, int]
-    """Episodes that succeeded, failed, or do not tell."""
+    """Number of episodes that succeeded, failed, or are unknown."""
     sources: tuple[dict[str, Any], ...]
     not_stored: tuple[dict[str, Any], ...]
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON values."""
         return {**asdict(self), "keys": [{**asdict(key), "ratio": round(key.ratio, 3)} for key in self.keys]}
+
+
+def _codec_words(metadata: StoreMetadata) -> str:
+    """The encoding of the data, in words."""
+    codec, level = PROFILES[metadata.profile]
+    words = codec if codec == "none" else f"{codec} level {level}"
+    return f"robozarr.frames, others {words}" if metadata.profile in FRAME_CODECS and metadata.format_version > 1 else words
 
 
 def summarise(store: Store) -> StoreSummary:
@@ -111,14 +119,13 @@ def summarise(store: Store) -> StoreSummary:
     steps_of_task = np.bincount(episodes.task, weights=episodes.length, minlength=store.n_tasks).astype(int)
     episodes_of_task = np.bincount(episodes.task, minlength=store.n_tasks)
     instructions = instruction_of_task(store)
-    codec, level = PROFILES[metadata.profile]
     return StoreSummary(
         path=store.path,
         identity=store.identity,
         format_version=metadata.format_version,
         software=metadata.software,
         profile=metadata.profile,
-        codec=codec if codec == "none" else f"{codec} level {level}",
+        codec=_codec_words(metadata),
         n_tasks=store.n_tasks,
         n_episodes=store.n_episodes,
         n_steps=store.n_steps,

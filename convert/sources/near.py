@@ -1,4 +1,4 @@
-"""Owns two questions about names and texts of files: what a missing name may have meant, whether a text is UTF-8. Pure."""
+"""Names that are spelt almost like a missing one, and whether a text is UTF-8. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["is_text", "near_names"]
 
 
 def near_names(wanted: str, paths: Iterable[str]) -> list[str]:
-    """Paths whose last part is spelt nearly like `wanted`, or the same in another place."""
+    """Paths whose last part is spelt almost like `wanted`, or exactly like it in another group."""
     by_last: dict[str, list[str]] = {}
     for path in paths:
         by_last.setdefault(path.rpartition("/")[2].lower(), []).append(path)
@@ -17,5 +17,5 @@ def near_names(wanted: str, paths: Iterable[str]) -> list[str]:
 
 
 def is_text(text: str) -> bool:
-    """Whether a text from HDF5 is UTF-8 (h5py puts lone surrogates for bytes that are none)."""
+    """Whether a text from HDF5 is UTF-8; h5py marks other bytes by lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)

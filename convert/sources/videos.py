@@ -1,4 +1,4 @@
-"""Owns pictures that are videos: inside a file, or in files beside it, where its layout says. Reads no values.
+"""Find pictures that are videos: inside a file, or in files beside it, as its layout says. Reads no values.
 
 A video is not converted. Its frames are what an encoder left of them, and how many there are, and which belongs to which step,
 stands nowhere in it. A store without pictures is made of such a file only if somebody asks for that.

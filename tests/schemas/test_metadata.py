@@ -54,7 +54,7 @@ ragged = st.builds(
 metadata = st.builds(
     StoreMetadata,
     software=st.text(),
-    profile=st.sampled_from(["raw", "fast", "compact"]),
+    profile=st.sampled_from(["raw", "fast", "lean", "compact"]),
     complete=st.just(True),
     n_steps=counts,
     n_episodes=counts,
@@ -90,7 +90,7 @@ def test_attributes_come_back(store: StoreMetadata) -> None:
 def test_only_a_complete_store_is_read(store: StoreMetadata) -> None:
     unfinished = replace(store, complete=False)
     with pytest.raises(
-        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not ended; run the same `robozarr convert`"
+        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not finished; run the same `robozarr convert`"
     ):
         StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr")
     assert StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr", allow_incomplete=True) == unfinished
@@ -124,7 +124,7 @@ def test_another_version_is_refused(version: Any) -> None:
 def test_complete_is_true_and_nothing_else(complete: Any) -> None:
     attributes = attributes_of(STORE)
     attributes[ATTRIBUTE]["complete"] = complete
-    with pytest.raises(IncompleteStoreError, match="has not ended"):
+    with pytest.raises(IncompleteStoreError, match="has not finished"):
         StoreMetadata.from_attributes(attributes, "x.zarr")
 
 
@@ -155,7 +155,7 @@ def test_a_missing_field_is_refused(place: tuple[str | int, ...]) -> None:
     for name in set(at(complete[ATTRIBUTE], place)) - {"ragged", "rule", "bit", "unit" if place[:1] == ("flags",) else ""}:
         attributes = copy.deepcopy(complete)
         del at(attributes[ATTRIBUTE], place)[name]
-        message = {"format_version": "format version None", "complete": "has not ended"}.get(
+        message = {"format_version": "format version None", "complete": "has not finished"}.get(
             name, "does not follow FORMAT.md: .*" + name
         )
         with pytest.raises(StoreError, match=rf"^x\.zarr: .*{message}"):
@@ -173,7 +173,7 @@ def test_an_unknown_field_is_refused(place: tuple[str | int, ...]) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("profile",), "tiny", "profile must be one of raw, fast, compact, got 'tiny'"),
+        (("profile",), "tiny", "profile must be one of raw, fast, lean, compact, got 'tiny'"),
         (("profile",), ["raw"], "does not follow FORMAT.md"),
         (("n_steps",), -1, "n_steps must be a count, got -1"),
         (("n_episodes",), 2.0, "n_episodes must be a count, got 2.0"),
