@@ -36,7 +36,7 @@ def check_lone_frames(store: Store, name: str, wanted: NDArray[np.bool_]) -> Ite
 
     Stretches of several frames are found by ``picture_checks``, and left out here.
     """
-    key, sums, episode = store.keys[name], store.checksums(name), store.index.episode
+    key, sums, episode = store.keys[name], store.fingerprints(name), store.index.episode
     rows = np.flatnonzero(_may_be_one_colour(store, key, sums) & wanted[episode])
     most = READ_BYTES // max(1, store.layout(f"steps/{name}").row_bytes)
     block = max(1, BLOCK_BYTES // max(1, store.layout(f"steps/{name}").row_bytes))
@@ -69,10 +69,10 @@ def is_one_colour(frames: NDArray[Any], key: Key) -> NDArray[np.bool_]:
 def _may_be_one_colour(store: Store, key: Key, sums: NDArray[np.uint32]) -> NDArray[np.bool_]:
     """Rows whose frame could be of one colour, by what is known without reading pixels; all where nothing is."""
     layout = store.layout(f"steps/{key.name}")
+    if layout.codec == "none" or layout.effort is not None:  # the fingerprints are crc32c of the pixels
+        return _in_span(sums, key)
     if layout.chunk_rows != 1:
         return np.ones(len(sums), np.bool_)
-    if layout.codec == "none":
-        return _in_span(sums, key)
     small = layout.row_bytes // SMALL + FEW_BYTES
     return np.concatenate([_sizes(store, layout, shard) <= small for shard in range(layout.n_shards)])
 
