@@ -307,13 +307,13 @@ def test_twenty_sequences() -> None:
     run(SequencesInMemory, 9)
 
 
-@pytest.mark.slow  # five hundred sequences of up to five commands
+@pytest.mark.slow(reason="five hundred sequences of up to five commands")
 def test_five_hundred_sequences() -> None:
     run(Sequences, 300)
     run(SequencesInMemory, 200)
 
 
-@pytest.mark.slow  # over HTTP
+@pytest.mark.slow(reason="over HTTP")
 def test_twelve_sequences_over_http(s3: str) -> None:
     SequencesOverHttp.url = s3
     run(SequencesOverHttp, 12)
