@@ -43,14 +43,15 @@ install: $(VENV)/dependencies
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall --no-build-isolation .
 
 # An environment of its own. robomimic asks for torchvision, which no torch of these constraints goes with, and for a simulator's
-# renderer; its SequenceDataset needs neither, so that it comes without its dependencies but for the few that it imports.
+# renderer; its SequenceDataset needs neither, and its training loop's tests put an empty module in torchvision's place. So it comes
+# without its dependencies but for the few that it imports.
 INTEROP := $(VENV)-interop
 $(INTEROP)/dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install -q --upgrade pip
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis pytest
-	$(INTEROP)/bin/python -m pip install -q tqdm termcolor
+	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio
 	$(INTEROP)/bin/python -m pip install -q --no-deps robomimic==0.3.0
 	touch $@
 
