@@ -16,6 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from robozarr.loader.batch import Batch, WindowReader
 from robozarr.loader.frames.free_memory import free_memory
+from robozarr.loader.warm import compile_reader
 from robozarr.loader.windows.nothing_left import check_not_empty, check_reach
 from robozarr.loader.windows.selection import LeftOut, Selection, did_you_mean
 from robozarr.loader.windows.table import WindowTable
@@ -27,6 +28,8 @@ from robozarr.store.opened import Store, open_store
 from robozarr.store.viewer import viewer
 
 __all__ = ["Sample", "WindowDataset", "datasets_of"]
+
+compile_reader()  # now: later there are threads, and a fork of a thread that compiles waits for ever
 
 TASKS_TOLD = 40
 """Most tasks that an error lists: all of a LIBERO suite, but not all 130."""
