@@ -19,7 +19,7 @@ from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
 from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
-from robozarr.loader.adapters.turning import check_pictures, turn, upside_down
+from robozarr.loader.adapters.turning import channels_last, check_pictures, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.stream import WindowLoader
@@ -205,7 +205,7 @@ class RDTBatches:
     def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
         self.leases: Leases | None = None
         """Memory for vectors on the CPU that is reused when nobody holds it. None means new memory, which is slower."""
-        self.config, vectors = dataset.config, dataset.vectors
+        self.config, vectors, self._windows = dataset.config, dataset.vectors, dataset.windows
         tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
         self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
         self._tables |= {name: getattr(vectors, name) for name in ("start", "stop", "first_action")}
@@ -279,7 +279,7 @@ class RDTBatches:
         mask = ~batch[f"{key}_is_pad"]
         if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
             mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
-        pictures = batch[key]
+        pictures = channels_last(batch[key], self._windows, key)
         if self._over is not None:
             pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
         return {camera: pictures, f"{camera}_mask": mask}
