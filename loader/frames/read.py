@@ -21,23 +21,16 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.frames.buffers import ThreadBuffers
 from robozarr.loader.frames.faults import episode_of, explain
-from robozarr.loader.frames.kernel import (
-    CLOSED,
-    OK,
-    BatchRows,
-    ThreadBuffers,
-    close_shards,
-    copy_rows,
-    first_other,
-    group_rows,
-    prepare_shards,
-    read_chunks,
-    shards_of,
-)
+from robozarr.loader.frames.frame_chunks import read_frames
+from robozarr.loader.frames.kernel import read_chunks
 from robozarr.loader.frames.memory import SharedArrays
+from robozarr.loader.frames.prepare import prepare_shards
 from robozarr.loader.frames.remote import BucketReader
 from robozarr.loader.frames.requests import Requests
+from robozarr.loader.frames.rows import BatchRows, copy_rows, first_other, group_rows, part_of_rows
+from robozarr.loader.frames.shards import CLOSED, FRAMES, OK, close_shards, shards_of
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import Key
@@ -95,7 +88,7 @@ class MemoryReader:
 
 
 class FrameReader:
-    """Rows of a key whose chunks are rows, by compiled code."""
+    """Rows of a key of frames, by compiled code."""
 
     def __init__(self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64) -> None:
         self._store, self._layout, self._free_fds = store, layout, free_fds
@@ -113,15 +106,16 @@ class FrameReader:
             If a row cannot be read exactly; the text names array, shard, chunk and episode.
         """
         batch_rows = BatchRows(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
-        low, high = _part(group_rows(rows, at, batch_rows), part)
-        buffers = thread_buffers.of(self._layout.row_bytes)
+        low, high = part_of_rows(batch_rows, group_rows(rows, at, batch_rows), *part, self._layout.chunk_rows)
+        buffers, flat = thread_buffers.of(self._layout.row_bytes), out.reshape(-1, self._layout.row_bytes)
         # a lock for each process: a fork may find it held by a thread that the child does not have
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             code = prepare_shards(self._shards, batch_rows.row[low:high], self._free_fds, buffers.fault)
-        if code == OK:
-            code = read_chunks(
-                self._shards, batch_rows, low, high, out.reshape(-1, self._layout.row_bytes), buffers, NONE_MISSED
-            )
+        if code == OK and self._shards.codec == FRAMES:
+            memory = thread_buffers.frames(self, self._shards)
+            code = read_frames(self._shards, batch_rows, low, high, flat, buffers, memory, NONE_MISSED)
+        elif code == OK:
+            code = read_chunks(self._shards, batch_rows, low, high, flat, buffers, NONE_MISSED)
         if code != OK:
             most = encoded_bytes_max(self._layout)
             raise explain(

@@ -23,6 +23,10 @@ __all__ = ["Effort", "encode_frames"]
 
 Effort = Literal["lean", "compact"]
 """lean: LZ4, fast both ways. compact: high-compression LZ4 of frames that stand still, zstd of other, filtered ones."""
+WORTH: Final = 0.9
+"""LZ4 with the keyframe has to be this much smaller than alone: reading such a frame alone decodes its keyframe too."""
+KEY_WORTH: Final = 0.6
+"""A keyframe that others are decoded with is stored as it is, unless LZ4 makes it this much smaller."""
 STILL: Final = 0.6
 """A frame stands still if LZ4 makes it this much smaller with its keyframe than alone."""
 HC_LEVEL: Final = 4
@@ -91,11 +95,15 @@ def _cut(data: NDArray[np.uint8], ranges: Sequence[tuple[int, int]]) -> Strips:
 
 
 def _code_lean(mine: Strips, key: Strips | None, filtered: Strips | None, ahead: Strips | None) -> _Coded:
-    """LZ4, with the keyframe or alone, whichever is smaller."""
-    found = [_Coded(Coding.LZ4, _join([_lz4(part) for part in mine]), True)]
+    """LZ4, with the keyframe where that is much smaller, else alone."""
+    alone = _Coded(Coding.LZ4, _join([_lz4(part) for part in mine]), True)
     if key is not None:
-        found.append(_Coded(Coding.LZ4, _join([_lz4(part, below) for part, below in zip(mine, key, strict=True)]), False))
-    return _smallest([*found, _Coded(Coding.STORED, _join(mine), True)])
+        together = _Coded(Coding.LZ4, _join([_lz4(part, below) for part, below in zip(mine, key, strict=True)]), False)
+        if len(together.payload) < WORTH * len(alone.payload):
+            return together
+    elif ahead is not None and len(alone.payload) > KEY_WORTH * sum(map(len, mine)) and _is_still(ahead, mine):
+        return _Coded(Coding.STORED, _join(mine), True)  # read with each frame that needs it, and decoded at no cost
+    return _smallest([alone, _Coded(Coding.STORED, _join(mine), True)])
 
 
 def _code_compact(mine: Strips, key: Strips | None, filtered: Strips | None, ahead: Strips | None) -> _Coded:
