@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from robozarr.convert.writing.binding import bind_files
 from robozarr.convert.writing.shard import encode_shard
+from robozarr.convert.writing.stats import fingerprints_of
 from robozarr.convert.writing.write import write_array, write_metadata
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, build_index
 from robozarr.schemas.instructions import InstructionSource
 from robozarr.schemas.layout import ArrayLayout, Profile
 from robozarr.schemas.metadata import Key, SourceEntry, StoreMetadata, array_layouts, fixed_layouts
-from robozarr.schemas.shard import chunk_checksums, shard_sum
+from robozarr.schemas.shard import shard_sum, step_checksums
 from robozarr.schemas.source import Role
 from robozarr.schemas.window import WindowSpec
 from robozarr.schemas.zarr_json import array_document, document_bytes, group_document
@@ -84,8 +85,10 @@ def write_scale_store(
         frame = metadata.key(name).frame
         whole = replace(layout, shape=rows.shape)
         tables[f"checksums/{name}"] = (
-            np.resize(chunk_checksums(data, whole, 0), n_steps) if frame else _episode_sums(rows, lengths)
+            np.resize(step_checksums(data, whole, 0), n_steps) if frame else _episode_sums(rows, lengths)
         )
+        if frame and metadata.has_fingerprints:
+            tables[f"fingerprints/{name}"] = np.resize(fingerprints_of(rows), n_steps)
     for path, layout in layouts.items():
         if not path.startswith("steps/"):
             values = tables.get(path)

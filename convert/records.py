@@ -214,6 +214,8 @@ class Partition:
     key: Key | None
     old_rows: int = 0
     """Rows that the array has already: an append takes those of this shard from the store, not from a source."""
+    begins: tuple[int, ...] = ()
+    """Rows of the shard with which episodes begin, those that the array has already too."""
 
     @property
     def n_kept(self) -> int:

@@ -101,7 +101,9 @@ class Written:
     moments: Mapping[str, MomentsOfKey]
     """Statistics of the new frames, by path of the array."""
     checksums: Mapping[str, NDArray[np.uint32]]
-    """What the chunks of frames end in, of all steps, by path of the array."""
+    """What ``checksums/`` says of all steps of frame keys, by path of the array."""
+    fingerprints: Mapping[str, NDArray[np.uint32]]
+    """The same of ``fingerprints/``; empty where the store has none."""
     files: Mapping[str, int]
     """What binds each shard (M23), by its name."""
     broken: tuple[Problem, ...]
@@ -122,7 +124,10 @@ def write_partitions(
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     first = 0 if base is None else base.metadata.n_episodes
     moments = {f"steps/{key.name}": MomentsOfKey(key, first_episode=first) for key in plan.metadata.keys if key.frame}
-    checksums = {path: _checksums_so_far(path, plan, base, journal.store) for path in moments}
+    checksums = {path: _sums_so_far("checksums", path, plan, base, journal.store) for path in moments}
+    fingerprints: dict[str, NDArray[np.uint32]] = {}
+    if plan.metadata.has_fingerprints:
+        fingerprints = {path: _sums_so_far("fingerprints", path, plan, base, journal.store) for path in moments}
     stored_bytes = n_kept = 0
     broken: dict[tuple[str, str], Problem] = {}
     files: dict[str, int] = {}
@@ -152,6 +157,9 @@ def write_partitions(
                 if result.checksums is not None:
                     rows = slice(*plan.layouts[result.path].rows_of_shard(result.shard))
                     checksums[result.path][rows] = result.checksums
+                if result.fingerprints is not None and result.path in fingerprints:
+                    rows = slice(*plan.layouts[result.path].rows_of_shard(result.shard))
+                    fingerprints[result.path][rows] = result.fingerprints
                 progress.advance(1, result.n_bytes)
     if n_kept:
         progress.note(f"kept {n_kept} of {plan.n_partitions} partitions, which an earlier run had finished")
@@ -160,17 +168,18 @@ def write_partitions(
         n_kept=n_kept,
         moments=moments,
         checksums=checksums,
+        fingerprints=fingerprints,
         files=files,
         broken=tuple(broken.values()),
     )
 
 
-def _checksums_so_far(path: str, plan: Plan, base: Base | None, store: Place) -> NDArray[np.uint32]:
-    """Room for the checksums of a frame key; of an append, with those that the store has."""
-    checksums = np.zeros(plan.metadata.n_steps, np.uint32)
+def _sums_so_far(table: str, path: str, plan: Plan, base: Base | None, store: Place) -> NDArray[np.uint32]:
+    """Room for the checksums of a frame key's steps; of an append, with those that the store has."""
+    sums = np.zeros(plan.metadata.n_steps, np.uint32)
     if base is not None:
-        checksums[: base.metadata.n_steps] = read_array(store, base.layouts[path.replace("steps", "checksums", 1)])
-    return checksums
+        sums[: base.metadata.n_steps] = read_array(store, base.layouts[path.replace("steps", table, 1)])
+    return sums
 
 
 def _with_finished(plan: Plan, journal: Journal) -> Iterator[tuple[Partition, FinishedPartition | None]]:
@@ -233,6 +242,8 @@ def write_statistics(
         files |= _write_key_statistics(checked, plan, key, table, whole, below)
         sums = written.checksums[f"steps/{key.name}"]
         files |= write_array(checked, plan.layouts[f"checksums/{key.name}"], sums, below=below)
+        if (fingerprints := written.fingerprints.get(f"steps/{key.name}")) is not None:
+            files |= write_array(checked, plan.layouts[f"fingerprints/{key.name}"], fingerprints, below=below)
         progress.advance()
     low_dim = [key for key in keys if not key.frame]
     of_key = partial(key_statistics, root=root, below=below)

@@ -37,7 +37,9 @@ BLOSC_FAULTS: Final = (
 )
 """What the numbers of `blosc_fault` mean."""
 
-MOST_RATIO: Final = {"none": 1, "blosc-lz4": 256, "blosc-zstd": 1 << 15, "zstd": 1 << 15}
+MOST_RATIO: Final = {
+    "none": 1, "blosc-lz4": 256, "blosc-zstd": 1 << 15, "zstd": 1 << 15, "frames-lean": 1 << 15, "frames-compact": 1 << 15,
+}  # fmt: skip
 """Decoded bytes behind an encoded one, at most: LZ4 codes a run in bytes of 255, Zstandard 128 KiB in a block of 4 bytes."""
 
 

@@ -1,21 +1,32 @@
 """Owns what the bytes of a chunk of frames mean (codec ``robozarr.frames``, FORMAT.md): its table and its modes. Pure.
 
-A chunk holds some rows of a key of pictures. A table at its start says for each row where its bytes lie, how they are coded,
-and which row of the same chunk is its keyframe. A row is decoded with its keyframe alone: random access costs two frames, not
-all.
+A chunk holds 16 rows of a key of pictures, or of anything else that is read step by step. A table at its start says for each
+row where its bytes lie, how they are coded, and which row of the same chunk is its keyframe. A row is decoded with its keyframe
+alone: random access costs two frames, not all.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ABSENT", "ENTRY", "FILTERED", "STRIP_BYTES", "Coding", "FrameChunkError", "FrameTable", "frame_checksum", "strips"]
+__all__ = [
+    "ABSENT",
+    "ENTRY",
+    "FILTERED",
+    "STRIP_BYTES",
+    "Coding",
+    "FrameChunkError",
+    "FrameTable",
+    "entries_of",
+    "frame_checksum",
+    "strips",
+]
 
 ENTRY: Final = np.dtype(
     [("offset", "<u4"), ("length", "<u4"), ("mode", "u1"), ("keyframe", "u1"), ("zero", "<u2"), ("crc32c", "<u4")]
@@ -38,7 +49,32 @@ class Coding(IntEnum):
 
 
 class FrameChunkError(ValueError):
-    """A chunk says what FORMAT.md does not allow; the text says what of which row."""
+    """A chunk says what FORMAT.md does not allow.
+
+    Parameters
+    ----------
+    rule, value : str
+        What must be, and what was found.
+    row : int, optional
+        Row of the chunk that it is about; None: the chunk as a whole.
+    number : str
+        Of the rule in FORMAT.md.
+    """
+
+    def __init__(self, rule: str, value: str, *, row: int | None = None, number: str = "M10") -> None:
+        super().__init__(rule, value, row, number)
+        self.rule, self.value, self.row, self.number = rule, value, row, number
+
+    def __str__(self) -> str:
+        where = "" if self.row is None else f"row {self.row}: "
+        return f"{where}{self.rule}; found {self.value}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _error, (self.rule, self.value, self.row, self.number)
+
+
+def _error(rule: str, value: str, row: int | None, number: str) -> FrameChunkError:
+    return FrameChunkError(rule, value, row=row, number=number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,42 +99,63 @@ class FrameTable:
         Raises
         ------
         FrameChunkError
-            If a field is out of bounds, payloads do not follow each other, or a keyframe is not coded alone.
+            If a field is out of bounds, payloads do not follow each other, or a keyframe is not coded alone; it names the first
+            row that is wrong.
         """
         begin = n_rows * ENTRY.itemsize
         if len(chunk) < begin:
-            raise FrameChunkError(f"a table of {begin} bytes; found {len(chunk)}")
+            raise FrameChunkError(f"a chunk of frames begins with a table of {begin} bytes", f"{len(chunk)} bytes", number="M8")
         entries = chunk[:begin].view(ENTRY)
         absent = entries["keyframe"] == ABSENT
         n_present = int(np.argmax(absent)) if absent.any() else n_rows
-        if n_present == 0 or not absent[n_present:].all():
-            raise FrameChunkError(f"rows that are absent stand behind all others; found {absent.astype(int).tolist()}")
-        if any(entries[name][n_present:].any() for name in ("offset", "length", "mode", "zero", "crc32c")):
-            raise FrameChunkError("fields of absent rows are 0; found others")
+        _refuse(~absent & (np.arange(n_rows) >= n_present), "rows that are absent stand behind all others", entries)
+        if n_present == 0:
+            raise FrameChunkError("a chunk has a row that is not absent", "none", row=0)
+        fields = [entries[name] != 0 for name in ("offset", "length", "mode", "zero", "crc32c")]
+        _refuse(absent & np.logical_or.reduce(fields), "all fields of an absent row but its keyframe are 0", entries)
         mine = entries[:n_present]
         offsets, lengths = mine["offset"].astype(np.int64), mine["length"].astype(np.int64)
+        most = frame_bytes + 4 * len(strips(frame_bytes))
+        _refuse((lengths == 0) | (lengths > most), f"a frame's payload has 1 to {most} bytes", mine, "M8")
         expected = begin + np.concatenate([[0], np.cumsum(lengths)])
-        if (offsets != expected[:-1]).any() or expected[-1] != len(chunk):
-            raise FrameChunkError(
-                f"payloads follow each other from byte {begin} to {len(chunk)}; found offsets {offsets.tolist()}"
-            )
-        if (lengths == 0).any() or (lengths > frame_bytes + 4 * len(strips(frame_bytes))).any():
-            raise FrameChunkError(f"payloads of 1 to {frame_bytes} bytes and their sizes; found {lengths.tolist()}")
-        modes, keyframes = mine["mode"].astype(np.int64), mine["keyframe"].astype(np.int64)
-        if mine["zero"].any() or ((modes & ~FILTERED) > Coding.ZSTD).any():
-            raise FrameChunkError(f"modes of the closed set; found {modes.tolist()}")
-        rows = np.arange(n_present)
-        if (keyframes > rows).any() or (keyframes[keyframes] != keyframes).any():
-            raise FrameChunkError(f"keyframes that stand before and are coded alone; found {keyframes.tolist()}")
-        other = keyframes != rows
-        if ((modes & 3 == Coding.STORED) & other).any() or (modes & ~modes[keyframes] & FILTERED)[other].any():
-            raise FrameChunkError("frames with a keyframe are compressed, and filtered only if it is; found others")
+        _refuse(offsets != expected[:-1], "payloads follow each other, from the table on", mine, "M8")
+        if expected[-1] != len(chunk):
+            rule = "the last payload ends where the chunk ends"
+            raise FrameChunkError(rule, f"{expected[-1]} of {len(chunk)} bytes", row=n_present - 1, number="M8")
+        _check_coding(mine)
         return cls(entries)
 
     @property
     def n_present(self) -> int:
         """Rows that the array has; the rest of the chunk lies behind its end."""
         return int((self.entries["keyframe"] != ABSENT).sum())
+
+
+def _check_coding(entries: NDArray[np.void]) -> None:
+    """Modes and keyframes of rows that are present."""
+    modes, keyframes = entries["mode"].astype(np.int64), entries["keyframe"].astype(np.int64)
+    rows = np.arange(len(entries))
+    _refuse((modes & ~FILTERED) > Coding.ZSTD, "a mode is one of the closed set", entries)
+    _refuse(entries["zero"] != 0, "bytes 10 and 11 of an entry are 0", entries)
+    _refuse(keyframes > rows, "a keyframe is the row itself, or one before it", entries)
+    _refuse(keyframes[keyframes] != keyframes, "a keyframe is coded alone", entries)
+    other = keyframes != rows
+    _refuse(other & ((modes & 3) == Coding.STORED), "a frame that is stored has no keyframe", entries)
+    unlike = other & ((modes & ~modes[keyframes] & FILTERED) != 0)
+    _refuse(unlike, "a filtered frame has a filtered keyframe", entries)
+
+
+def _refuse(wrong: NDArray[np.bool_], rule: str, entries: NDArray[np.void], number: str = "M10") -> None:
+    """FrameChunkError for the first row that is wrong, if there is one."""
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        value = ", ".join(f"{name} {entries[name][row]}" for name in ENTRY.names or () if name != "crc32c")
+        raise FrameChunkError(rule, value, row=row, number=number)
+
+
+def entries_of(chunk: bytes | memoryview, n_rows: int) -> NDArray[np.void]:
+    """The table of a chunk as it lies there, unchecked: structured array [n_rows] of `ENTRY`."""
+    return np.frombuffer(chunk, ENTRY, n_rows)
 
 
 def frame_checksum(row: int, mode: int, keyframe: int, payload: bytes) -> int:

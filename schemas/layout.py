@@ -13,18 +13,39 @@ from typing import Final, Literal
 import numpy as np
 
 from robozarr.schemas.errors import PlanError
+from robozarr.schemas.limits import MOST_CHUNK_BYTES
 
-__all__ = ["DTYPES", "PROFILES", "ArrayLayout", "CodecName", "Profile", "is_frame", "layout_of_table", "layout_of_values"]
+__all__ = [
+    "DTYPES",
+    "FRAMES_PER_CHUNK",
+    "FRAME_CODECS",
+    "PROFILES",
+    "ArrayLayout",
+    "CodecName",
+    "Effort",
+    "Profile",
+    "is_frame",
+    "layout_of_table",
+    "layout_of_values",
+]
 
-Profile = Literal["raw", "fast", "compact"]
-CodecName = Literal["none", "blosc-lz4", "blosc-zstd", "zstd"]
+Profile = Literal["raw", "fast", "lean", "compact"]
+CodecName = Literal["none", "blosc-lz4", "blosc-zstd", "zstd", "frames-lean", "frames-compact"]
+Effort = Literal["lean", "compact"]
+"""How frames are encoded with keyframes. lean: LZ4, fast both ways. compact: as small as decoding at a good speed allows."""
 
 PROFILES: Final[dict[Profile, tuple[CodecName, int]]] = {
     "raw": ("none", 0),
     "fast": ("blosc-lz4", 5),  # 486 MB/s a thread to encode, 19 µs a frame to decode (docs/format.md)
+    "lean": ("blosc-lz4", 5),
     "compact": ("blosc-zstd", 1),  # 181 MB/s, 64 µs, a third smaller
 }
-"""Codec and level of ``steps/`` and ``ragged/``, by profile."""
+"""Codec and level of ``steps/`` and ``ragged/``, by profile; frames have another one in `FRAME_CODECS`."""
+
+FRAME_CODECS: Final[dict[Profile, CodecName]] = {"lean": "frames-lean", "compact": "frames-compact"}
+"""Codec of frames in the profiles that know keyframes: ``robozarr.frames``."""
+FRAMES_PER_CHUNK: Final = 16
+"""Rows of a chunk of that codec: fewer have more keyframes, more have keyframes that are less like their frames."""
 
 DTYPES: Final = (
     "bool",
@@ -70,11 +91,11 @@ class ArrayLayout:
     shard_rows: int
     """Rows of a shard: a multiple of ``chunk_rows``."""
     codec: CodecName
-    """Compressor of the inner chunks; crc32c always follows it."""
+    """Codec of the inner chunks. crc32c follows it, unless it is one of frames, which has its checksums inside."""
     level: int
-    """Level of the compressor; 0 without one."""
+    """Level of the compressor; 0 without one, and of frames."""
     step_a_chunk: bool = field(default=False, compare=False)
-    """Whether a chunk must hold one row: it follows from the key, not from what lies on disk."""
+    """Whether each row must be readable alone (M6): it follows from the key, not from what lies on disk."""
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.dims) or not self.shape:
@@ -83,6 +104,16 @@ class ArrayLayout:
             raise PlanError(f"{self.path}: arrays hold bool, integers and floats only, got {self.dtype}")
         if self.chunk_rows < 1 or self.shard_rows < 1 or self.shard_rows % self.chunk_rows:
             raise PlanError(f"{self.path}: a shard of {self.shard_rows} rows is no multiple of {self.chunk_rows} rows")
+        if self.effort is not None and (self.chunk_rows != FRAMES_PER_CHUNK or len(self.shape) < 2):
+            raise PlanError(
+                f"{self.path}: chunks of frames hold {FRAMES_PER_CHUNK} rows with axes of their own, got {self.chunk_rows} of "
+                f"{self.shape[1:]}"
+            )
+
+    @property
+    def effort(self) -> Effort | None:
+        """How frames are encoded with keyframes (codec ``robozarr.frames``); None for any other codec."""
+        return "lean" if self.codec == "frames-lean" else "compact" if self.codec == "frames-compact" else None
 
     @property
     def itemsize(self) -> int:
@@ -132,24 +163,35 @@ def _power_of_two_at_most(n: float, lowest: int, highest: int) -> int:
 
 
 def layout_of_values(
-    path: str, shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], profile: Profile, *, step_a_chunk: bool = False
+    path: str,
+    shape: tuple[int, ...],
+    dtype: str,
+    dims: tuple[str, ...],
+    profile: Profile,
+    *,
+    step_a_chunk: bool = False,
+    keyframes: bool = True,
 ) -> ArrayLayout:
     """Layout of data that comes from the sources: ``steps/<key>`` and the values of ``ragged/<key>``.
 
-    Frames, and what else has `step_a_chunk`, get one-row chunks (random access), a power of two of them in a shard of at most
-    32 MiB; everything else gets large chunks, because a loader holds it in RAM. Neither depends on the number of rows, so a
-    store can grow.
+    Frames, and what else has `step_a_chunk`, get one-row chunks (random access), or chunks with keyframes where the profile has
+    these; a power of two of rows in a shard of at most 32 MiB, but at least a chunk. Everything else gets large chunks, because
+    a loader holds it in RAM. Neither depends on the number of rows, so a store can grow. Without `keyframes` (version 1 of the
+    format) no profile has any.
     """
     row_bytes = max(1, np.dtype(dtype).itemsize * math.prod(shape[1:]))
     step_a_chunk = step_a_chunk or is_frame(shape[1:])
+    codec = PROFILES[profile]
     if step_a_chunk:
         chunk_rows = 1
-        shard_rows = _power_of_two_at_most(FRAME_SHARD_BYTES / row_bytes, 1, 4096)
+        if keyframes and profile in FRAME_CODECS and row_bytes * FRAMES_PER_CHUNK <= MOST_CHUNK_BYTES:
+            chunk_rows, codec = FRAMES_PER_CHUNK, (FRAME_CODECS[profile], 0)
+        shard_rows = _power_of_two_at_most(FRAME_SHARD_BYTES / row_bytes, chunk_rows, 4096)
     else:
         most = ROWS_PER_CHUNK if len(shape) > 1 else TABLE_CHUNK_ROWS
         chunk_rows = _power_of_two_at_most(CHUNK_BYTES / row_bytes, 1, most)
         shard_rows = CHUNKS_PER_SHARD * chunk_rows
-    layout = _layout(path, shape, dtype, dims, (chunk_rows, shard_rows), PROFILES[profile])
+    layout = _layout(path, shape, dtype, dims, (chunk_rows, shard_rows), codec)
     return replace(layout, step_a_chunk=step_a_chunk)
 
 

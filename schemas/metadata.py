@@ -18,7 +18,7 @@ from robozarr.schemas.errors import FormatVersionError, IncompleteStoreError, St
 from robozarr.schemas.identity import identity_of, is_files_entry
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.key import Key
-from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile, layout_of_table, layout_of_values
+from robozarr.schemas.layout import FRAME_CODECS, PROFILES, ArrayLayout, Profile, layout_of_table, layout_of_values
 from robozarr.schemas.source import JOINT_KEYS, is_array_name
 
 __all__ = [
@@ -49,7 +49,7 @@ a key."""
 NOT_WANTED: Final = "not wanted (--without)"
 """Reason of what the user left out by name."""
 
-GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms", "checksums")
+GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms", "checksums", "fingerprints")
 """Every group below the root."""
 EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
 STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
@@ -99,6 +99,11 @@ class StoreMetadata:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise StoreError(f"attribute robozarr.profile must be one of {', '.join(PROFILES)}, got {self.profile!r}")
+
+    @property
+    def has_fingerprints(self) -> bool:
+        """Whether a checksum of each frame's values is stored: where the one of its bytes depends on its keyframe."""
+        return self.format_version > 1 and self.profile in FRAME_CODECS
 
     def key(self, name: str) -> Key:
         """The key called `name`.
@@ -226,6 +231,8 @@ def _check_version(root: RootDocument) -> None:
         if missing := sorted(name for name, stated in must.items() if stated is UNSET):
             raise ValueError(f"missing fields {missing}")
         return
+    if root.profile == "lean":
+        raise ValueError("profile 'lean' is one of version 2")
     may = {"layouts": root.layouts, "gripper": root.flags.gripper}
     may |= {f"{name} of {key.name}": getattr(key, name) for key in root.keys for name in OF_FORMAT_2}
     if added := sorted(name for name, stated in (must | may).items() if stated is not UNSET):
@@ -306,6 +313,7 @@ def _layouts_of_key(key: Key, metadata: StoreMetadata) -> list[ArrayLayout]:
             ("step", *key.step_dims),
             metadata.profile,
             step_a_chunk=key.frame,
+            keyframes=metadata.format_version > 1,
         ),
         layout_of_table(
             f"episodes/stats/{name}",
@@ -323,6 +331,8 @@ def _layouts_of_key(key: Key, metadata: StoreMetadata) -> list[ArrayLayout]:
     ]
     n_checksums, dim = (n_steps, "step") if key.frame else (n_episodes, "episode")
     layouts.append(layout_of_table(f"checksums/{name}", (n_checksums,), "uint32", (dim,)))
+    if key.frame and metadata.has_fingerprints:
+        layouts.append(layout_of_table(f"fingerprints/{name}", (n_steps,), "uint32", ("step",)))
     if key.frame:
         shape, dims = (*key.channel_shape, key.histogram_bins), (*key.channel_dims, f"{name}_bin")
         layouts.append(layout_of_table(f"histograms/{name}", shape, "int64", dims, whole=True))

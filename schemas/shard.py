@@ -1,13 +1,15 @@
 """Owns what the bytes of a shard mean: bytes → rows, with every check that FORMAT.md allows. No I/O, no Zarr library.
 
 A shard is its chunks in order, each compressed and followed by its crc32c, then an index of (offset, length) as little-endian
-uint64, then the index's crc32c. Written by ``convert.writing.shard``; slow and suspicious on purpose, which is right for tables
-and for ``verify``: frames are read for training by ``loader.frames.read``.
+uint64, then the index's crc32c. A chunk of frames with keyframes has its checksums inside (``schemas.frame_chunk``). Written by
+``convert.writing.shard``; slow and suspicious on purpose, which is right for tables and for ``verify``: frames are read for
+training by ``loader.frames.read``.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import google_crc32c
@@ -18,33 +20,51 @@ from numpy.typing import NDArray
 
 from robozarr.schemas.compressed import check_compressed, decoded_bytes_max
 from robozarr.schemas.errors import CorruptChunkError
+from robozarr.schemas.frame_chunk import ENTRY, FrameChunkError, entries_of
+from robozarr.schemas.frames.decode import FrameDecoder
 from robozarr.schemas.layout import ArrayLayout
 
-__all__ = ["ABSENT", "CRC_BYTES", "chunk_checksums", "corrupt_chunk", "decode_chunk", "decode_shard", "read_index", "shard_sum"]
+__all__ = [
+    "ABSENT",
+    "CRC_BYTES",
+    "Within",
+    "corrupt_chunk",
+    "decode_chunk",
+    "decode_rows",
+    "decode_shard",
+    "read_index",
+    "shard_sum",
+    "step_checksums",
+]
 
+Within = str | Callable[[int], str]
+"""What only the caller knows of a place, such as the episode; or a function that says it of a row of the array."""
 CRC_BYTES: Final = 4
 INDEX_ENTRY_BYTES: Final = 16
 ABSENT: Final = 2**64 - 1
 """Offset and length of a chunk that lies wholly behind the array's last row."""
 
 
-def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[Any]:
+def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int, *, within: Within = "") -> NDArray[Any]:
     """The rows [n, …] of a shard, after every check that FORMAT.md allows on its bytes.
 
     Raises
     ------
     CorruptChunkError
-        If anything is not as it was written: sizes, order, checksums, padding. The text names array, shard and chunk.
+        If anything is not as it was written: sizes, order, checksums, padding. The text names array, shard and chunk, and of a
+        chunk of frames the frame.
     """
     start, stop = layout.rows_of_shard(shard)
     index = read_index(data, layout, shard)
-    n_bytes = len(index) * layout.chunk_rows * layout.row_bytes
+    n_rows = stop - start if layout.effort is not None else len(index) * layout.chunk_rows
+    n_bytes = n_rows * layout.row_bytes
     if n_bytes > decoded_bytes_max(layout.codec, len(data)):
         rule = f"a shard of {len(data)} bytes decodes to at most {decoded_bytes_max(layout.codec, len(data))}"
         raise corrupt_chunk("M10", layout, shard, None, rule, f"{n_bytes} claimed by zarr.json")
-    out = np.empty((len(index) * layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
+    out = np.empty((n_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
     for chunk in range(len(index)):
-        decode_chunk(data, index, layout, shard, chunk, out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows])
+        rows = out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
+        decode_chunk(data, index, layout, shard, chunk, rows, within=within)
     if out[stop - start :].any():
         raise corrupt_chunk("M10", layout, shard, len(index) - 1, "rows behind the last are zero", "other values")
     return out[: stop - start]
@@ -58,46 +78,69 @@ def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDA
     CorruptChunkError
         If the index is damaged, or the chunks do not stand end to end from byte 0 to the index.
     """
-    start, stop = layout.rows_of_shard(shard)
-    n_chunks, n_bytes = -(-(stop - start) // layout.chunk_rows), layout.chunks_per_shard * INDEX_ENTRY_BYTES
+    n_bytes = layout.chunks_per_shard * INDEX_ENTRY_BYTES
     if len(data) < n_bytes + CRC_BYTES:
         raise corrupt_chunk(
             "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes"
         )
-    tail = data[-n_bytes - CRC_BYTES : -CRC_BYTES]
-    if struct.unpack("<I", data[-CRC_BYTES:])[0] != google_crc32c.value(np.frombuffer(tail, np.uint8)):
+    return parse_index(data[-n_bytes - CRC_BYTES :], len(data), layout, shard)
+
+
+def parse_index(tail: bytes | memoryview, n_bytes: int, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
+    """As `read_index`, from the end of a shard of `n_bytes` bytes: the index and its checksum."""
+    start, stop = layout.rows_of_shard(shard)
+    n_chunks, least = -(-(stop - start) // layout.chunk_rows), least_chunk_bytes(layout)
+    entries = np.frombuffer(tail, np.uint8, len(tail) - CRC_BYTES)
+    if struct.unpack("<I", tail[-CRC_BYTES:])[0] != google_crc32c.value(entries):
         raise corrupt_chunk("M9", layout, shard, None, "the index agrees with its crc32c", "other bytes than were written")
-    index = np.frombuffer(tail, "<u8").reshape(-1, 2)
+    index = entries.view("<u8").reshape(-1, 2)
     if (index[n_chunks:] != ABSENT).any():
         raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row are absent", "a byte range")
-    at, end = 0, len(data) - n_bytes - CRC_BYTES
+    at, end = 0, n_bytes - len(tail)
     for chunk, (offset, length) in enumerate(index[:n_chunks].tolist()):
-        if offset != at or length <= CRC_BYTES or offset + length > end:
+        if offset != at or length < least or offset + length > end:
             rule = "the index's ranges follow each other from byte 0"
             raise corrupt_chunk("M8", layout, shard, chunk, rule, f"{offset} + {length}")
         at = offset + length
     if at != end:
         rule = "nothing lies between the last chunk and the index"
-        raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{len(data)} bytes")
+        raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{n_bytes} bytes")
     return index[:n_chunks]
 
 
-def chunk_checksums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint32]:
-    """What each chunk of a shard ends in: uint32 [n_chunks]; raises as `read_index` does."""
-    ends = read_index(data, layout, shard).sum(axis=1).astype(np.int64)
-    tails = np.frombuffer(data, np.uint8)[ends[:, None] + np.arange(-CRC_BYTES, 0)]
-    sums: NDArray[np.uint32] = tails.view("<u4").astype(np.uint32).reshape(-1)
-    return sums
+def least_chunk_bytes(layout: ArrayLayout) -> int:
+    """Size of the smallest chunk: a byte and its checksum; of frames, the table and a byte."""
+    return 1 + (CRC_BYTES if layout.effort is None else layout.chunk_rows * ENTRY.itemsize)
+
+
+def step_checksums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint32]:
+    """What ``checksums/`` says of each step of a frame key (M21): uint32 [n_rows]; raises as `read_index` does.
+
+    It is what the step's chunk ends in; with keyframes, what the chunk's table says of the step's frame.
+    """
+    start, stop = layout.rows_of_shard(shard)
+    sums = b"".join(_chunk_sums(data, layout, shard))
+    if layout.effort is None:
+        return np.frombuffer(sums, "<u4").astype(np.uint32)
+    return entries_of(sums, len(sums) // ENTRY.itemsize)["crc32c"][: stop - start].astype(np.uint32)
+
+
+def _chunk_sums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> list[bytes]:
+    """The part of each chunk that tells it from others: what it ends in; with keyframes, its table."""
+    n_table = layout.chunk_rows * ENTRY.itemsize
+    return [
+        bytes(data[offset + length - CRC_BYTES : offset + length] if layout.effort is None else data[offset : offset + n_table])
+        for offset, length in read_index(data, layout, shard).tolist()
+    ]
 
 
 def shard_sum(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> int:
     """What binds a shard (M23): the crc32c of its chunks' checksums and, behind them, its index; raises as `read_index` does.
 
-    Not of all its bytes: what ends in its own crc32c has always the same crc32c.
+    Not of all its bytes: what ends in its own crc32c has always the same crc32c. With keyframes, of its chunks' tables.
     """
     tail = len(data) - layout.chunks_per_shard * INDEX_ENTRY_BYTES - CRC_BYTES
-    sums = chunk_checksums(data, layout, shard).astype("<u4").tobytes()
-    return int(google_crc32c.value(sums + bytes(data[tail:-CRC_BYTES])))
+    return int(google_crc32c.value(b"".join([*_chunk_sums(data, layout, shard), bytes(data[tail:-CRC_BYTES])])))
 
 
 def decode_chunk(
@@ -108,15 +151,19 @@ def decode_chunk(
     chunk: int,
     rows: NDArray[Any],
     *,
-    within: str = "",
+    within: Within = "",
 ) -> None:
-    """Decode one chunk of a shard into `rows` [chunk_rows, …]; `within` as in `corrupt_chunk`.
+    """Decode one chunk of a shard into `rows` [chunk_rows, …]; of frames, of the array's last chunk only the rows there are.
 
     Raises
     ------
     CorruptChunkError
-        If its checksum or its size is another.
+        If its checksum or its size is another; `within` as in `corrupt_chunk`.
     """
+    if layout.effort is not None:
+        n_rows = _n_rows(layout, shard, chunk)
+        rows[:n_rows] = decode_rows(data, index, layout, shard, chunk, range(n_rows), within=within)
+        return
     offset, length = index[chunk].tolist()
     encoded = np.frombuffer(data, np.uint8, length - CRC_BYTES, offset)
     if struct.unpack_from("<I", data, offset + length - CRC_BYTES)[0] != google_crc32c.value(encoded):
@@ -127,6 +174,49 @@ def decode_chunk(
     except (RuntimeError, ValueError, MemoryError) as exc:  # MemoryError: a frame that states any size it likes
         rule = f"the chunk decodes to {rows.nbytes} bytes"
         raise corrupt_chunk("M10", layout, shard, chunk, rule, str(exc), within=within) from exc
+
+
+def decode_rows(
+    data: bytes | memoryview,
+    index: NDArray[np.uint64],
+    layout: ArrayLayout,
+    shard: int,
+    chunk: int,
+    wanted: Sequence[int],
+    *,
+    within: Within = "",
+) -> NDArray[Any]:
+    """Rows of one chunk of a shard, counted from its first: [n, …]. With keyframes nothing else is decoded but these.
+
+    Raises
+    ------
+    CorruptChunkError
+        As `decode_chunk` does.
+    """
+    if layout.effort is None:
+        rows = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
+        decode_chunk(data, index, layout, shard, chunk, rows, within=within)
+        return rows[list(wanted)]
+    offset, length = index[chunk].tolist()
+    n_rows = _n_rows(layout, shard, chunk)
+    try:
+        decoder = FrameDecoder(
+            bytes(data[offset : offset + length]), layout.chunk_rows, layout.shape[1:], np.dtype(layout.dtype)
+        )
+        if decoder.n_present != n_rows:
+            rule, row = f"the array has {n_rows} rows of the chunk", min(decoder.n_present, n_rows)
+            raise FrameChunkError(rule, f"{decoder.n_present} that are not absent", row=row)
+        return decoder.rows(wanted)
+    except FrameChunkError as exc:
+        first = layout.rows_of_shard(shard)[0] + chunk * layout.chunk_rows
+        of_array = None if exc.row is None else first + exc.row
+        raise corrupt_chunk(exc.number, layout, shard, chunk, exc.rule, exc.value, row=of_array, within=within) from exc
+
+
+def _n_rows(layout: ArrayLayout, shard: int, chunk: int) -> int:
+    """Rows of a chunk that the array has."""
+    start, stop = layout.rows_of_shard(shard)
+    return min(layout.chunk_rows, stop - start - chunk * layout.chunk_rows)
 
 
 def _decompress(encoded: NDArray[np.uint8], rows: NDArray[Any], layout: ArrayLayout) -> None:
@@ -142,16 +232,33 @@ def _decompress(encoded: NDArray[np.uint8], rows: NDArray[Any], layout: ArrayLay
 
 
 def corrupt_chunk(
-    number: str, layout: ArrayLayout, shard: int, chunk: int | None, rule: str, value: str, *, within: str = ""
+    number: str,
+    layout: ArrayLayout,
+    shard: int,
+    chunk: int | None,
+    rule: str,
+    value: str,
+    *,
+    row: int | None = None,
+    within: Within = "",
 ) -> CorruptChunkError:
     """The error for bytes that are not what was written: rule `number` of FORMAT.md, broken in a shard (and a chunk).
 
-    `within` adds to the place what only the caller knows, such as the episode.
+    Parameters
+    ----------
+    row : int, optional
+        Row of the array whose frame is broken, where a chunk holds several.
+    within : str, or function of a row
+        What only the caller knows of the place, such as the episode. A function is asked where there is a `row`.
     """
     where = f"{layout.path} · shard {shard} ({layout.shard_path(shard)})"
     if chunk is not None:
         first = shard * layout.shard_rows + chunk * layout.chunk_rows
         where += f" · chunk {chunk} (rows {first} to {min(first + layout.chunk_rows, layout.shape[0])})"
+        if row is not None:
+            where += f" · frame {row - first} (row {row})"
+    if not isinstance(within, str):
+        within = "" if row is None else within(row)
     where += f" · {within}" if within else ""
     message = f"{where}: {rule}; found {value} → restore the shard from a copy, or convert again"
     return CorruptChunkError(message, number)

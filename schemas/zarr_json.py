@@ -17,6 +17,9 @@ from robozarr.schemas.layout import DTYPES, ArrayLayout, CodecName
 __all__ = ["array_document", "document_bytes", "group_document", "parse_array_document"]
 
 _BLOSC: dict[str, CodecName] = {"lz4": "blosc-lz4", "zstd": "blosc-zstd"}
+_FRAMES: dict[str, CodecName] = {"lean": "frames-lean", "compact": "frames-compact"}
+FRAMES = "robozarr.frames"
+"""Name of the codec of frames with keyframes."""
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
@@ -37,20 +40,6 @@ def array_document(layout: ArrayLayout) -> dict[str, Any]:
     >>> parse_array_document("index/step", array_document(layout)) == layout
     True
     """
-    single = layout.row_bytes and layout.dtype in ("uint8", "int8", "bool")
-    bytes_codec = {"name": "bytes"} if single else {"name": "bytes", "configuration": {"endian": "little"}}
-    compressor: list[dict[str, Any]] = []
-    if layout.codec == "zstd":
-        compressor = [{"name": "zstd", "configuration": {"level": layout.level, "checksum": False}}]
-    elif layout.codec != "none":
-        configuration = {
-            "typesize": _itemsize(layout.dtype),
-            "cname": layout.codec.removeprefix("blosc-"),
-            "clevel": layout.level,
-            "shuffle": layout.shuffle,
-            "blocksize": 0,
-        }
-        compressor = [{"name": "blosc", "configuration": configuration}]
     inner = layout.shape[1:]
     fill_value: Any = False if layout.dtype == "bool" else 0.0 if layout.dtype.startswith("float") else 0
     return {
@@ -66,7 +55,7 @@ def array_document(layout: ArrayLayout) -> dict[str, Any]:
                 "name": "sharding_indexed",
                 "configuration": {
                     "chunk_shape": [layout.chunk_rows, *inner],
-                    "codecs": [bytes_codec, *compressor, {"name": "crc32c"}],
+                    "codecs": _chunk_codecs(layout),
                     "index_codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
                     "index_location": "end",
                 },
@@ -75,6 +64,27 @@ def array_document(layout: ArrayLayout) -> dict[str, Any]:
         "attributes": {},
         "dimension_names": list(layout.dims),
     }
+
+
+def _chunk_codecs(layout: ArrayLayout) -> list[dict[str, Any]]:
+    """The codecs of a chunk. Frames have one, with nothing around it: its checksums are inside."""
+    if layout.effort is not None:
+        return [{"name": FRAMES, "configuration": {"effort": layout.effort}}]
+    single = layout.row_bytes and layout.dtype in ("uint8", "int8", "bool")
+    bytes_codec = {"name": "bytes"} if single else {"name": "bytes", "configuration": {"endian": "little"}}
+    compressor: list[dict[str, Any]] = []
+    if layout.codec == "zstd":
+        compressor = [{"name": "zstd", "configuration": {"level": layout.level, "checksum": False}}]
+    elif layout.codec != "none":
+        configuration = {
+            "typesize": _itemsize(layout.dtype),
+            "cname": layout.codec.removeprefix("blosc-"),
+            "clevel": layout.level,
+            "shuffle": layout.shuffle,
+            "blocksize": 0,
+        }
+        compressor = [{"name": "blosc", "configuration": configuration}]
+    return [bytes_codec, *compressor, {"name": "crc32c"}]
 
 
 def _itemsize(dtype: str) -> int:
@@ -161,6 +171,8 @@ def _without_liberties(document: Mapping[str, Any], layout: ArrayLayout) -> dict
     for codec in [*sharding["codecs"], *sharding["index_codecs"]]:
         if codec.get("configuration") == {}:
             del codec["configuration"]
+    if layout.effort is not None:
+        return value
     if _itemsize(layout.dtype) == 1:
         sharding["codecs"][0].pop("configuration", None)
     for codec in sharding["codecs"][1:-1]:
@@ -175,6 +187,12 @@ def _without_liberties(document: Mapping[str, Any], layout: ArrayLayout) -> dict
 
 def _parse_chunk_codecs(codecs: list[Mapping[str, Any]], itemsize: int) -> tuple[CodecName, int]:
     names = [codec["name"] for codec in codecs]
+    if FRAMES in names:
+        _expect("chunk codecs with frames", names, [FRAMES])
+        effort = codecs[0]["configuration"]["effort"]
+        if effort not in _FRAMES:
+            raise ValueError(f"effort must be one of {', '.join(_FRAMES)}, got {effort!r}")
+        return _FRAMES[effort], 0
     if names[:1] != ["bytes"] or names[-1:] != ["crc32c"] or len(names) not in (2, 3):
         raise ValueError(f"chunk codecs must be bytes, at most one compressor, crc32c; got {names}")
     if itemsize > 1:

@@ -205,6 +205,19 @@ class Store(CheckedFiles):
         """What data must have (FORMAT.md, M21): uint32, one a step of a frame key, one an episode of any other."""
         return self._read(f"checksums/{name}")
 
+    def fingerprints(self, name: str) -> NDArray[np.uint32]:
+        """A checksum of each step's values: uint32 [n_steps]; frames that are alike have the same (FORMAT.md, M21).
+
+        Raises
+        ------
+        StoreError
+            If there is no such key, or it is no frame key.
+        """
+        if not self.metadata.key(name).frame:
+            raise StoreError(f"key {name!r} has no fingerprints: only keys of frames do")
+        alone = not self.metadata.has_fingerprints or self.layout(f"steps/{name}").effort is None
+        return self.checksums(name) if alone else self._read(f"fingerprints/{name}")
+
     def model_file(self, episode: int) -> str:
         """The simulator's XML of an episode; "" where the source has none."""
         return self._text("episodes/model_file", episode)

@@ -9,7 +9,8 @@ import numpy as np
 
 from robozarr.schemas.index import Alignment, ImageConvention, StepFlag
 from robozarr.schemas.instructions import InstructionSource
-from robozarr.schemas.layout import PROFILES
+from robozarr.schemas.layout import FRAME_CODECS, PROFILES
+from robozarr.schemas.metadata import StoreMetadata
 from robozarr.store.embedding import instruction_of_task
 from robozarr.store.opened import Store
 
@@ -90,6 +91,13 @@ class StoreSummary:
         return {**asdict(self), "keys": [{**asdict(key), "ratio": round(key.ratio, 3)} for key in self.keys]}
 
 
+def _codec_words(metadata: StoreMetadata) -> str:
+    """What the data is encoded by."""
+    codec, level = PROFILES[metadata.profile]
+    words = codec if codec == "none" else f"{codec} level {level}"
+    return f"robozarr.frames, others {words}" if metadata.profile in FRAME_CODECS and metadata.format_version > 1 else words
+
+
 def summarise(store: Store) -> StoreSummary:
     """Summarise an open store."""
     metadata, episodes, tasks = store.metadata, store.episodes, store.tasks
@@ -111,14 +119,13 @@ def summarise(store: Store) -> StoreSummary:
     steps_of_task = np.bincount(episodes.task, weights=episodes.length, minlength=store.n_tasks).astype(int)
     episodes_of_task = np.bincount(episodes.task, minlength=store.n_tasks)
     instructions = instruction_of_task(store)
-    codec, level = PROFILES[metadata.profile]
     return StoreSummary(
         path=store.path,
         identity=store.identity,
         format_version=metadata.format_version,
         software=metadata.software,
         profile=metadata.profile,
-        codec=codec if codec == "none" else f"{codec} level {level}",
+        codec=_codec_words(metadata),
         n_tasks=store.n_tasks,
         n_episodes=store.n_episodes,
         n_steps=store.n_steps,

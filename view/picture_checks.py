@@ -1,6 +1,6 @@
-"""Owns what is noticed about cameras: one colour, frozen, or so for a while. Reads checksums, and single frames of stretches.
+"""Owns what is noticed about cameras: one colour, frozen, or so for a while. Reads fingerprints and a few single frames.
 
-Frames are compared by their stored checksums (FORMAT.md, M21), so that every episode is looked at without reading its pixels.
+Frames are compared by their stored fingerprints (FORMAT.md, M21), so that every episode is looked at without its pixels.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def check_cameras(store: Store) -> Iterator[Finding]:
 
 def _check_camera(store: Store, name: str) -> Iterator[Finding]:
     start, length = store.episodes.start, store.episodes.length
-    stats, sums = store.episode_stats(name), store.checksums(name)
+    stats, sums = store.episode_stats(name), store.fingerprints(name)
     blank = (stats["min"] == stats["max"]).reshape(store.n_episodes, -1).all(axis=1)
     if blank.any():
         yield Finding(
@@ -103,7 +103,7 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
 def _of_one_colour(store: Store, name: str, first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which stretches are of one colour: the longest are looked at, each picture once."""
     dark = np.zeros(len(first), np.bool_)
-    sums = store.checksums(name)[first]
+    sums = store.fingerprints(name)[first]
     known: dict[int, bool] = {}
     for number in np.argsort(first - stop, kind="stable").tolist():
         code = int(sums[number])

@@ -72,10 +72,10 @@ def _values(store: Store) -> Iterator[Finding]:
 
 
 def _duplicates(store: Store) -> Iterator[Finding]:
-    """Equal length and equal checksums of the actions and of one more key that is not constant."""
+    """Equal length, equal checksums of the actions and equal fingerprints of one more key that is not constant."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     sums = store.checksums("actions")
-    frames = [store.checksums(key.name) for key in store.metadata.keys if key.frame][:1]
+    frames = [store.fingerprints(key.name) for key in store.metadata.keys if key.frame][:1]
     for episode, (start, length) in enumerate(zip(store.episodes.start.tolist(), store.episodes.length.tolist(), strict=True)):
         ends = [int(column[row]) for column in frames for row in (start, start + length - 1)]
         groups[(length, int(sums[episode]), *ends)].append(episode)

@@ -10,15 +10,17 @@ import mmap
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.schemas.errors import BucketError, CorruptChunkError
+from robozarr.schemas.frame_chunk import entries_of
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.shard import CRC_BYTES, corrupt_chunk, decode_chunk, read_index
+from robozarr.schemas.shard import CRC_BYTES, corrupt_chunk, decode_rows, read_index
 from robozarr.store.folder import FolderPlace
 from robozarr.store.opened import Store
 from robozarr.store.place import Place
@@ -46,12 +48,32 @@ def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[
     StoreError
         If there is no such key.
     CorruptChunkError
-        If a row cannot be read exactly; the text names array, shard and chunk.
+        If a row cannot be read exactly; the text names array, shard and chunk, and of a frame with keyframes its episode.
     """
     store.array(name)
     wanted = np.asarray(rows, np.int64)
-    sums = _rows(store, f"checksums/{name}", wanted) if store.keys[name].frame else None
-    return _rows(store, f"steps/{name}", wanted, sums)
+    return _rows(store, f"steps/{name}", wanted, _sums(store, name, wanted) if store.keys[name].frame else None)
+
+
+class _Sums(NamedTuple):
+    """What ``checksums/`` says of some rows."""
+
+    rows: NDArray[np.int64]
+    """Ascending."""
+    sums: NDArray[np.uint32]
+
+    def of(self, rows: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Those of `rows`, which are among them."""
+        return self.sums[np.searchsorted(self.rows, rows)]
+
+
+def _sums(store: Store, name: str, wanted: NDArray[np.int64]) -> _Sums:
+    """The checksums of rows and of what else their chunks hold: keyframes are compared too."""
+    layout = store.layout(f"steps/{name}")
+    first = np.unique(wanted // layout.chunk_rows) * layout.chunk_rows
+    rows = (first[:, None] + np.arange(layout.chunk_rows)).reshape(-1)
+    rows = rows[rows < layout.shape[0]]
+    return _Sums(rows, _rows(store, f"checksums/{name}", rows))
 
 
 def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
@@ -69,8 +91,8 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
     return values
 
 
-def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.uint32] | None = None) -> NDArray[Any]:
-    """Rows of an array, in any order; `sums` are what their chunks, of one row each, must end in."""
+def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: _Sums | None = None) -> NDArray[Any]:
+    """Rows of an array, in any order; `sums` are what frames must have."""
     layout = store.layout(path)
     out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
     shards = wanted // layout.shard_rows
@@ -84,7 +106,7 @@ def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: NDArray[np.u
             raise corrupt_chunk("M7", layout, shard, None, rule, found) from exc
         with mapped as data:
             here = np.flatnonzero(shards == shard)
-            _read_shard(data, layout, shard, wanted[here] - shard * layout.shard_rows, here, out, sums)
+            out[here] = _read_shard(store, data, layout, shard, wanted[here], sums)
     return out
 
 
@@ -98,25 +120,46 @@ def _open_shard(place: Place, path: str) -> Any:
 
 
 def _read_shard(
-    data: Any,
-    layout: ArrayLayout,
-    shard: int,
-    rows: NDArray[np.int64],
-    at: NDArray[np.int64],
-    out: NDArray[Any],
-    sums: NDArray[np.uint32] | None,
-) -> None:
-    """Put `rows` of a shard, counted from its first, to the places `at` of `out`."""
+    store: Store, data: Any, layout: ArrayLayout, shard: int, rows: NDArray[np.int64], sums: _Sums | None
+) -> NDArray[Any]:
+    """Rows of the array that lie in a shard."""
     index = read_index(data, layout, shard)
-    buffer = np.empty((layout.chunk_rows, *layout.shape[1:]), np.dtype(layout.dtype).newbyteorder("<"))
-    chunks = rows // layout.chunk_rows
+    out = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
+    at = rows - shard * layout.shard_rows
+    chunks = at // layout.chunk_rows
     for chunk in np.unique(chunks).tolist():
         offset, length = index[chunk].tolist()
         part, here = data[offset : offset + length], np.flatnonzero(chunks == chunk)
-        if sums is not None and int.from_bytes(part[-CRC_BYTES:], "little") != int(sums[at[here[0]]]):
-            rule = "the frame has the checksum that checksums/ states for its step"
-            raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")
+        if sums is not None:
+            _compare(store, part, layout, shard, chunk, rows[here], sums)
         alone = np.zeros((chunk + 1, 2), np.uint64)
         alone[chunk] = 0, length
-        decode_chunk(part, alone, layout, shard, chunk, buffer)
-        out[at[here]] = buffer[rows[here] - chunk * layout.chunk_rows]
+        wanted = (at[here] - chunk * layout.chunk_rows).tolist()
+        out[here] = decode_rows(part, alone, layout, shard, chunk, wanted, within=partial(_episode, store))
+    return out
+
+
+def _compare(
+    store: Store, part: bytes, layout: ArrayLayout, shard: int, chunk: int, rows: NDArray[np.int64], sums: _Sums
+) -> None:
+    """CorruptChunkError unless frames, and their keyframes, have the checksums that ``checksums/`` states for their steps."""
+    rule = "the frame has the checksum that checksums/ states for its step"
+    if layout.effort is None:
+        if int.from_bytes(part[-CRC_BYTES:], "little") != int(sums.of(rows[:1])[0]):
+            raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")
+        return
+    first = shard * layout.shard_rows + chunk * layout.chunk_rows
+    entries = entries_of(part, layout.chunk_rows)
+    keyframes = entries["keyframe"][rows - first].astype(np.int64)
+    used = np.unique(np.concatenate([rows - first, keyframes[keyframes < layout.chunk_rows]]))
+    used = used[first + used < layout.shape[0]]
+    bad = used[entries["crc32c"][used] != sums.of(first + used)]
+    if bad.size:
+        row = first + int(bad[0])
+        raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame", row=row, within=_episode(store, row))
+
+
+def _episode(store: Store, row: int) -> str:
+    """Words for the episode and the step of a row."""
+    episode = int(np.searchsorted(store.episodes.start, row, side="right")) - 1
+    return f"episode {episode} ({store.episodes.demo[episode]}), step {row - int(store.episodes.start[episode])}"

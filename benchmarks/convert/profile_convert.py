@@ -24,7 +24,7 @@ PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs")
 PARTS: Final = {
     "scan": "robozarr.convert.stages.scan_file",
     "reading": "robozarr.convert.writing.write.read_partition",
-    "statistics of frames": "robozarr.convert.writing.write.partition_moments",
+    "statistics of frames": "robozarr.convert.writing.write.reduce_rows",
     "codec and checksums": "robozarr.convert.writing.write.encode_chunks",
     "writing, fsync, renaming": "robozarr.store.folder.FolderPlace.write",
 }

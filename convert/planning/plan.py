@@ -98,6 +98,7 @@ class Plan:
             segments=tuple(segments),
             key=column.key,
             old_rows=column.old_rows,
+            begins=tuple((column.starts[first:last][column.starts[first:last] >= start] - start).tolist()),
         )
 
     @property
@@ -228,7 +229,10 @@ def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | No
         return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}
     if level is None:
         return layouts
-    return {path: replace(layout, level=level) if is_bulk(path) else layout for path, layout in layouts.items()}
+    return {
+        path: replace(layout, level=level) if is_bulk(path) and layout.effort is None else layout
+        for path, layout in layouts.items()
+    }
 
 
 def is_bulk(path: str) -> bool:

@@ -64,12 +64,12 @@ def violations_of(broken: Iterable[BrokenRule]) -> Iterator[Violation]:
 
 
 def check_checksums(
-    name: str, stored: NDArray[np.uint32], found: NDArray[np.uint32], what: str, first: int
+    path: str, stored: NDArray[np.uint32], found: NDArray[np.uint32], what: str, first: int
 ) -> Iterator[Violation]:
-    """M21: the checksums of a key's steps or episodes, from number `first` on, against those of its data."""
+    """M21: the checksums (or fingerprints) of a key's steps or episodes, from number `first` on, against those of its data."""
     if (bad := np.flatnonzero(stored != found)).size:
         number = first + int(bad[0])
-        text = f"checksums/{name}: of {what} {number} the data has {found[bad[0]]:#010x}, got {stored[bad[0]]:#010x}"
+        text = f"{path}: of {what} {number} the data has {found[bad[0]]:#010x}, got {stored[bad[0]]:#010x}"
         yield Violation(rule="M21", text=f"{text} ({bad.size} differ): shards were mixed up, or the table is another store's")
 
 

@@ -37,11 +37,11 @@ from robozarr.convert.verifying.second_decoder import check_second_decoder
 from robozarr.convert.workers.cluster import default_workers, local_executor
 from robozarr.convert.workers.executor import Executor
 from robozarr.convert.workers.progress import Progress, SilentProgress
-from robozarr.convert.writing.stats import FrameMoments, MomentsOfKey, frame_moments, store_statistics
+from robozarr.convert.writing.stats import FrameMoments, MomentsOfKey, fingerprints_of, frame_moments, store_statistics
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import Key, StoreMetadata
-from robozarr.schemas.shard import chunk_checksums, decode_shard, shard_sum
+from robozarr.schemas.shard import decode_shard, shard_sum, step_checksums
 from robozarr.store.locate import place_of
 from robozarr.store.place import Place
 from robozarr.store.reading import read_array, read_layout, read_metadata, read_shard_bytes
@@ -97,6 +97,7 @@ class _ShardResult:
     violations: tuple[Violation, ...]
     moments: FrameMoments | None
     checksums: NDArray[np.uint32] | None
+    fingerprints: NDArray[np.uint32] | None
     bound: int
     """What binds the file (M23)."""
 
@@ -187,7 +188,9 @@ def verify(
             if result.checksums is not None:
                 rows = slice(*layouts[result.path].rows_of_shard(result.shard))
                 name = result.path.removeprefix("steps/")
-                violations += check_checksums(name, tables[f"checksums/{name}"][rows], result.checksums, "step", rows.start)
+                for table, found in (("checksums", result.checksums), ("fingerprints", result.fingerprints)):
+                    if found is not None and (stored := tables.get(f"{table}/{name}")) is not None:
+                        violations += check_checksums(f"{table}/{name}", stored[rows], found, "step", rows.start)
             progress.advance(1, result.n_bytes)
         if not violations:
             violations += _check_values(executor, root, metadata, tables, moments, progress)
@@ -253,11 +256,11 @@ def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tu
 def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
     """Read one shard back. Runs in a worker."""
     violations: list[Violation] = []
-    moments = checksums = None
+    moments = checksums = fingerprints = None
     n_bytes = bound = 0
     try:
         data = read_shard_bytes(root, task.layout, task.shard)
-        rows = decode_shard(data, task.layout, task.shard)
+        rows = decode_shard(data, task.layout, task.shard, within=partial(_episode_of, task))
         bound = shard_sum(data, task.layout, task.shard)
         if task.key is not None:
             check_second_decoder(data, task.layout, task.shard, rows)
@@ -266,8 +269,9 @@ def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
     else:
         n_bytes = rows.nbytes
         if task.key is not None:
-            checksums = chunk_checksums(data, task.layout, task.shard)
+            checksums = step_checksums(data, task.layout, task.shard)
             moments = frame_moments(rows, task.runs, task.key)
+            fingerprints = fingerprints_of(rows)
         if task.source is not None:
             violations += compare_rows(rows, task.source)
     return _ShardResult(
@@ -277,8 +281,15 @@ def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
         violations=tuple(violations),
         moments=moments,
         checksums=checksums,
+        fingerprints=fingerprints,
         bound=bound,
     )
+
+
+def _episode_of(task: _ShardTask, row: int) -> str:
+    """Words for the episode of a row of the array; "" where rows are no steps."""
+    at = row - task.layout.rows_of_shard(task.shard)[0]
+    return next((f"episode {episode}" for episode, start, stop in task.runs if start <= at < stop), "")
 
 
 def _check_values(
@@ -310,7 +321,7 @@ def _check_values(
     of_key = partial(key_statistics, root=root)
     for name, table, whole, checksums in executor.run(of_key, [key for key in keys if not key.frame]):
         yield from _compare_statistics(tables, name, table, whole)
-        yield from check_checksums(name, tables[f"checksums/{name}"], checksums, "episode", 0)
+        yield from check_checksums(f"checksums/{name}", tables[f"checksums/{name}"], checksums, "episode", 0)
         progress.advance()
 
 

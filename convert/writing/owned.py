@@ -49,7 +49,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
     paths: set[str] = set()
     for key in kinds:
         metadata = StoreMetadata(
-            software="", profile="raw", complete=False, n_steps=0, n_episodes=0, n_tasks=0, control_freq=None, keys=(key,),
+            software="", profile="lean", complete=False, n_steps=0, n_episodes=0, n_tasks=0, control_freq=None, keys=(key,),
             selected_keys=None, sources=(), splits=(any_name,), flag_rules=FlagRules(), joint_key=None, not_stored=(),
         )  # fmt: skip
         sizes = {layout.path.removesuffix("/offsets"): 0 for layout in fixed_layouts(metadata)}

@@ -1,6 +1,6 @@
 """Owns encoding a shard: rows → bytes, as ``schemas.shard`` reads them. No I/O, no Zarr library.
 
-The same rows and layout always give the same bytes: one thread, one order, one codec call.
+The same rows, layout and beginnings of episodes always give the same bytes: one thread, one order, one codec call.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ import numcodecs.zstd
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.schemas.frame_chunk import ENTRY, entries_of
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.shard import ABSENT, CRC_BYTES
+from robozarr.schemas.shard import ABSENT
+from robozarr.store.frames.encode import encode_frames
 
 __all__ = ["checksums_of", "encode_chunks", "encode_shard", "sum_of"]
 
@@ -24,15 +26,16 @@ __all__ = ["checksums_of", "encode_chunks", "encode_shard", "sum_of"]
 numcodecs.blosc.use_threads = False
 
 
-def encode_shard(rows: NDArray[Any], layout: ArrayLayout) -> bytes:
+def encode_shard(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int] = ()) -> bytes:
     """The bytes of a shard (``encode_chunks``) in one piece."""
-    return b"".join(encode_chunks(rows, layout))
+    return b"".join(encode_chunks(rows, layout, begins))
 
 
-def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[Any]:
+def encode_chunks(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int] = ()) -> list[Any]:
     """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as parts that stand end to end.
 
-    Rows that the last chunk has left over are zeros; chunks behind it are absent from the index.
+    Rows that the last chunk has left over are zeros, or with keyframes marked absent; chunks behind it are absent from the
+    index. `begins` are the rows, counted in the shard, with which episodes begin: what keyframes depend on, and nothing else.
 
     >>> from robozarr.schemas.layout import layout_of_table
     >>> from robozarr.schemas.shard import decode_shard
@@ -45,28 +48,50 @@ def encode_chunks(rows: NDArray[Any], layout: ArrayLayout) -> list[Any]:
         raise ValueError(f"{layout.path}: {rows.dtype} {rows.shape} is no shard of {layout.dtype} {layout.shape}")
     rows = np.ascontiguousarray(rows, np.dtype(layout.dtype).newbyteorder("<"))
     index = np.full((layout.chunks_per_shard, 2), ABSENT, "<u8")
+    begin = np.zeros(n, np.bool_)
+    begin[list(begins)] = True
     parts: list[Any] = []  # views need not be copied
     at = 0
     for number, start in enumerate(range(0, n, chunk_rows)):
-        chunk = rows[start : start + chunk_rows]
-        if len(chunk) < chunk_rows:
-            chunk = np.concatenate([chunk, np.zeros((chunk_rows - len(chunk), *chunk.shape[1:]), chunk.dtype)])
-        encoded = _compress(chunk, layout)
-        parts += [encoded, _crc(encoded)]
-        index[number] = at, len(encoded) + CRC_BYTES
-        at += len(encoded) + CRC_BYTES
+        stop = min(start + chunk_rows, n)
+        encoded = _encode_chunk(rows[start:stop], layout, begin[start:stop])
+        parts += encoded
+        length = sum(len(part) for part in encoded)
+        index[number] = at, length
+        at += length
     tail = index.tobytes()
     return [*parts, tail, _crc(tail)]
 
 
-def checksums_of(parts: Sequence[Any]) -> NDArray[np.uint32]:
-    """What each chunk of a shard that `encode_chunks` made ends in: uint32 [n_chunks]."""
-    return np.frombuffer(b"".join(parts[1:-2:2]), "<u4")
+def _encode_chunk(chunk: NDArray[Any], layout: ArrayLayout, begins: NDArray[np.bool_]) -> list[Any]:
+    """A chunk as its parts: its bytes and their checksum, or, of frames, its bytes alone."""
+    if layout.effort is not None:
+        return [encode_frames(chunk, layout.chunk_rows, layout.effort, begins=begins.tolist())]
+    if len(chunk) < layout.chunk_rows:
+        chunk = np.concatenate([chunk, np.zeros((layout.chunk_rows - len(chunk), *chunk.shape[1:]), chunk.dtype)])
+    encoded = _compress(chunk, layout)
+    return [encoded, _crc(encoded)]
 
 
-def sum_of(parts: Sequence[Any]) -> int:
+def _chunk_sums(parts: Sequence[Any], layout: ArrayLayout) -> bytes:
+    """What tells chunks from others, end to end: what each ends in; of frames, their tables."""
+    if layout.effort is None:
+        return b"".join(parts[1:-2:2])
+    return b"".join(bytes(part[: layout.chunk_rows * ENTRY.itemsize]) for part in parts[:-2])
+
+
+def checksums_of(parts: Sequence[Any], layout: ArrayLayout) -> NDArray[np.uint32]:
+    """What ``checksums/`` says of each step of a shard that `encode_chunks` made (``schemas.shard.step_checksums``)."""
+    sums = _chunk_sums(parts, layout)
+    if layout.effort is None:
+        return np.frombuffer(sums, "<u4")
+    entries = entries_of(sums, len(sums) // ENTRY.itemsize)
+    return entries["crc32c"][entries["length"] > 0]
+
+
+def sum_of(parts: Sequence[Any], layout: ArrayLayout) -> int:
     """What binds a shard that `encode_chunks` made: as ``schemas.shard.shard_sum`` finds it."""
-    return int(google_crc32c.value(b"".join([*parts[1:-2:2], parts[-2]])))
+    return int(google_crc32c.value(b"".join([_chunk_sums(parts, layout), parts[-2]])))
 
 
 def _crc(data: bytes | NDArray[np.uint8]) -> bytes:

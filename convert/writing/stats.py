@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ __all__ = [
     "FrameMoments",
     "MomentsOfKey",
     "episode_statistics",
+    "fingerprints_of",
     "frame_moments",
     "quantiles_of_histogram",
     "store_statistics",
@@ -65,6 +67,13 @@ def frame_moments(frames: NDArray[Any], runs: Sequence[tuple[int, int, int]], ke
             episodes.append(episode)
     moments = np.stack(units).reshape(len(units), 4, *key.channel_shape)
     return FrameMoments(episode=np.array(episodes, np.int64), moments=moments, histogram=histogram)
+
+
+def fingerprints_of(frames: NDArray[Any]) -> NDArray[np.uint32]:
+    """The crc32c of each frame's values, little-endian and in C order: uint32 [n]; two frames that are alike have one."""
+    little = np.ascontiguousarray(frames, frames.dtype.newbyteorder("<"))
+    data = little.reshape(len(frames), -1).view(np.uint8)
+    return np.array([google_crc32c.value(row) for row in data], np.uint32)
 
 
 def _channels_last(frames: NDArray[Any], key: Key) -> NDArray[Any]:

@@ -25,11 +25,11 @@ from robozarr.convert.resuming.journal import digest
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.writing.owned import parent_groups, temporaries, unplanned_files
 from robozarr.convert.writing.shard import checksums_of, encode_chunks, sum_of
-from robozarr.convert.writing.stats import FrameMoments, frame_moments
+from robozarr.convert.writing.stats import FrameMoments, fingerprints_of, frame_moments
 from robozarr.schemas.errors import BucketError, CorruptChunkError, SourceError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import ATTRIBUTE, StoreMetadata
-from robozarr.schemas.shard import chunk_checksums, decode_shard, shard_sum
+from robozarr.schemas.shard import decode_shard, shard_sum, step_checksums
 from robozarr.schemas.zarr_json import array_document, document_bytes, group_document
 from robozarr.store.concurrent import run_concurrently
 from robozarr.store.place import Buffer, Place
@@ -62,7 +62,9 @@ class PartitionResult:
     moments: FrameMoments | None
     """Its share of the key's statistics, for frames."""
     checksums: NDArray[np.uint32] | None
-    """What its chunks end in, for frames."""
+    """What ``checksums/`` says of its steps, for frames."""
+    fingerprints: NDArray[np.uint32] | None
+    """What ``fingerprints/`` says of its steps, for frames."""
     finished: FinishedPartition
     """What the journal records of it."""
     kept: bool
@@ -132,7 +134,7 @@ def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below
         rows = values[start:stop].astype(layout.dtype, copy=False)
         parts = encode_chunks(rows, layout)
         _put(root, layout.shard_path(shard), parts, below)
-        sums[layout.shard_path(shard)] = sum_of(parts)
+        sums[layout.shard_path(shard)] = sum_of(parts, layout)
     return sums
 
 
@@ -150,16 +152,16 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
         reading = deque(_begin_reading(reader, root, store, task) for task in islice(ahead, 1))
         for task in tasks:
             reading.extend(_begin_reading(reader, root, store, task) for task in islice(ahead, 1))
-            read, moments = reading.popleft()
+            read, reduced = reading.popleft()
             try:
                 rows, checksums = read.result()
             except SourceError as exc:
                 results.append(exc)
                 continue
-            parts = None if checksums is not None else encode_chunks(rows, task.partition.layout)
+            parts = None if checksums is not None else encode_chunks(rows, task.partition.layout, task.partition.begins)
             if writing is not None:
                 results.append(writing.result())
-            writing = writer.submit(_write_task, root, fence, task, moments, parts, checksums)
+            writing = writer.submit(_write_task, root, fence, task, reduced, parts, checksums)
             del rows, read
         if writing is not None:
             results.append(writing.result())
@@ -167,15 +169,17 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
 
 
 Rows = tuple[NDArray[Any], NDArray[np.uint32] | None]
-"""The rows of a partition; and, if they are those that a run before wrote, what their chunks end in."""
+"""The rows of a partition; and, if they are those that a run before wrote, what ``checksums/`` says of them."""
+Reduced = tuple[FrameMoments | None, NDArray[np.uint32] | None]
+"""What frames are reduced to: their share of the statistics, and a checksum of each one's values."""
 
 
 def _begin_reading(
     reader: ThreadPoolExecutor, root: Place, store: Place, task: WriteTask
-) -> tuple[Future[Rows], Future[FrameMoments | None]]:
+) -> tuple[Future[Rows], Future[Reduced]]:
     """Rows of a partition, and what they are reduced to: in the reader's thread too, but the rows can be encoded before."""
     rows = reader.submit(_read_task, root, store, task)
-    return rows, reader.submit(lambda: partition_moments(task.partition, rows.result()[0]))
+    return rows, reader.submit(lambda: reduce_rows(task.partition, rows.result()[0]))
 
 
 def _read_task(root: Place, store: Place, task: WriteTask) -> Rows:
@@ -197,7 +201,7 @@ def _read_back(
         if (len(data), shard_sum(data, partition.layout, partition.shard)) != (finished.size, finished.crc32c):
             return None
         rows = decode_shard(data, partition.layout, partition.shard)
-        return rows, chunk_checksums(data, partition.layout, partition.shard)
+        return rows, step_checksums(data, partition.layout, partition.shard)
     except CorruptChunkError:
         return None
 
@@ -206,7 +210,7 @@ def _write_task(
     root: Place,
     fence: Fence,
     task: WriteTask,
-    moments: Future[FrameMoments | None],
+    reduced: Future[Reduced],
     parts: Sequence[Buffer] | None,
     checksums: NDArray[np.uint32] | None,
 ) -> PartitionResult:
@@ -217,30 +221,31 @@ def _write_task(
         finished = task.finished
     else:
         root.write(partition.layout.shard_path(partition.shard), parts, fence.check)
-        checksums = checksums_of(parts)
+        checksums = checksums_of(parts, partition.layout)
         size = sum(len(part) for part in parts)
         path = partition.layout.path
         finished = FinishedPartition(
-            path=path, shard=partition.shard, size=size, crc32c=sum_of(parts), digest=digest(partition)
+            path=path, shard=partition.shard, size=size, crc32c=sum_of(parts, partition.layout), digest=digest(partition)
         )
     return PartitionResult(
         path=partition.layout.path,
         shard=partition.shard,
         n_bytes=partition.n_bytes,
         stored_bytes=finished.size,
-        moments=moments.result(),
+        moments=reduced.result()[0],
         checksums=checksums if frames else None,
+        fingerprints=reduced.result()[1],
         finished=finished,
         kept=parts is None,
     )
 
 
-def partition_moments(partition: Partition, rows: NDArray[Any]) -> FrameMoments | None:
-    """A partition's share of its key's statistics; None unless it holds frames."""
+def reduce_rows(partition: Partition, rows: NDArray[Any]) -> Reduced:
+    """A partition's share of its key's statistics, and its fingerprints; None unless it holds frames."""
     if partition.key is None or not partition.key.frame:
-        return None
+        return None, None
     runs = [(segment.episode, segment.at, segment.at + segment.stop - segment.start) for segment in partition.segments]
-    return frame_moments(rows, runs, partition.key)
+    return frame_moments(rows, runs, partition.key), fingerprints_of(rows)
 
 
 def read_partition(partition: Partition, *, store: Place | None = None) -> NDArray[Any]:

@@ -47,8 +47,8 @@ WANTED, KEYFRAME = 1, 2
 def read_frames(
     shards: Shards,
     batch_rows: BatchRows,
-    start: int,
-    stop: int,
+    start: Number,
+    stop: Number,
     out: NDArray[np.uint8],
     buffers: Buffers,
     memory: FrameMemory,
@@ -117,7 +117,7 @@ def read_frames(
 
 
 @compiled
-def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: int, k: int, memory: FrameMemory) -> None:
+def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: Number, k: Number, memory: FrameMemory) -> None:
     """Note what of a chunk is needed for its rows ``rows[j:k]``: these, and their keyframes, unless they are kept."""
     chunk = chunk_of(shards, rows[j])
     first = chunk * shards.chunk_rows
@@ -134,7 +134,7 @@ def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: int, k: int, memor
 
 @compiled
 def _read_chunk(
-    shards: Shards, batch_rows: BatchRows, chunk: int, fd: int, may_wait: bool, out: NDArray[np.uint8], buffers: Buffers,
+    shards: Shards, batch_rows: BatchRows, chunk: Number, fd: Number, may_wait: bool, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory, strict: bool,
 ) -> int:  # fmt: skip
     """Read what has a role of one chunk. Not `strict`: rows that fail are passed over, and keep their roles.
@@ -170,7 +170,7 @@ def _read_chunk(
 
 
 @compiled
-def _end_of_run(shards: Shards, first: int, row: int, n: int, memory: FrameMemory) -> tuple[Number, Number, Number]:
+def _end_of_run(shards: Shards, first: Number, row: Number, n: Number, memory: FrameMemory) -> tuple[Number, Number, Number]:
     """The last row of those that are read by one call from `row` on; and which bytes of the chunk these are, half-open."""
     entry = entry_of(shards, first + row)
     offset, end, last = entry[0], entry[0] + entry[1], row
@@ -185,7 +185,7 @@ def _end_of_run(shards: Shards, first: int, row: int, n: int, memory: FrameMemor
 
 @compiled
 def _use(
-    shards: Shards, batch_rows: BatchRows, row: int, source: int, fd: int, out: NDArray[np.uint8], buffers: Buffers,
+    shards: Shards, batch_rows: BatchRows, row: Number, source: Number, fd: Number, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory,
 ) -> int:  # fmt: skip
     """Decode a row to wherever its roles want it; a keyframe that is kept no more is read for itself."""
@@ -213,7 +213,7 @@ def _use(
 
 
 @compiled
-def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
+def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
     opened, opened_shard, keyframe, chunk = -1, -1, -1, -1
     for i in range(j, stop):
@@ -330,7 +330,7 @@ def decode_frames(
 
 @compiled
 def _decode_from(
-    shards: Shards, row: int, keep: bool, which: int, spans: NDArray[np.int64], target: int, buffers: Buffers,
+    shards: Shards, row: Number, keep: bool, which: Number, spans: NDArray[np.int64], target: Number, buffers: Buffers,
     memory: FrameMemory,
 ) -> int:  # fmt: skip
     """Decode a row whose bytes are in a span of memory; READ if they are not."""

@@ -90,7 +90,7 @@ class FrameMemory(NamedTuple):
 class FrameBuffers:
     """Owns a thread's memory for frames of one key, and a context of zstd."""
 
-    def __init__(self, row_bytes: int, height: int, filters: bool) -> None:
+    def __init__(self, row_bytes: int, height: Number, filters: bool) -> None:
         self._context = make_zstd_context()
         n, filtered = row_bytes, row_bytes if filters else 0
         width = max(n // max(3 * height, 1), 1)
@@ -115,7 +115,7 @@ class FrameBuffers:
 
 
 @compiled
-def entry_of(shards: Shards, row: int) -> Entry:
+def entry_of(shards: Shards, row: Number) -> Entry:
     """What the table says of a row of the array: offset, length, mode, keyframe; length 0 if it is out of bounds."""
     chunk = chunk_of(shards, row)
     table, at = shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES
@@ -133,7 +133,7 @@ def entry_of(shards: Shards, row: int) -> Entry:
 
 
 @compiled
-def find_key(shards: Shards, row: int, memory: FrameMemory) -> int:
+def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
     """Where among the kept keyframes a row is, whose table is known; NOTHING if it is not."""
     chunk = chunk_of(shards, row)
     crc = u32(shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES + 12)
@@ -144,7 +144,7 @@ def find_key(shards: Shards, row: int, memory: FrameMemory) -> int:
 
 
 @compiled
-def decode_frame(shards: Shards, row: int, source: int, keep: bool, target: int, memory: FrameMemory) -> int:
+def decode_frame(shards: Shards, row: Number, source: Number, keep: bool, target: Number, memory: FrameMemory) -> int:
     """Check a frame and decode it.
 
     Parameters
@@ -204,7 +204,7 @@ def decode_frame(shards: Shards, row: int, source: int, keep: bool, target: int,
 
 
 @compiled
-def _checksum(row: Number, entry: Entry, source: int, memory: FrameMemory) -> Number:
+def _checksum(row: Number, entry: Entry, source: Number, memory: FrameMemory) -> Number:
     """The checksum of a frame: of its row inside the chunk, mode and keyframe, and its payload."""
     head = memory.line.reshape(-1)  # three bytes of memory that nothing else uses now
     head[0], head[1], head[2] = np.uint8(row), np.uint8(entry[2]), np.uint8(entry[3])
@@ -214,7 +214,7 @@ def _checksum(row: Number, entry: Entry, source: int, memory: FrameMemory) -> Nu
 
 @compiled
 def _decode(
-    shards: Shards, mode: Number, length: Number, source: int, below: Number, target: int, coded: NDArray[np.uint8],
+    shards: Shards, mode: Number, length: Number, source: Number, below: Number, target: Number, coded: NDArray[np.uint8],
     turned: bool, memory: FrameMemory,
 ) -> bool:  # fmt: skip
     """Decode a payload to the address `target`; False if it is none. `below` is the address of its dictionary, 0 for none.
@@ -232,7 +232,7 @@ def _decode(
 
 @compiled
 def _decode_strips(
-    shards: Shards, source: int, length: Number, coding: Number, below: Number, target: int, context: int
+    shards: Shards, source: Number, length: Number, coding: Number, below: Number, target: Number, context: int
 ) -> bool:
     """Decode the strips of one frame, each by itself, to the address `target`."""
     n_bytes = shards.row_bytes
@@ -286,7 +286,7 @@ def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: Num
 
 @compiled
 def _undo_filter(
-    planes: NDArray[np.uint8], line: NDArray[np.uint8], height: int, width: int, turned: bool, out: NDArray[np.uint8]
+    planes: NDArray[np.uint8], line: NDArray[np.uint8], height: Number, width: Number, turned: bool, out: NDArray[np.uint8]
 ) -> None:
     """Planes [3, y, x] of G, R - G, B - G, each line minus the line above → uint8 [y, x, 3]; all modulo 256.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from robozarr.loader.frames.compiling import compiled
 from robozarr.loader.frames.native import address, crc32c, memcpy, memset
-from robozarr.loader.frames.shards import Shards
+from robozarr.loader.frames.shards import Number, Shards
 
 __all__ = ["BatchRows", "copy_rows", "first_other", "group_rows", "part_of_rows", "put_row", "spread_row"]
 
@@ -75,7 +75,7 @@ def _to_chunk(batch_rows: BatchRows, j: int, n: int, chunk_rows: int) -> int:
 
 
 @compiled
-def put_row(shards: Shards, row: int, source: int, target: int) -> None:
+def put_row(shards: Shards, row: Number, source: Number, target: Number) -> None:
     """Copy a row from one address to another, turned over if ``shards.over`` says so."""
     if len(shards.over) > 0 and shards.over[row] != 0:
         line_bytes = shards.row_bytes // shards.height
@@ -86,7 +86,7 @@ def put_row(shards: Shards, row: int, source: int, target: int) -> None:
 
 
 @compiled
-def spread_row(shards: Shards, batch_rows: BatchRows, j: int, out: NDArray[np.uint8]) -> None:
+def spread_row(shards: Shards, batch_rows: BatchRows, j: Number, out: NDArray[np.uint8]) -> None:
     """Copy distinct row j from the first position in the batch that wants it to all others."""
     target = out.ctypes.data + batch_rows.place[batch_rows.first[j]] * shards.row_bytes
     for i in range(batch_rows.first[j] + 1, batch_rows.first[j + 1]):

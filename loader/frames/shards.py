@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import math
 import os
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numba
 import numpy as np
@@ -95,7 +95,7 @@ _EINTR: Final = errno.EINTR
 _SLASH: Final = 47
 _SEEK_END: Final = 2
 _NO_CHUNK: Final = np.uint64(2**64 - 1)
-Number = int | np.signedinteger
+Number: TypeAlias = int | np.signedinteger
 """What numba has for an int."""
 
 
@@ -151,7 +151,7 @@ def shards_of(
     `root` is the part of the prefix below which no folder may be a link; by default all of it is trusted. `over` says which
     rows' pictures are turned over; by default none.
     """
-    codec = {"none": RAW, "frames-lean": FRAMES, "frames-compact": FRAMES}.get(layout.codec, BLOSC)
+    codec = FRAMES if layout.effort is not None else RAW if layout.codec == "none" else BLOSC
     n_chunks = -(-layout.shape[0] // layout.chunk_rows) if codec == FRAMES else 0
     return Shards(
         n_rows=layout.shape[0],
@@ -197,25 +197,25 @@ def shard_chunks(shards: Shards) -> int:
 
 
 @compiled
-def chunk_of(shards: Shards, row: int) -> int:
+def chunk_of(shards: Shards, row: Number) -> int:
     """Number of a row's chunk, over all shards."""
     return row // shards.chunk_rows
 
 
 @compiled
-def rows_of_chunk(shards: Shards, chunk: int) -> int:
+def rows_of_chunk(shards: Shards, chunk: Number) -> int:
     """How many rows of the array a chunk has."""
     return min(shards.chunk_rows, shards.n_rows - chunk * shards.chunk_rows)
 
 
 @compiled
-def begin_of(shards: Shards, chunk: int) -> int:
+def begin_of(shards: Shards, chunk: Number) -> int:
     """Byte of its shard at which a chunk begins; of chunks that are rows, a chunk's number is its row's."""
     return int(shards.edges[chunk + chunk // shard_chunks(shards)])
 
 
 @compiled
-def end_of(shards: Shards, chunk: int) -> int:
+def end_of(shards: Shards, chunk: Number) -> int:
     """Byte of its shard at which a chunk, with its checksum, ends."""
     return int(shards.edges[chunk + chunk // shard_chunks(shards) + 1])
 

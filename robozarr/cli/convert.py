@@ -33,6 +33,7 @@ class ProfileName(StrEnum):
 
     fast = "fast"
     raw = "raw"
+    lean = "lean"
     compact = "compact"
 
 
@@ -54,12 +55,15 @@ def convert(
     profile: Annotated[
         ProfileName | None,
         typer.Option(
-            help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; compact: Blosc-zstd, smallest. [default: fast]",
+            help="fast: Blosc-LZ4; raw: no codec, largest and fastest to read; lean: keyframes, much smaller, read as fast; "
+            "compact: keyframes, smallest. Any Zarr reader opens fast and raw. [default: fast]",
         ),
     ] = None,
     level: Annotated[
         int | None,
-        typer.Option(min=1, max=9, help="Level of the codec: higher is smaller and slower. [default: 5 of fast, 1 of compact]"),
+        typer.Option(
+            min=1, max=9, help="Level of Blosc: higher is smaller and slower. [default: 5 of fast and lean, 1 of compact]"
+        ),
     ] = None,
     workers: Workers = None,
     scheduler: Scheduler = None,

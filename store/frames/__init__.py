@@ -1,5 +1,5 @@
-"""Chunks of frames with keyframes: rows → bytes and back, for whoever has no compiler; and the codec that zarr-python opens.
+"""Encoding chunks of frames with keyframes, and the codec with which zarr-python opens them; ``schemas.frames`` decodes.
 
-In: pictures, or the bytes of a chunk. Out: the other. Never imports another room of ours but ``schemas``, numba or torch.
-Read first: ``decode.decode_frame``.
+In: pictures. Out: the bytes of a chunk. Never imports another room of ours but ``schemas``, numba or torch.
+Read first: ``encode.encode_frames``.
 """

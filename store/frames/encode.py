@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import lz4.block
 import numpy as np
@@ -17,12 +17,11 @@ import zstandard
 from numpy.typing import NDArray
 
 from robozarr.schemas.frame_chunk import ABSENT, ENTRY, FILTERED, Coding, frame_checksum, strips
-from robozarr.store.frames.filtering import apply_filter, can_filter
+from robozarr.schemas.frames.filtering import apply_filter, can_filter
+from robozarr.schemas.layout import Effort
 
 __all__ = ["Effort", "encode_frames"]
 
-Effort = Literal["lean", "compact"]
-"""lean: LZ4, fast both ways. compact: high-compression LZ4 of frames that stand still, zstd of other, filtered ones."""
 WORTH: Final = 0.9
 """LZ4 with the keyframe has to be this much smaller than alone: reading such a frame alone decodes its keyframe too."""
 KEY_WORTH: Final = 0.6

@@ -16,7 +16,8 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
 
 from robozarr.schemas.frame_chunk import ABSENT
-from robozarr.store.frames.decode import FrameDecoder
+from robozarr.schemas.frames.decode import FrameDecoder
+from robozarr.schemas.layout import Effort
 
 __all__ = ["NAME", "FramesCodec"]
 
@@ -79,7 +80,7 @@ class FramesCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         return _to_buffer(found[rows][(slice(None), *rest) if np.ndim(rows) else tuple(rest)], chunk_spec)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
-        from robozarr.store.frames.encode import Effort, encode_frames  # needs more than reading does
+        from robozarr.store.frames.encode import encode_frames  # needs more than reading does
 
         assert self.effort in get_args(Effort)
         effort: Effort = self.effort  # type: ignore[assignment]

@@ -82,7 +82,7 @@ STATED = [
     Case("M1", "a field more", root("author", "me"), "unknown fields .*author", StoreError),
     Case("M1", "a field more in a key", root("keys.0.colour", "red"), "colour", StoreError),
     Case("M1", "a field less in a source", root("sources.1.size", DELETE), "size", StoreError),
-    Case("M1", "another profile", root("profile", "best"), "profile must be one of raw, fast, compact, got 'best'", StoreError),
+    Case("M1", "another profile", root("profile", "best"), "must be one of raw, fast, lean, compact, got 'best'", StoreError),
     Case("M1", "no rule of a flag", root("flags.still", DELETE), "still", StoreError),
     Case("M1", "a negative count", root("n_steps", -1), "n_steps must be a count, got -1", StoreError),
     Case("M1", "no group", remove("episodes/stats/zarr.json"), "episodes/stats/zarr.json: missing"),

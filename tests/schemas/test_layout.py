@@ -15,7 +15,9 @@ from robozarr.schemas.errors import PlanError
 from robozarr.schemas.layout import (
     CHUNK_BYTES,
     CHUNKS_PER_SHARD,
+    FRAME_CODECS,
     FRAME_SHARD_BYTES,
+    FRAMES_PER_CHUNK,
     PROFILES,
     TABLE_CHUNK_ROWS,
     TEXT_CHUNK_BYTES,
@@ -25,6 +27,7 @@ from robozarr.schemas.layout import (
     layout_of_table,
     layout_of_values,
 )
+from robozarr.schemas.limits import MOST_CHUNK_BYTES
 
 DTYPES = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64"]
 dtypes = st.sampled_from(DTYPES)
@@ -59,11 +62,13 @@ def test_values_lie_as_the_format_says(n: int, inner: tuple[int, ...], dtype: st
     layout = values(n, inner, dtype, profile)
     row_bytes = np.dtype(dtype).itemsize * math.prod(inner)
     assert layout.row_bytes == row_bytes
-    assert (layout.codec, layout.level) == PROFILES[profile]
+    frame_codec = FRAME_CODECS.get(profile) if is_frame(inner) and FRAMES_PER_CHUNK * row_bytes <= MOST_CHUNK_BYTES else None
+    assert (layout.codec, layout.level) == (PROFILES[profile] if frame_codec is None else (frame_codec, 0))
     if is_frame(inner):
-        assert layout.chunk_rows == 1
+        least = 1 if frame_codec is None else FRAMES_PER_CHUNK
+        assert layout.chunk_rows == least
         assert layout.shard_rows.bit_count() == 1
-        assert layout.shard_rows * row_bytes <= FRAME_SHARD_BYTES or layout.shard_rows == 1
+        assert layout.shard_rows * row_bytes <= FRAME_SHARD_BYTES or layout.shard_rows == least
         assert 2 * layout.shard_rows * row_bytes > FRAME_SHARD_BYTES or layout.shard_rows == 4096
     else:
         assert layout.chunk_rows * row_bytes <= CHUNK_BYTES or layout.chunk_rows == 1

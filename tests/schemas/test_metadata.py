@@ -54,7 +54,7 @@ ragged = st.builds(
 metadata = st.builds(
     StoreMetadata,
     software=st.text(),
-    profile=st.sampled_from(["raw", "fast", "compact"]),
+    profile=st.sampled_from(["raw", "fast", "lean", "compact"]),
     complete=st.just(True),
     n_steps=counts,
     n_episodes=counts,
@@ -173,7 +173,7 @@ def test_an_unknown_field_is_refused(place: tuple[str | int, ...]) -> None:
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("profile",), "tiny", "profile must be one of raw, fast, compact, got 'tiny'"),
+        (("profile",), "tiny", "profile must be one of raw, fast, lean, compact, got 'tiny'"),
         (("profile",), ["raw"], "does not follow FORMAT.md"),
         (("n_steps",), -1, "n_steps must be a count, got -1"),
         (("n_episodes",), 2.0, "n_episodes must be a count, got 2.0"),

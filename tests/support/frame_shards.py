@@ -24,12 +24,12 @@ from robozarr.schemas.layout import ArrayLayout
 from robozarr.store.frames.encode import Effort, encode_frames
 
 
-def layout_of(frames: NDArray[Any], effort: str, shard_rows: int, chunk_rows: int = 16) -> ArrayLayout:
+def layout_of(frames: NDArray[Any], effort: Effort, shard_rows: int) -> ArrayLayout:
     """Of frames [n, …] at ``steps/camera``."""
     dims = ("step", *(f"camera_{i}" for i in range(frames.ndim - 1)))
     codec: Any = f"frames-{effort}"
     return ArrayLayout(
-        path="steps/camera", shape=frames.shape, dtype=frames.dtype.name, dims=dims, chunk_rows=chunk_rows,
+        path="steps/camera", shape=frames.shape, dtype=frames.dtype.name, dims=dims, chunk_rows=16,
         shard_rows=shard_rows, codec=codec, level=0,
     )  # fmt: skip
 
@@ -97,9 +97,12 @@ def decode_in_memory(
 
     `like` has as many frames as the chunk; `options` are those of ``shards_of``.
     """
-    layout = layout_of(like, "lean", chunk_rows, chunk_rows)
-    shards = shards_of(layout, sums, "", "", ABSENT, **options)
-    shards.edges[:] = 0, len(chunk)
+    layout = layout_of(like, "lean", 16)
+    table = np.empty((1, ENTRY.itemsize * chunk_rows), np.uint8)
+    shards = shards_of(layout, sums, "", "", ABSENT, **options)._replace(
+        chunk_rows=chunk_rows, shard_rows=chunk_rows, tables=table
+    )
+    shards.edges[:2] = 0, len(chunk)
     data, fault = np.frombuffer(chunk, np.uint8).copy(), np.zeros(1, np.int64)
     code = TABLE
     if len(data) >= ENTRY.itemsize * chunk_rows:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from robozarr.loader.frames.shards import FOREIGN
 from robozarr.schemas.frame_chunk import ENTRY, FrameChunkError, FrameTable, frame_checksum
-from robozarr.store.frames.decode import FrameDecoder
-from robozarr.store.frames.encode import Effort, encode_frames
+from robozarr.schemas.frames.decode import FrameDecoder
+from robozarr.schemas.layout import Effort
+from robozarr.store.frames.encode import encode_frames
 
 EFFORTS: tuple[Effort, ...] = ("lean", "compact")
 NO_SUMS = np.empty(0, np.uint32)

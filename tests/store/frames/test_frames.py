@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from robozarr.schemas.frame_chunk import ENTRY, FILTERED, Coding, FrameChunkError
-from robozarr.store.frames.decode import FrameDecoder
-from robozarr.store.frames.encode import Effort, encode_frames
-from robozarr.store.frames.splice import decode_lz4, decode_zstd
+from robozarr.schemas.frames.decode import FrameDecoder
+from robozarr.schemas.frames.splice import decode_lz4, decode_zstd
+from robozarr.schemas.layout import Effort
+from robozarr.store.frames.encode import encode_frames
 from robozarr.store.frames.zarr_codec import FramesCodec
 
 EFFORTS: tuple[Effort, ...] = ("lean", "compact")

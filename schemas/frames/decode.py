@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.schemas.frame_chunk import FILTERED, Coding, FrameChunkError, FrameTable, frame_checksum, strips
-from robozarr.store.frames.filtering import can_filter, undo_filter
-from robozarr.store.frames.splice import decode_lz4, decode_zstd
+from robozarr.schemas.frames.filtering import can_filter, undo_filter
+from robozarr.schemas.frames.splice import decode_lz4, decode_zstd
 
 __all__ = ["FrameDecoder"]
 
@@ -59,7 +59,10 @@ class FrameDecoder:
         return out
 
     def _frame(self, row: int) -> NDArray[Any]:
-        return np.frombuffer(self._decoded(row)[1], self._dtype).reshape(self._shape)
+        pixels = self._decoded(row)[1]
+        if self._dtype == np.bool_ and pixels.strip(b"\0\1"):
+            raise FrameChunkError("a bool is 0 or 1", "others", row=row)
+        return np.frombuffer(pixels, self._dtype).reshape(self._shape)
 
     def _decoded(self, row: int) -> tuple[bytes, bytes]:
         """What the strips of a row decode to, and its pixels: the same unless it is filtered."""
@@ -69,10 +72,10 @@ class FrameDecoder:
         begin, mode, keyframe = int(entry["offset"]), int(entry["mode"]), int(entry["keyframe"])
         payload = self._data[begin : begin + int(entry["length"])].tobytes()
         if frame_checksum(row, mode, keyframe, payload) != entry["crc32c"]:
-            raise FrameChunkError(f"row {row}: the frame agrees with its crc32c; found other bytes than were written")
+            raise FrameChunkError("the frame agrees with its crc32c", "other bytes than were written", row=row, number="M9")
         filtered = bool(mode & FILTERED)
         if filtered and not can_filter(self._shape, self._dtype):
-            raise FrameChunkError(f"row {row}: frames of {self._dtype} {self._shape} have no filter; found a filtered one")
+            raise FrameChunkError(f"frames of {self._dtype} {self._shape} have no filter", "a filtered one", row=row)
         dictionary = b"" if keyframe == row else self._decoded(keyframe)[0 if filtered else 1]
         coded = self._strips(row, Coding(mode & 3), payload, dictionary)
         pixels = coded
@@ -89,9 +92,9 @@ class FrameDecoder:
             try:
                 mine = part if coding == Coding.STORED else DECODERS[coding](part, stop - start, dictionary[start:stop])
             except (RuntimeError, ValueError, MemoryError) as exc:
-                raise FrameChunkError(f"row {row}: bytes {start} to {stop} decode; found {exc}") from exc
+                raise FrameChunkError(f"bytes {start} to {stop} of the frame decode", str(exc), row=row) from exc
             if len(mine) != stop - start:
-                raise FrameChunkError(f"row {row}: bytes {start} to {stop}; found {len(mine)} bytes")
+                raise FrameChunkError(f"bytes {start} to {stop} of the frame", f"{len(mine)} bytes", row=row)
             decoded.append(mine)
         return b"".join(decoded)
 
@@ -102,6 +105,6 @@ class FrameDecoder:
             return [payload]
         sizes = np.frombuffer(payload[: 4 * n], "<u4").astype(np.int64)
         if len(sizes) != n or 4 * n + int(sizes.sum()) != len(payload):
-            raise FrameChunkError(f"row {row}: strips of {len(payload)} bytes in all; found sizes {sizes.tolist()}")
+            raise FrameChunkError(f"{n} strips have {len(payload) - 4 * n} bytes together", f"sizes {sizes.tolist()}", row=row)
         ends = 4 * n + np.cumsum(sizes)
         return [payload[end - size : end] for end, size in zip(ends.tolist(), sizes.tolist(), strict=True)]
