@@ -75,7 +75,7 @@ class ThreadBuffers:
 
 
 @compiled
-def read_vectors(fd: int, buffers: Buffers, n: int, offset: Number, n_bytes: Number, may_wait: bool) -> int:
+def read_vectors(fd: Number, buffers: Buffers, n: int, offset: Number, n_bytes: Number, may_wait: bool) -> int:
     """Read `n_bytes` into n buffers, (address, size) each. Returns 1: done, 0: would have to wait, -1: failed."""
     vectors, done, at, tries = buffers.vectors, 0, 0, 0
     while done < n_bytes:

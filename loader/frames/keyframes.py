@@ -238,7 +238,7 @@ def _decode_strips(
     n_bytes = shards.row_bytes
     n_strips = -(-n_bytes // STRIP_BYTES)
     data = numba.carray(address(source), (length,), np.uint8)
-    body = 0 if n_strips == 1 else 4 * n_strips
+    body: Number = 0 if n_strips == 1 else 4 * n_strips
     if length < body:
         return False
     for i in range(n_strips):

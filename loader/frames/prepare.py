@@ -26,6 +26,7 @@ from robozarr.loader.frames.shards import (
     TABLE,
     WAITS,
     WILLNEED,
+    Number,
     Shards,
     begin_of,
     chunk_of,
@@ -38,7 +39,7 @@ from robozarr.loader.frames.shards import (
 )
 from robozarr.schemas import frame_chunk
 
-__all__ = ["load_table", "prepare_shards", "take_table"]
+__all__ = ["load_table", "prepare_shards", "take_table", "try_tables"]
 
 _STORED, _, _ZSTD = (int(coding) for coding in frame_chunk.Coding)
 _FILTERED: Final = frame_chunk.FILTERED
@@ -132,7 +133,28 @@ def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: int) -> None:
 
 
 @compiled
-def load_table(shards: Shards, chunk: int, fd: int, may_wait: bool, fault: NDArray[np.int64]) -> int:
+def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> None:
+    """Load the tables that are whole in files that may have holes, of the chunks that rows lie in. For one caller at a time."""
+    opened, opened_shard, tried = -1, -1, -1
+    for j in range(len(rows)):
+        chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
+        if chunk == tried or shards.known[chunk]:
+            continue
+        fd, tried = shards.fds[shard], chunk
+        if fd == CLOSED:
+            if opened_shard != shard:
+                if opened >= 0:
+                    posix_close(opened)
+                opened, opened_shard = open_shard(shards, shard), shard
+            fd = opened
+        if fd >= 0:
+            load_table(shards, chunk, fd, True, fault)
+    if opened >= 0:
+        posix_close(opened)
+
+
+@compiled
+def load_table(shards: Shards, chunk: int, fd: Number, may_wait: bool, fault: NDArray[np.int64]) -> int:
     """Read the table of a chunk of frames from its shard's file; WAITS if that would have to wait; else as `take_table`."""
     table = np.empty(ENTRY_BYTES * shards.chunk_rows, np.uint8)
     begin, done = begin_of(shards, chunk), False
@@ -166,7 +188,8 @@ def take_table(shards: Shards, chunk: int, table: NDArray[np.uint8], fault: NDAr
     """
     n, begin = rows_of_chunk(shards, chunk), ENTRY_BYTES * shards.chunk_rows
     n_strips = -(-shards.row_bytes // _STRIP_BYTES)
-    at, n_bytes = begin, end_of(shards, chunk) - begin_of(shards, chunk)
+    at: Number = begin
+    n_bytes = end_of(shards, chunk) - begin_of(shards, chunk)
     for row in range(shards.chunk_rows):
         entry = row * ENTRY_BYTES
         offset, length, crc = u32(table, entry), u32(table, entry + 4), u32(table, entry + 12)

@@ -197,13 +197,13 @@ def shard_chunks(shards: Shards) -> int:
 
 
 @compiled
-def chunk_of(shards: Shards, row: Number) -> int:
+def chunk_of(shards: Shards, row: Number) -> Number:
     """Number of a row's chunk, over all shards."""
     return row // shards.chunk_rows
 
 
 @compiled
-def rows_of_chunk(shards: Shards, chunk: Number) -> int:
+def rows_of_chunk(shards: Shards, chunk: Number) -> Number:
     """How many rows of the array a chunk has."""
     return min(shards.chunk_rows, shards.n_rows - chunk * shards.chunk_rows)
 
@@ -260,9 +260,10 @@ def interrupted() -> bool:
 
 
 @compiled
-def read_bytes(fd: int, target: int, n_bytes: int, offset: int) -> bool:
+def read_bytes(fd: Number, target: Number, n_bytes: Number, offset: Number) -> bool:
     """Read bytes of a file to an address; False if they are not there."""
-    done, tries = 0, 0
+    done: Number = 0
+    tries = 0
     while done < n_bytes:
         got = posix_pread(fd, address(target + done), n_bytes - done, offset + done)
         if got > 0:
