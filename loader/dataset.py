@@ -16,6 +16,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
 
 from robozarr.loader.batch import Batch, WindowReader
 from robozarr.loader.frames.free_memory import free_memory
+from robozarr.loader.frames.upright import check_conventions, upright_keys
 from robozarr.loader.windows.nothing_left import check_not_empty, check_reach
 from robozarr.loader.windows.selection import LeftOut, Selection, did_you_mean
 from robozarr.loader.windows.table import WindowTable
@@ -71,6 +72,9 @@ class WindowDataset(Dataset[Sample]):
         What each sample carries of its task, such as an encoded instruction.
     frames_in_memory : bool
         Read all frames into (shared) memory too, now.
+    upright : bool, or keys
+        Turn the pictures of all cameras, or of these, upright while they are read, by each episode's recorded convention. That
+        costs less than turning a batch. ``Images`` and the adapters turn none a second time. False: as stored.
 
     Raises
     ------
@@ -108,6 +112,7 @@ class WindowDataset(Dataset[Sample]):
         only_flags: StepFlag = StepFlag(0),  # noqa: B008
         task_embeddings: Mapping[str, ArrayLike] | Sequence[str] | None = None,
         frames_in_memory: bool = False,
+        upright: bool | Sequence[str] = False,
     ) -> None:
         store, spec = _store_of(store), _spec_of(spec)
         self.selection = Selection(
@@ -126,7 +131,12 @@ class WindowDataset(Dataset[Sample]):
         embeddings = _embeddings(store, task_embeddings)
         if frames_in_memory:
             _check_fits(store, spec)
-        self.windows = WindowReader(store, spec, table, embeddings=embeddings, frames_in_memory=frames_in_memory)
+        turned = upright_keys(store, spec.offsets, upright)
+        if turned:
+            check_conventions(store, table.served)
+        self.windows = WindowReader(
+            store, spec, table, embeddings=embeddings, frames_in_memory=frames_in_memory, upright=turned
+        )  # fmt: skip
 
     @property
     def store(self) -> Store:
@@ -142,6 +152,11 @@ class WindowDataset(Dataset[Sample]):
     def table(self) -> WindowTable:
         """Which windows there are, and where."""
         return self.windows.table
+
+    @property
+    def upright(self) -> tuple[str, ...]:
+        """The keys whose pictures are turned upright while they are read."""
+        return self.windows.upright
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:

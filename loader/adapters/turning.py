@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.upright import check_conventions
 from robozarr.schemas.errors import WindowError
-from robozarr.schemas.index import ImageConvention
 
 __all__ = ["check_pictures", "turn", "upside_down"]
 
@@ -30,15 +30,7 @@ def check_pictures(windows: WindowDataset, keys: tuple[str, ...]) -> None:
 
 def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:
     """Bool [n_episodes]: whether row 0 of its pictures is the bottom row; raises WindowError where that is not known."""
-    convention = windows.store.episodes.image_convention
-    unknown = np.flatnonzero(windows.table.served & (convention == ImageConvention.UNKNOWN))
-    if unknown.size:
-        raise WindowError(
-            f"pictures · turn: every episode's convention is known; it is not of {unknown.size}, such as {int(unknown[0])} → "
-            "look at a picture (dataset.show), then leave these out by episodes=, or have pictures as stored"
-        )
-    over: NDArray[np.bool_] = convention == ImageConvention.OPENGL
-    return over
+    return check_conventions(windows.store, windows.table.served)
 
 
 def turn(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:

@@ -114,8 +114,9 @@ def make_transform(
     steps: list[Step] = []
     pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].picture_axes]
     if images is not None and pictures:
-        upside_down = _upside_down(readers, device) if images.upright else None
-        steps += [_picture_step(name, images, upside_down, readers[0]) for name in pictures]
+        to_turn = [name for name in pictures if images.upright and name not in readers[0].upright]
+        upside_down = _upside_down(readers, device) if to_turn else None
+        steps += [_picture_step(name, images, upside_down if name in to_turn else None, readers[0]) for name in pictures]
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
             raise WindowError(

@@ -58,6 +58,10 @@ class ThreadBuffers:
             found = self._frames[id(reader)] = FrameBuffers(shards.row_bytes, shards.height, shards.filters)
         return found.memory
 
+    def forget(self) -> None:
+        """Forget all keyframes."""
+        self._frames.clear()
+
     def _make(self, row_bytes: int) -> Buffers:
         return Buffers(
             context=self._context,

@@ -90,12 +90,14 @@ class MemoryReader:
 class FrameReader:
     """Rows of a key of frames, by compiled code."""
 
-    def __init__(self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64) -> None:
+    def __init__(
+        self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64, over: U8 | None = None
+    ) -> None:
         self._store, self._layout, self._free_fds = store, layout, free_fds
         self._locks: dict[int, threading.Lock] = {}
         root = str(Path(store.path).absolute())
         prefix, _, suffix = f"{root}/{layout.shard_path(0)}".rpartition("/c/0")
-        self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED, root)
+        self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED, root, over)
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``.
@@ -169,13 +171,14 @@ class _Foreign:
 class ZarrReader:
     """Rows of a key in a codec that the compiled code does not know, through zarr."""
 
-    def __init__(self, store: Store, key: Key, why: str) -> None:
+    def __init__(self, store: Store, key: Key, why: str, over: U8 | None = None) -> None:
         warnings.warn(
             f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than "
             f"what robozarr writes, and damaged bytes are noticed only as far as its codecs do; {why} → convert again",
             stacklevel=2,
         )
         self._store, self._key, self._array = store, key, _Foreign(store, key.name)
+        self._over = over
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``."""
@@ -187,6 +190,8 @@ class ZarrReader:
             if inside.size:
                 low, high = int(inside.min()), int(inside.max()) + 1
                 values = np.ascontiguousarray(self._array.read(low, high), self._key.dtype)
+                if self._over is not None and (turned := self._over[low:high] != 0).any():
+                    values[turned] = values[turned][:, ::-1]
                 target[wanted >= 0] = values.view(np.uint8).reshape(high - low, -1)[inside - low]
 
 
@@ -204,6 +209,8 @@ class Reader:
         Like ``map``: what reads frames into memory, in this thread or in several.
     memory : SharedArrays
         What another process has read already.
+    over : mapping of key to uint8 [n_steps], optional
+        Where it is 1, pictures of frame keys are turned over, their last line first, while they are put into a batch.
     """
 
     def __init__(
@@ -214,8 +221,9 @@ class Reader:
         in_memory: bool = False,
         run: Callable[..., Iterable[Any]] = map,
         memory: SharedArrays | None = None,
+        over: Mapping[str, U8] | None = None,
     ) -> None:
-        self.store, self._names, self._in_memory = store, tuple(keys), in_memory
+        self.store, self._names, self._in_memory, self._over = store, tuple(keys), in_memory, dict(over or {})
         self._error: StoreError | None = None
         self._local = threading.local()
         free_fds = _free_fds()
@@ -254,14 +262,15 @@ class Reader:
 
     def _frame_reader(self, name: str, free_fds: I64) -> KeyReader:
         layout, why = self.store.layout_or_why(f"steps/{name}")
+        over = self._over.get(name)
         if layout is None:
-            return ZarrReader(self.store, self.store.keys[name], why)
+            return ZarrReader(self.store, self.store.keys[name], why, over)
         check_claim(self.store.place, layout)
         sums = self.store.checksums(name)
         with memory_for(f"{self.store.path}/{layout.path}"):
             if self._requests is None:
-                return FrameReader(self.store, layout, sums, free_fds)
-            return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds)
+                return FrameReader(self.store, layout, sums, free_fds, over)
+            return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds, over)
 
     def _load_frames(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
         """Read all frames of a key into memory."""
@@ -336,7 +345,7 @@ class Reader:
         return self._memory[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory")}
+        state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory", "_over")}
         if (
             context.get_spawning_popen() is not None
         ):  # for a process of this program, which shares memory; else it is read again
@@ -346,7 +355,8 @@ class Reader:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         memory = state.get("_memory")
         try:
-            self.__init__(state["store"], state["_names"], in_memory=state["_in_memory"], memory=memory)  # type: ignore[misc]
+            names, in_memory = state["_names"], state["_in_memory"]
+            self.__init__(state["store"], names, in_memory=in_memory, memory=memory, over=state["_over"])  # type: ignore[misc]
         except StoreError as exc:
             if memory is None:
                 raise

@@ -93,6 +93,7 @@ class BucketReader:
         requests: Requests,
         cache: CacheDir | None,
         free_fds: I64,
+        over: U8 | None = None,
     ) -> None:
         self._store, self._layout, self._requests, self._free_fds = store, layout, requests, free_fds
         self._cached: CachedArray | None = None
@@ -102,7 +103,7 @@ class BucketReader:
             self._cached = cache.array(name, (store.identity, layout.path, *sizes, layout.codec), sums)
         n_rows, n_shards = layout.shape[0], layout.n_shards
         prefix = "" if self._cached is None else self._cached.prefix
-        self._shards = shards_of(layout, sums, prefix, CachedArray.suffix, ABSENT)
+        self._shards = shards_of(layout, sums, prefix, CachedArray.suffix, ABSENT, over=over)
         self._held = Held(owner=np.full(n_rows, -1, np.int32), soon=np.zeros(n_rows, np.int32), gap=GAP_BYTES, most=MOST_BYTES)
         self._lock = threading.Lock()
         self._flight, self._next, self._n_kept = 2, 0, 0
@@ -220,7 +221,9 @@ class BucketReader:
                 return
             code = READ
             if one.bytes is not None and 0 <= at <= len(one.bytes) - ENTRY_BYTES * self._shards.chunk_rows:
-                table = one.bytes[at : at + ENTRY_BYTES * self._shards.chunk_rows].copy()  # not read-only, as compiled for files
+                table = one.bytes[
+                    at : at + ENTRY_BYTES * self._shards.chunk_rows
+                ].copy()  # not read-only, as compiled for files
                 code = take_table(self._shards, chunk, table, fault)
         if code != OK:
             self._try_again(code if code != READ else TABLE, int(fault[0]), tries, one)
