@@ -1,4 +1,4 @@
-"""Owns what every benchmark here needs: the default source, a warm or a cold page cache, the machine in words, a table.
+"""Helpers that every benchmark shares: the default source, a warm or cold page cache, a description of the machine, tables.
 
 Imports nothing but the standard library: Dask's workers import the benchmarks when they start.
 """
@@ -28,13 +28,13 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 def default_source() -> Path:
-    """The real data beside the repository if it is there, else the sample inside it."""
+    """The real data beside the repository if it exists, otherwise the sample inside the repository."""
     real = ROOT.parent / "shared" / "data"
     return real if real.is_dir() else ROOT / "sample"
 
 
 def read_once(files: Iterable[Path]) -> None:
-    """Bring files into the page cache."""
+    """Read files once, so that they are in the page cache."""
     buffer = bytearray(8 * 2**20)
     for path in files:
         with path.open("rb", buffering=0) as file:
@@ -43,7 +43,7 @@ def read_once(files: Iterable[Path]) -> None:
 
 
 def drop_from_cache(files: Iterable[Path]) -> None:
-    """Have the page cache forget files: what is not on the disk yet goes there first."""
+    """Write files to disk and drop them from the page cache."""
     for path in files:
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
@@ -52,7 +52,7 @@ def drop_from_cache(files: Iterable[Path]) -> None:
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """What a reader needs to judge numbers; no names of machines, no paths."""
+    """Facts about the machine that a reader needs to judge the numbers; no host names, no paths."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "cores": cores,
@@ -64,7 +64,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def machine_lines(header: Mapping[str, Any], more: str) -> list[str]:
-    """The same as text; `more` follows the memory."""
+    """The same facts as text; `more` is put after the memory."""
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     return [
         f"machine: {header['cores']} cores ({header['processor']}), {header['memory_gib']} GiB; {more}",
@@ -91,12 +91,12 @@ def file_system(path: Path) -> str:
 
 
 def figure(value: float | None, digits: int) -> str:
-    """A number in a table."""
+    """Format a number for a table."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as text: the first column to the left, the others to the right."""
+    """Align rows of cells as text: the first column to the left, the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])

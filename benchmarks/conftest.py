@@ -1,4 +1,4 @@
-"""Benchmarks run as programs, and find ``common`` and ``scale_store`` as under make."""
+"""Let the benchmarks run as programs and find ``common`` and ``scale_store``, as they do under make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns a store of as many steps as asked for that takes next to no room: each shard is a hard link to one of a few.
+"""Make a store with any number of steps that takes almost no disk space: each shard is a hard link to one of a few files.
 
 Everything that a reader looks at follows FORMAT.md: index, episodes, tasks, checksums. Statistics are zeros, which ``verify``
 would say. All episodes have `EPISODE` steps, so that every whole shard of a key can hold the same bytes.
@@ -31,7 +31,7 @@ from robozarr.store.folder import FolderPlace
 __all__ = ["EPISODE", "window", "write_scale_store"]
 
 EPISODE: Final = 128
-"""Steps of each episode but the last: divides every shard."""
+"""Steps of each episode but the last; every shard holds a whole number of episodes."""
 KEYS: Final[dict[str, tuple[str, tuple[int, ...], Role]]] = {
     "agentview_rgb": ("uint8", (), "image"),
     "eye_in_hand_rgb": ("uint8", (), "image"),
@@ -43,7 +43,7 @@ KEYS: Final[dict[str, tuple[str, tuple[int, ...], Role]]] = {
 
 
 def window() -> WindowSpec:
-    """The window of design.md: 2 frames of 2 cameras, 3 state keys, 64 actions; masks of all."""
+    """The window of design.md: 2 frames of 2 cameras, 3 state keys, 64 actions, all with masks."""
     one = [0]
     return WindowSpec(
         {
@@ -121,7 +121,7 @@ def _metadata(n_steps: int, n_episodes: int, picture: tuple[int, int, int], prof
 
 
 def _tables(lengths: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """The index and the episode table; what is left out is zeros."""
+    """The index and the episode table; arrays that are not returned are zeros."""
     start, episode, step = build_index(lengths)
     n = len(lengths)
     return {
@@ -148,7 +148,7 @@ def _texts(n_episodes: int) -> dict[str, list[bytes]]:
 
 
 def _values(rng: np.random.Generator, layout: ArrayLayout) -> NDArray[Any]:
-    """The rows of a whole shard, or of all of the array if that is smaller."""
+    """The rows of a whole shard, or of the whole array if that is smaller."""
     shape = (min(layout.shard_rows, -(-layout.shape[0] // EPISODE) * EPISODE), *layout.shape[1:])
     if layout.dtype == "uint8":
         return rng.integers(0, 256, shape, np.uint8)
@@ -156,7 +156,7 @@ def _values(rng: np.random.Generator, layout: ArrayLayout) -> NDArray[Any]:
 
 
 def _write_links(folder: Path, layout: ArrayLayout, rows: NDArray[Any], data: bytes) -> dict[str, int]:
-    """Write a whole shard once and link the others to it; the last one is of its own unless it is whole. What binds each."""
+    """Write one whole shard and link the others to it; a last partial shard is its own file. Returns each shard's checksum."""
     made: Path | None = None
     sums: dict[str, int] = {}
     of_whole = shard_sum(data, replace(layout, shape=rows.shape), 0)
@@ -179,7 +179,7 @@ def _write_links(folder: Path, layout: ArrayLayout, rows: NDArray[Any], data: by
 
 
 def _episode_sums(rows: NDArray[Any], lengths: NDArray[np.int64]) -> NDArray[np.uint32]:
-    """M21 of a low-dim key: what the rows of each episode sum up to."""
+    """M21 of a low-dim key: the checksum of each episode's rows."""
     per_shard = len(rows) // EPISODE
     whole = np.array([google_crc32c.value(rows[at : at + EPISODE].tobytes()) for at in range(0, len(rows), EPISODE)], np.uint32)
     sums = np.resize(whole, len(lengths))

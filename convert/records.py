@@ -1,11 +1,11 @@
-"""Owns the records that pass between the stages of a conversion; only data. Imports neither h5py nor Dask.
+"""Records that pass between the stages of a conversion; data only. Imports neither h5py nor Dask.
 
 They cross processes, so they hold paths, numbers and short texts, never pixels.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,15 +27,16 @@ __all__ = [
     "FinishedPartition",
     "Partition",
     "Segment",
+    "Stored",
 ]
 
 ColumnKind = Literal["rows", "flat", "text", "vector"]
-"""Where a column's values lie in a demo: rows of a dataset, a dataset flattened, a text attribute, a vector attribute."""
+"""Where a demo holds a column's values: rows of a dataset, a flattened dataset, a text attribute, a vector attribute."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why something in a file, or the file itself, cannot be read as it was recorded."""
+    """Why a file, or something in it, cannot be read as it was recorded."""
 
     rule: str
     """What is wrong."""
@@ -44,9 +45,9 @@ class Fault:
     remedy: str
     """What the user can do."""
     of_machine: bool = False
-    """Whether this machine lacks something, so that the file is not to blame and is never left out for it."""
+    """Whether this machine lacks something: then the file is not at fault and is never left out."""
     of_shape: bool = False
-    """Whether the shape is made up too: of a virtual dataset that grows with sources that are not all there."""
+    """Whether the shape is wrong too: a virtual dataset that grows with sources, some of which are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,15 +63,15 @@ class DatasetInfo:
     stored_as: str
     """The file's own name of the type, for messages."""
     name: str = ""
-    """Name of its key in the store, by the file's layout; "": as ``key_name`` says."""
+    """Name of its key in the store, from the file's layout; "" means: as ``key_name`` says."""
     role: str = ""
-    """Role of its key, by the layout; "": as the evidence says."""
+    """Role of its key, from the layout; "" means: decide by the data."""
     unit: str = ""
-    """Unit of its key, by the layout; "": as the evidence says."""
+    """Unit of its key, from the layout; "" means: decide by the data."""
     decoded: str = ""
-    """What decodes its frames, which are encoded in the file; `shape` and `dtype` are those of the pixels."""
+    """Decoder of its frames, if they are encoded in the file; `shape` and `dtype` are those of the pixels."""
     fault: Fault | None = None
-    """Why its values are not all there, where HDF5 would make some up or cannot read them; None for a good one."""
+    """Why some of its values are missing, so that HDF5 would make them up or cannot read them; None if all are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,18 +80,18 @@ class DemoScan:
 
     name: str
     length: int
-    """Steps: rows of ``actions``."""
+    """Number of steps: rows of ``actions``."""
     datasets: tuple[DatasetInfo, ...]
-    """Those whose first axis is the demo's steps, of a numeric type."""
+    """Numeric datasets whose first axis is the demo's steps."""
     repeats: tuple[str, ...]
     """Paths below ``next_obs`` that equal ``obs`` one step later."""
     flags: NDArray[np.uint8]
     """Step flags [length]."""
     joint_key: str | None
-    """Name of the key that the still flag was taken from, as the layout calls it."""
+    """Layout's name of the key from which the still flag was computed."""
     alignment: Alignment
     alignment_error: tuple[float, float]
-    """rms of observed joints to the simulator's state of the same and the next step, rad."""
+    """rms distance between observed joints and the simulator's state of the same and of the next step, rad."""
     image_convention: ImageConvention
     image_evidence: ImageEvidence
     success: int
@@ -100,21 +101,21 @@ class DemoScan:
     attributes: str
     """All other attributes inside the demo, as JSON."""
     splits: tuple[str, ...]
-    """Filter keys that name it."""
+    """Filter keys that name this demo."""
     group: str = ""
-    """Path of its group in the file; "" for the file itself."""
+    """Path of its group in the file; "" if the file itself is the demo."""
     joint_path: str = ""
-    """Path of its dataset, whose key may be called otherwise where another has that name."""
+    """Path of the dataset behind `joint_key`; its key may have another name if that one is taken."""
     rules: FlagRules | None = None
-    """By which `flags` were made: those asked for, with the gripper that the layout knows."""
+    """Rules that `flags` were computed with: those asked for, with the gripper that the layout knows."""
     misfits: tuple[tuple[str, int], ...] = ()
-    """Datasets of numbers that do not go along the steps: path, and rows."""
+    """Numeric datasets whose rows are not the demo's steps: path and number of rows."""
     instruction: str = ""
-    """Its own words, or those given by hand; "" where only the file has some."""
+    """Its own instruction, or one given by hand; "" if only the file has one."""
     instruction_source: InstructionSource = InstructionSource.NONE
-    """Where its own words come from."""
+    """Where its own instruction comes from."""
     remarks: tuple[str, ...] = ()
-    """What a person should know about its words."""
+    """Remarks on its instruction."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,37 +127,56 @@ class FileScan:
     """Bytes."""
     mtime_ns: int
     problems: tuple[Problem, ...]
-    """What is wrong with a demo; with a split, where `key` is its path below ``mask``; else with the file."""
+    """Problems of a demo; of a split, where `key` is its path below ``mask``; else of the file."""
     blocking: tuple[Problem, ...] = ()
-    """What this machine lacks to read it: nothing is left out for that."""
+    """What this machine lacks to read it; nothing is left out because of that."""
     digest: str = ""
-    """Sampled digest of its content (``schemas.digest``); "" where it cannot be read."""
+    """Sampled digest of its content (``schemas.digest``); "" if it cannot be read."""
     demos: tuple[DemoScan, ...] = ()
     not_stored: tuple[tuple[str, int, str], ...] = ()
-    """Path, number of demos that hold it (0: it belongs to the file), reason."""
+    """Path, number of demos that hold it (0 means: it belongs to the file), reason."""
     splits: tuple[str, ...] = ()
-    """Every filter key of the file, empty ones too."""
+    """Every filter key of the file, including empty ones."""
     attributes: str = "{}"
-    """Attributes outside demos, as JSON, without the BDDL text."""
+    """Attributes outside demos as JSON, without the BDDL text."""
     suite: str = ""
     task: str = ""
     instruction: str = ""
-    """The words of the file, such as LIBERO's ``problem_info``, for demos without their own; "" without any."""
+    """The file's instruction, such as LIBERO's ``problem_info``, for demos without their own; "" if there is none."""
     instruction_source: InstructionSource = InstructionSource.FILE_ATTRIBUTE
-    """Where these words come from."""
+    """Where this instruction comes from."""
     instruction_from_name: str = ""
-    """As the file's name words it; "" where it does not read as words."""
+    """The instruction as the file name words it; "" if the name does not read as words."""
     remarks: tuple[str, ...] = ()
-    """What a person should know about the file's words."""
+    """Remarks on the file's instruction."""
     env_name: str = ""
     bddl: str = ""
     control_freq: float | None = None
     usual_freq: float | None = 20.0
-    """Steps a second of the layout, for files that do not say; None: unknown."""
+    """Steps per second according to the layout, for files that do not state it; None means unknown."""
     layout: str = ""
-    """Name of the layout that it follows."""
+    """Name of the layout that the file follows."""
     called: tuple[tuple[str, str], ...] = ()
-    """Path and name of what is not stored of its demos, as the layout calls it."""
+    """Path and layout's name of data in its demos that is not stored."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """Values of a column that a store holds already, and that are written again in another layout."""
+
+    layout: ArrayLayout
+    """Of the array that holds them."""
+    sums: tuple[int | None, ...]
+    """What binds each shard that is read (M23); None in a store of version 1. Of a column: of every shard."""
+    frames: bool
+    """Whether ``checksums/`` has one for each of its rows."""
+    first_shard: int = 0
+    """The first shard that is read."""
+
+    def of_rows(self, start: int, stop: int) -> Stored:
+        """What is read for rows [start, stop)."""
+        first, last = start // self.layout.shard_rows, -(-stop // self.layout.shard_rows)
+        return replace(self, sums=self.sums[first:last], first_shard=first)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,13 +190,15 @@ class Column:
     starts: NDArray[np.int64]
     """First row of each episode, and the number of rows [n_episodes + 1]."""
     key: Key | None
-    """The key it holds; None for what belongs to episodes."""
+    """The key whose values it holds; None for columns of the episode table."""
     old_rows: int = 0
-    """Rows that the store has already, of an append."""
+    """Rows that the store already has, for an append."""
+    stored: Stored | None = None
+    """The store that holds its values; None where they come from the sources."""
 
     @property
     def first_shard(self) -> int:
-        """The first shard that is to be written: 0, or the one that an append goes on with."""
+        """First shard to write: 0, or the one where an append continues."""
         return self.layout.n_shards if self.old_rows == self.layout.shape[0] else self.old_rows // self.layout.shard_rows
 
 
@@ -187,24 +209,24 @@ class Segment:
     path: str
     """The source file."""
     size: int
-    """Its size when it was scanned, bytes."""
+    """Size in bytes when it was scanned."""
     mtime_ns: int
-    """Its time of change when it was scanned."""
+    """Modification time when it was scanned."""
     demo: str
     group: str
-    """Path of the demo's group in the file; "" for the file itself."""
+    """Path of the demo's group in the file; "" if the file itself is the demo."""
     start: int
-    """First row, counted in the demo."""
+    """First row, counted from the start of the demo."""
     stop: int
-    """Row after the last."""
+    """Row after the last one."""
     at: int
-    """Row of the partition that `start` becomes."""
+    """Row of the partition where `start` goes."""
     episode: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Partition:
-    """One shard to be written: paths and ranges, never pixels."""
+    """One shard to write: paths and ranges, never pixels."""
 
     layout: ArrayLayout
     shard: int
@@ -213,13 +235,15 @@ class Partition:
     segments: tuple[Segment, ...]
     key: Key | None
     old_rows: int = 0
-    """Rows that the array has already: an append takes those of this shard from the store, not from a source."""
+    """Rows that the array already has: an append takes this shard's old rows from the store, not from a source."""
     begins: tuple[int, ...] = ()
-    """Rows of the shard with which episodes begin, those that the array has already too."""
+    """Rows of the shard at which an episode begins, old rows included."""
+    stored: Stored | None = None
+    """The store that holds its values; None where they come from the segments."""
 
     @property
     def n_kept(self) -> int:
-        """Rows of the shard that the store has already."""
+        """Rows of the shard that the store already has."""
         return max(0, self.old_rows - self.layout.rows_of_shard(self.shard)[0])
 
     @property
@@ -230,7 +254,7 @@ class Partition:
 
     @property
     def n_bytes(self) -> int:
-        """Size of its values, decoded."""
+        """Decoded size of its values."""
         return self.n_rows * self.layout.row_bytes
 
 
@@ -244,6 +268,6 @@ class FinishedPartition:
     size: int
     """Bytes of its file."""
     crc32c: int
-    """What binds its file (FORMAT.md, M23): the crc32c of its chunks' checksums and its index."""
+    """Checksum that binds its file (FORMAT.md, M23): the crc32c of its chunks' checksums and its index."""
     digest: str
-    """What it was planned from."""
+    """Digest of its plan."""

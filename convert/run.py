@@ -1,4 +1,4 @@
-"""Owns a conversion from end to end: scan → plan → init → write → stats → finalise.
+"""Run a conversion from end to end: scan → plan → init → write → stats → finalise.
 
 Each stage is a function of another module; here they are put in order and run on an executor.
 """
@@ -13,19 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
-from robozarr.convert.append import check_unchanged, commit, new_sources, read_base, recover
+from robozarr.convert.append import check_unchanged, commit, new_sources, recover
 from robozarr.convert.planning.by_hand import give_by_hand, told
 from robozarr.convert.planning.infer import Base, OnError
 from robozarr.convert.planning.instructions import instruction_remarks
 from robozarr.convert.planning.left_out import not_wanted
 from robozarr.convert.planning.plan import Plan, make_plan
-from robozarr.convert.resuming.journal import Begun, Journal, check_same, sources_of
+from robozarr.convert.resuming.journal import Begun, Journal, SourceFacts, check_same, sources_of
 from robozarr.convert.resuming.states import Command, Step
 from robozarr.convert.sources.by_hand import Given, Instructions, checked_instruction, read_instructions
 from robozarr.convert.sources.hdf5 import find_sources
 from robozarr.convert.sources.layouts.catalogue import read_layout_file
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.stages import Written, scan_sources, write_partitions, write_statistics
+from robozarr.convert.verifying.base import read_base
+from robozarr.convert.verifying.stored_source import check_columns, plan_of_store, stored_source
 from robozarr.convert.workers.cluster import leave_if_imported, open_executor
 from robozarr.convert.workers.executor import Executor
 from robozarr.convert.workers.progress import Progress, SilentProgress
@@ -36,6 +38,7 @@ from robozarr.schemas.errors import PlanError, Problem, SourceError, StoreError
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
 from robozarr.store.bucket import on_the_way_out
+from robozarr.store.identity import find_identity
 from robozarr.store.locate import place_of
 from robozarr.store.place import Place
 from robozarr.version import __version__
@@ -57,23 +60,23 @@ class ConvertReport:
     keys: tuple[str, ...]
     n_partitions: int
     source_bytes: int
-    """Size of the source files."""
+    """Size of the source files; if the source was a store, size of its values."""
     decoded_bytes: int
-    """Size of all columns, decoded."""
+    """Decoded size of all columns."""
     stored_bytes: int
     """Size of the columns' shards on disk; 0 for a dry run."""
     seconds: float
-    """Wall time, start-up of the workers included."""
+    """Wall time, including the start-up of workers."""
     not_stored: tuple[dict[str, Any], ...]
     """What the sources hold and the store does not, and why."""
     left_out: tuple[dict[str, str], ...]
-    """Every problem of what was left out, under ``--on-error skip``."""
+    """Every problem that something was left out for, under ``--on-error skip``."""
     remarks: tuple[str, ...]
-    """What a person should know about the instructions: episodes without one, other wordings, where words come from."""
+    """Remarks on the instructions: episodes without one, differing wordings, where they come from."""
     n_kept: int
     """Partitions that an earlier, interrupted run had finished."""
     n_appended: int
-    """Source files that an append added; 0 without one."""
+    """Source files that an append added; 0 without an append."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -82,9 +85,11 @@ class ConvertReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Wish:
-    """What the user asked for."""
+    """The user's request."""
 
     store: Place
+    origin: Place | None
+    """The store that is converted instead of HDF5 files."""
     profile: Profile
     level: int | None
     keys: tuple[str, ...] | None
@@ -95,12 +100,12 @@ class _Wish:
     overwrite: bool
     append: bool
     layouts: tuple[Layout, ...]
-    """The user's own, tried before the built-in ones."""
+    """The user's own layouts, tried before the built-in ones."""
     gripper: int | Literal["layout"] | None
 
 
 def convert(
-    sources: str | Path | Sequence[str | Path],
+    sources: str | Path | Place | Sequence[str | Path],
     store: str | Path | Place,
     *,
     endpoint_url: str | None = None,
@@ -121,14 +126,15 @@ def convert(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> ConvertReport:
-    """Convert HDF5 demonstrations into a Zarr store, bit for bit.
+    """Convert HDF5 demonstrations, or a store into another profile, bit for bit.
 
     Interrupted at any point, the same call goes on where it was, and ends in the same bytes.
 
     Parameters
     ----------
     sources : path or sequence of paths
-        Files, folders (searched for ``*.hdf5`` and ``*.h5``), or patterns.
+        Files, folders (searched for ``*.hdf5`` and ``*.h5``), or patterns; or one store of any version and profile, a folder or
+        a URL: what it says of its sources goes on into the new one, as do its instructions.
     store : path or URL
         Folder that becomes the store, or a prefix of a bucket: ``s3://bucket/prefix``, ``gs://bucket/prefix``.
     endpoint_url : str, optional
@@ -201,8 +207,16 @@ def convert(
         raise PlanError("--append takes the store's layouts and its gripper: no --layout or --gripper with it")
     if append and (overwrite or profile is not None or level is not None or keys is not None or without):
         raise PlanError("--append takes the store as it is: no --overwrite, --profile, --level, --keys or --without with it")
+    origin = stored_source(sources, endpoint_url)
+    if origin is not None:
+        asked = {"--append": append, "--keys": keys is not None, "--without": bool(without), "--layout": layout is not None,
+                 "--gripper": gripper is not None, "--instruction": instruction is not None,
+                 "--instructions": instructions is not None, "--on-error": on_error != "stop"}  # fmt: skip
+        if wrong := [option for option, given in asked.items() if given]:
+            raise PlanError(f"{origin} is a store, which is converted as it is: leave out {', '.join(wrong)}")
     wish = _Wish(
-        store=place_of(store, endpoint_url),
+        store=_destination(store, origin, endpoint_url),
+        origin=origin,
         profile=profile or "fast",
         level=level,
         keys=None if keys is None else tuple(keys),
@@ -221,8 +235,8 @@ def convert(
     journal, step = Journal(wish.store), None
     if not dry_run:
         check_destination(journal, command)
-    paths = find_sources([sources] if isinstance(sources, str | Path) else sources)
-    check_apart(paths, wish.store)
+    paths = [] if origin is not None else find_sources(_as_paths(sources))
+    check_apart(paths if origin is None or origin.folder is None else [origin.folder], wish.store)
     with contextlib.ExitStack() as stack:
         if not dry_run:
             stack.enter_context(journal.locked())
@@ -247,6 +261,29 @@ def convert(
     return _report(wish, plan, base, written, dry_run, time.monotonic() - began)
 
 
+def _destination(store: str | Path | Place, origin: Place | None, endpoint_url: str | None) -> Place:
+    """The place of the new store; the endpoint may belong to the old one only.
+
+    Raises
+    ------
+    StoreError
+        If it is the old one.
+    """
+    is_folder = isinstance(store, Path) or (isinstance(store, str) and "://" not in store)
+    of_origin = origin is not None and origin.folder is None and is_folder
+    place = place_of(store, None if of_origin else endpoint_url)
+    if origin is not None and (place == origin or (place.folder is None and place.url.startswith(f"{origin.url}/"))):
+        raise StoreError(f"{store} is, or lies in, the store that is to be converted; give another --store")
+    return place
+
+
+def _as_paths(sources: str | Path | Place | Sequence[str | Path]) -> Sequence[str | Path]:
+    if isinstance(sources, str | Path):
+        return [sources]
+    assert isinstance(sources, Sequence)
+    return sources
+
+
 def _layouts(given: str | Path | Layout | Sequence[str | Path | Layout] | None) -> tuple[Layout, ...]:
     several = () if given is None else (given,) if isinstance(given, str | Path | Layout) else tuple(given)
     return tuple(each if isinstance(each, Layout) else read_layout_file(each) for each in several)
@@ -266,13 +303,13 @@ def _report(
         n_steps=metadata.n_steps,
         keys=tuple(key.name for key in metadata.keys),
         n_partitions=plan.n_partitions,
-        source_bytes=sum(file.size for file in plan.files[n_old:]),
+        source_bytes=sum(file.size for file in plan.files[n_old:]) if wish.origin is None else plan.n_bytes,
         decoded_bytes=plan.n_bytes,
         stored_bytes=0 if written is None else written.stored_bytes,
         seconds=seconds,
         not_stored=tuple(asdict(entry) for entry in metadata.not_stored),
         left_out=tuple(asdict(problem) for problem in plan.left_out),
-        remarks=tuple(instruction_remarks(plan.files[n_old:])),
+        remarks=tuple(instruction_remarks(plan.files[n_old:])) if wish.origin is None else (),
         n_kept=0 if written is None else written.n_kept,
         n_appended=len(plan.files) - n_old if base is not None else 0,
     )
@@ -281,7 +318,9 @@ def _report(
 def _convert(
     executor: Executor, journal: Journal, wish: _Wish, paths: Sequence[Path], step: Step | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
-    """Do what `step` says; None: only plan."""
+    """Do what `step` says; with None, only plan."""
+    if wish.origin is not None:
+        return _convert_store(executor, journal, wish, wish.origin, step, progress)
     base = read_base(wish.store) if wish.append else None
     rules = FlagRules(gripper=wish.gripper) if base is None else base.metadata.flag_rules
     layouts = wish.layouts
@@ -335,8 +374,22 @@ def _convert(
             raise
 
 
+def _convert_store(
+    executor: Executor, journal: Journal, wish: _Wish, origin: Place, step: Step | None, progress: Progress
+) -> tuple[Plan, Base | None, Written | None]:
+    """Convert a store instead of HDF5 files."""
+    plan, old = plan_of_store(origin, wish.profile, wish.level)
+    if step is None:
+        return plan, None, None
+    now = Begun(kind="convert", options=_options(wish), sources={origin.url: SourceFacts(0, 0, find_identity(origin, old))})
+    if _to_go_on_with(journal, now, step) is None:
+        _begin(journal, wish, plan, now)
+    written = _write(executor, journal, plan, None, wish, now, progress)
+    return plan, None, written
+
+
 def _options(wish: _Wish) -> dict[str, Any]:
-    """What decides about the bytes, but for the sources."""
+    """Everything that decides the bytes, except the sources."""
     versions = {name: version(name) for name in ("lz4", "numcodecs", "numpy", "zstandard")}
     keys = None if wish.keys is None else list(wish.keys)
     own: dict[str, Any] = {"layouts": [layout.to_json() for layout in wish.layouts], "gripper": wish.gripper}
@@ -347,7 +400,7 @@ def _options(wish: _Wish) -> dict[str, Any]:
 
 
 def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | None:
-    """What an unfinished conversion was begun with, if `step` goes on with it; raises as ``check_same`` if it is another."""
+    """What an unfinished conversion began with, if `step` continues it; raises like ``check_same`` if it differs."""
     if step not in (Step.RESUME, Step.RESUME_APPEND, Step.RESUME_OR_REPLACE):
         return None
     try:
@@ -364,7 +417,7 @@ def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | N
 
 
 def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
-    """Make room, and write down what is begun. Every kill in between leaves what only --overwrite, or the old store, can be."""
+    """Clear the place and record what begins. A kill at any point leaves the old store, or a place for --overwrite only."""
     journal.fence(now)
     journal.clear(given_up=True)
     if not wish.append and wish.store.exists("zarr.json"):
@@ -375,17 +428,20 @@ def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
 def _write(
     executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, begun: Begun, progress: Progress
 ) -> Written:
-    """Write a store, or what an append adds to one; as far as there are demos that cannot be read, it is not finished."""
+    """Write a store, or what an append adds; if demos turn out to be unreadable, it is left unfinished."""
     place, below = (wish.store, None) if base is None else (journal.stage, wish.store)
     fence, root = journal.fence(begun), journal.checked(place)
     if base is None:
         write_metadata(root, plan.metadata)
     prune(root, plan.layouts)
     sums = init_store(root, plan, below=below)
-    written = write_partitions(executor, journal, fence, place, plan, base, wish.on_error, progress)
+    origin = wish.origin or journal.store
+    written = write_partitions(executor, journal, fence, place, plan, base, wish.on_error, progress, origin=origin)
     if written.broken:
         return written
     sums |= {**written.files, **write_statistics(executor, journal, place, plan, base, written, progress)}
+    if wish.origin is not None:
+        check_columns(wish.origin, place, plan)
     files = bind_files(plan.layouts, sums, None if base is None else base.metadata, wish.store)
     write_metadata(root, plan.metadata.completed().bound_to(files))
     if base is None:

@@ -1,4 +1,4 @@
-"""Owns the stages of a conversion that run on an executor: scan, write partitions, statistics. ``convert.run`` orders them.
+"""The stages of a conversion that run on an executor: scan, write partitions, statistics. ``convert.run`` calls them in order.
 
 A file that takes workers down is found here: what they died over is run again by itself, in a child process.
 """
@@ -39,9 +39,9 @@ __all__ = ["Written", "key_statistics", "scan_sources", "write_partitions", "wri
 
 LIMIT_S = 120.0
 SLOWEST_BYTES_PER_S = 2e6
-"""A task may take `LIMIT_S`, and the time that its bytes take at this speed: a slow network disk's."""
+"""Slowest expected reading: a task may take `LIMIT_S` plus its bytes at this speed, that of a slow network disk."""
 LARGEST_BATCH = 8
-"""Partitions in one task: enough that reading ahead pays and the scheduler is not asked for each."""
+"""Most partitions in one task: enough for reading ahead to pay, and for few requests to the scheduler."""
 
 
 def _limit_s(n_bytes: int) -> float:
@@ -58,7 +58,7 @@ def scan_sources(
     *,
     without: tuple[str, ...] = (),
 ) -> list[FileScan]:
-    """Scan every file; in the order of `paths`. One that crashes or hangs HDF5 is its own problem."""
+    """Scan every file, in the order of `paths`. A file that crashes or hangs HDF5 is reported as a problem."""
     progress.start("scan files", len(paths))
     scan = partial(scan_file, rules=rules, selected=selected, without=without, layouts=layouts)
     limit_s = _limit_s(max((path.stat().st_size for path in paths if path.exists()), default=0))
@@ -92,22 +92,22 @@ def _harm(path: str, demo: str, key: str, exc: ChildDied) -> Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """What came of writing the partitions."""
+    """The result of writing the partitions."""
 
     stored_bytes: int
     """Size of the shards on disk."""
     n_kept: int
-    """Partitions that a run before had finished."""
+    """Partitions that an earlier run had finished."""
     moments: Mapping[str, MomentsOfKey]
     """Statistics of the new frames, by path of the array."""
     checksums: Mapping[str, NDArray[np.uint32]]
-    """What ``checksums/`` says of all steps of frame keys, by path of the array."""
+    """Values of ``checksums/`` for all steps of frame keys, by path of the array."""
     fingerprints: Mapping[str, NDArray[np.uint32]]
-    """The same of ``fingerprints/``; empty where the store has none."""
+    """Values of ``fingerprints/``, likewise; empty where the store has none."""
     files: Mapping[str, int]
-    """What binds each shard (M23), by its name."""
+    """Checksum that binds each shard (M23), by file name."""
     broken: tuple[Problem, ...]
-    """Demos that could not be read, under ``--on-error skip``; the store is not to be finished."""
+    """Demos that could not be read, under ``--on-error skip``; the store must not be finished."""
 
 
 def write_partitions(
@@ -119,8 +119,10 @@ def write_partitions(
     base: Base | None,
     on_error: OnError,
     progress: Progress,
+    *,
+    origin: Place,
 ) -> Written:
-    """Write every partition that is not done yet; record each as it ends."""
+    """Write every unfinished partition and record each one when it ends; `origin` is the store that already has values."""
     progress.start("write partitions", plan.n_partitions, plan.n_bytes)
     first = 0 if base is None else base.metadata.n_episodes
     moments = {f"steps/{key.name}": MomentsOfKey(key, first_episode=first) for key in plan.metadata.keys if key.frame}
@@ -132,7 +134,7 @@ def write_partitions(
     broken: dict[tuple[str, str], Problem] = {}
     files: dict[str, int] = {}
     tasks = (WriteTask(partition=partition, finished=finished) for partition, finished in _with_finished(plan, journal))
-    write = partial(write_batch, root=root, store=journal.store, fence=fence)
+    write = partial(write_batch, root=root, store=origin, fence=fence)
     with ChildProcess() as child:
         rescue = partial(_rescue_batch, child)
         layouts = [column.layout for column in plan.columns]
@@ -175,7 +177,7 @@ def write_partitions(
 
 
 def _sums_so_far(table: str, path: str, plan: Plan, base: Base | None, store: Place) -> NDArray[np.uint32]:
-    """Room for the checksums of a frame key's steps; of an append, with those that the store has."""
+    """An array for the checksums of a frame key's steps; for an append, filled with those that the store has."""
     sums = np.zeros(plan.metadata.n_steps, np.uint32)
     if base is not None:
         sums[: base.metadata.n_steps] = read_array(store, base.layouts[path.replace("steps", table, 1)])
@@ -183,7 +185,7 @@ def _sums_so_far(table: str, path: str, plan: Plan, base: Base | None, store: Pl
 
 
 def _with_finished(plan: Plan, journal: Journal) -> Iterator[tuple[Partition, FinishedPartition | None]]:
-    """Every partition, and what the journal knows of it if it was planned from the same."""
+    """Every partition, with the journal's record of it if it was planned in the same way."""
     finished = journal.finished()
     for partition in plan.partitions():
         known = finished.get((partition.layout.path, partition.shard))
@@ -191,17 +193,17 @@ def _with_finished(plan: Plan, journal: Journal) -> Iterator[tuple[Partition, Fi
 
 
 def _batches(tasks: Iterator[WriteTask], n_left: int, executor: Executor) -> Iterator[list[WriteTask]]:
-    """Cut tasks into batches: large ones, and at the end ever smaller ones, so that all workers end at about the same time."""
+    """Cut tasks into batches: large ones first, then smaller and smaller, so that all workers end at about the same time."""
     while batch := list(islice(tasks, max(1, min(LARGEST_BATCH, n_left // (2 * executor.n_workers))))):
         n_left -= len(batch)
         yield batch
 
 
 def _rescue_batch(child: ChildProcess, tasks: list[WriteTask]) -> list[PartitionResult | SourceError]:
-    """Find the demos that workers died over; if it is none of them, the machine is to blame."""
+    """Find the demos over which workers died; if it is none of them, the machine is at fault."""
     problems = []
     for task in tasks:
-        for segment in task.partition.segments:
+        for segment in task.partition.segments if task.partition.stored is None else ():
             part = replace(task.partition, segments=(segment,), old_rows=0)
             try:
                 child.call(_read_and_forget, part, limit_s=_limit_s(part.n_bytes))
@@ -227,7 +229,7 @@ def write_statistics(
     written: Written,
     progress: Progress,
 ) -> dict[str, int]:
-    """Write the statistics and the checksums of every key; returns what binds each file (M23), by its name."""
+    """Write the statistics and checksums of every key; returns the checksum that binds each file (M23), by name."""
     files: dict[str, int] = {}
     lengths: NDArray[np.int64] = plan.tables["episodes/length"]
     below = None if base is None else journal.store
@@ -257,7 +259,7 @@ def write_statistics(
 def _frame_statistics(
     moments: MomentsOfKey, lengths: NDArray[np.int64], key: Key, base: Base | None, below: Place | None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Per episode, and the histogram; of an append, what the store has and what is new."""
+    """Statistics per episode and the histogram; of an append, those of the store and of the new frames."""
     if base is None or below is None:
         return moments.combine(lengths)
     table, histogram = moments.combine(lengths[base.metadata.n_episodes :])
@@ -277,7 +279,7 @@ def _write_key_statistics(
 def key_statistics(
     key: Key, root: Place, below: Place | None = None
 ) -> tuple[str, NDArray[np.float64], NDArray[np.float64], NDArray[np.uint32]]:
-    """Statistics of a low-dim key, read back: its name, per episode, whole, and checksums. Runs in a worker.
+    """Statistics of a low-dim key, read back: its name, per episode, whole store, and checksums. Runs in a worker.
 
     Where `root` is the stage of an append, what it lacks is in the store `below` it.
     """

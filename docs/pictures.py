@@ -26,7 +26,7 @@ DOCS = Path(__file__).parent
 
 
 def shoot(browser: Browser, page_path: Path, width: int, height: int, scheme: str, selector: str = "") -> Image.Image:
-    """One picture of a page, from `selector` on."""
+    """Take one picture of a page, from `selector` on."""
     page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(page_path.as_uri())
     if selector:
@@ -35,7 +35,7 @@ def shoot(browser: Browser, page_path: Path, width: int, height: int, scheme: st
 
 
 def beside(pictures: list[Image.Image], path: Path, gap: int = 16) -> None:
-    """Put pictures side by side and save them small."""
+    """Put pictures side by side and save them in a small file."""
     whole = Image.new(
         "RGB", (sum(one.width for one in pictures) + gap * (len(pictures) - 1), max(one.height for one in pictures)), "#888"
     )

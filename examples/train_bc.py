@@ -1,4 +1,4 @@
-"""Behaviour cloning: two cameras and the arm's joints in, a chunk of actions out, every window once an epoch.
+"""Behaviour cloning: two cameras and the arm's joints in, a chunk of actions out, every window once per epoch.
 
     python examples/train_bc.py sample.zarr --epochs 3 --checkpoint run.pt
 
@@ -19,7 +19,7 @@ CAMERAS, CHUNK = ("agentview_rgb", "eye_in_hand_rgb"), 8
 
 
 class Policy(nn.Module):
-    """A small CNN a camera, and a head for the action chunk."""
+    """A small CNN per camera, and a head for the action chunk."""
 
     def __init__(self, n_joints: int, n_action: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Owns what a batch of windows is made of: its fields, and filling them from the store. Imports no torch.
+"""Define the fields of a batch of windows, and fill them from the store. Imports no torch.
 
 A batch is a set of arrays, all of which are written. What goes where is planned with numpy for many batches at once; filling is
 compiled code. ``loader.dataset`` and ``loader.stream`` both fill batches through here.
@@ -28,7 +28,7 @@ __all__ = ["RESERVED", "Batch", "Field", "PlannedWindows", "WindowReader"]
 I64: TypeAlias = NDArray[np.int64]
 
 RESERVED: Final = ("episode", "step", "task", "instruction", "store")
-"""Fields of a sample that are no keys."""
+"""Fields of a sample that are not keys."""
 DONE: Final = object()
 
 
@@ -38,7 +38,7 @@ class Field:
 
     name: str
     shape: tuple[int, ...]
-    """Of one window."""
+    """Shape of one window's part."""
     dtype: np.dtype[Any]
 
 
@@ -63,19 +63,19 @@ def _as_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedWindows:
-    """Where windows have their data, for any number of them; slices of it are batches."""
+    """The rows that windows need, for any number of windows; slices of it are batches."""
 
     episode: I64
-    """int64 [b]"""
+    """Episode of each window: int64 [b]."""
     step: I64
-    """int64 [b]"""
+    """Step of each window's anchor: int64 [b]."""
     rows: Mapping[str, I64]
-    """By key, int64 [b, n_offsets]: -1 where zeros are wanted."""
+    """By key, int64 [b, n_offsets]; -1 means zeros."""
     is_pad: Mapping[str, NDArray[np.bool_]]
     """By key, bool [b, n_offsets]."""
 
     def part(self, where: slice) -> PlannedWindows:
-        """Some of the windows."""
+        """A slice of the windows."""
         return PlannedWindows(
             episode=self.episode[where],
             step=self.step[where],
@@ -85,7 +85,7 @@ class PlannedWindows:
 
 
 class WindowReader:
-    """Plans windows of one store and fills batches with them.
+    """Plans windows of one store, and fills batches with them.
 
     Parameters
     ----------
@@ -221,7 +221,7 @@ class WindowReader:
                 batch[name][where] = array[task]
 
     def announce(self, windows: PlannedWindows) -> None:
-        """Say that windows are going to be filled soon."""
+        """Announce windows that will be filled soon."""
         self.reader.announce(windows.rows)
 
     def instructions_of(self, windows: PlannedWindows) -> list[str]:

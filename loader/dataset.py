@@ -1,4 +1,4 @@
-"""Owns ``WindowDataset``: every window of a store as an ordinary map-style dataset of torch."""
+"""``WindowDataset``: every window of a store as an ordinary map-style dataset of torch."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from robozarr.store.viewer import viewer
 __all__ = ["Sample", "WindowDataset", "datasets_of"]
 
 TASKS_TOLD = 40
-"""Tasks that an error lists: all of a suite of LIBERO, not all 130."""
+"""Most tasks that an error lists: all of a LIBERO suite, but not all 130."""
 
 Sample: TypeAlias = dict[str, Any]
 """Field → tensor of one window; ``instruction`` is text."""
 
 
 class _Samples(list[Sample]):
-    """Samples that lie side by side in a batch, which `WindowDataset.collate` hands on as it is."""
+    """Samples that lie side by side in a batch, so that `WindowDataset.collate` returns the batch as it is."""
 
     def __init__(self, samples: Iterable[Sample], batch: Sample) -> None:
         super().__init__(samples)
@@ -45,7 +45,7 @@ class _Samples(list[Sample]):
 
 
 class WindowDataset(Dataset[Sample]):
-    """Every window of a store, each once: one anchor at every step that the filters leave.
+    """Every window of a store, each once: one window per step that passes the filters.
 
     Map-style and picklable: it works in ``DataLoader`` with any number of forked or spawned workers, in Lightning and in
     Accelerate; pass ``collate_fn=dataset.collate`` there, which copies nothing. ``WindowLoader`` is faster than workers are.
@@ -150,7 +150,7 @@ class WindowDataset(Dataset[Sample]):
 
     @property
     def table(self) -> WindowTable:
-        """Which windows there are, and where."""
+        """The numbered windows, and where each one is."""
         return self.windows.table
 
     @property
@@ -160,7 +160,7 @@ class WindowDataset(Dataset[Sample]):
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """Steps that are no anchors, by reason: with the windows they add up to the store's steps."""
+        """Steps that have no window, by reason; together with the windows they add up to the store's steps."""
         return self.table.left_out
 
     def __len__(self) -> int:
@@ -182,13 +182,13 @@ class WindowDataset(Dataset[Sample]):
         return self.__getitems__([number % n])[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
-        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        """Samples of several windows, read together; called by ``DataLoader``."""
         batch = self.read(windows)
         samples = [{name: values[i] for name, values in batch.items()} for i in range(len(windows))]
         return _Samples(samples, batch)
 
     def read(self, windows: ArrayLike) -> Sample:
-        """One batch of windows, in new memory.
+        """Read one batch of windows into new memory.
 
         Parameters
         ----------
@@ -207,7 +207,7 @@ class WindowDataset(Dataset[Sample]):
         return tensors | {"instruction": self.windows.instructions_of(planned)}
 
     def only(self, windows: ArrayLike, reason: str = "subset") -> WindowDataset:
-        """The same dataset with some of its windows, numbered anew in the store's order; it shares what lies in memory.
+        """The same dataset with some of its windows, renumbered in the store's order; it shares the keys in memory.
 
         Parameters
         ----------
@@ -236,7 +236,7 @@ class WindowDataset(Dataset[Sample]):
 
     @staticmethod
     def collate(samples: list[Sample]) -> Sample:
-        """Make a batch of samples; those that were read together are a batch already. A ``collate_fn`` for ``DataLoader``."""
+        """Make a batch from samples; those that were read together already are one. A ``collate_fn`` for ``DataLoader``."""
         batch: Sample = samples.batch if isinstance(samples, _Samples) else default_collate(samples)
         return batch
 
@@ -246,7 +246,7 @@ class WindowDataset(Dataset[Sample]):
 
 
 def datasets_of(given: Any, shuffle: bool = True) -> list[WindowDataset]:
-    """The datasets that a loader is given: one, several, or torch's ``Subset`` and ``ConcatDataset`` of such.
+    """The datasets in a loader's argument: one, several, or torch's ``Subset`` and ``ConcatDataset`` of them.
 
     Raises
     ------
@@ -268,7 +268,7 @@ def datasets_of(given: Any, shuffle: bool = True) -> list[WindowDataset]:
 
 
 def _windows_of(given: Any) -> tuple[list[WindowDataset], NDArray[np.int64], NDArray[np.int64]]:
-    """The datasets in a tree of ``Subset`` and ``ConcatDataset``; and by its index, which of them it is, and its window."""
+    """The datasets in a tree of ``Subset`` and ``ConcatDataset``; and for each index its dataset and window."""
     if isinstance(given, WindowDataset):
         return [given], np.zeros(len(given), np.int64), np.arange(len(given))
     if isinstance(given, Subset):
@@ -302,8 +302,8 @@ def _spec_of(given: Any) -> WindowSpec:
         return WindowSpec(given)
     if not isinstance(given, WindowSpec):
         raise WindowError(
-            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass "
-            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)}), say'
+            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass, for example, "
+            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)})'
         )
     return given
 
@@ -320,7 +320,7 @@ def _check_fits(store: Store, spec: WindowSpec) -> None:
 
 
 def _task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
-    """Rows of the task table that numbers, names or instructions mean."""
+    """Rows of the task table that match numbers, names or instructions."""
     if isinstance(tasks, str):
         raise WindowError(f"filter · tasks: a list; got the text {tasks!r} → pass [{tasks!r}]")
     columns = (store.tasks.name, store.tasks.instruction, store.tasks.instruction_from_name)
@@ -340,7 +340,7 @@ def _task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
 
 
 def _tasks_of(store: Store) -> str:
-    """The tasks of a store as people may name them: name, and instructions where they are others."""
+    """The tasks of a store in a message: name, and instructions if they differ from it."""
     tasks, texts = store.tasks, []
     for name, *wordings in zip(tasks.name, tasks.instruction, tasks.instruction_from_name, strict=True):
         others = dict.fromkeys(text for text in wordings if text and text != name)
@@ -362,7 +362,7 @@ def _embeddings(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] | N
     for name, array in arrays.items():
         if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf":
             raise WindowError(
-                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row a task; got {array.dtype} "
+                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row per task; got {array.dtype} "
                 f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
             )
     return arrays

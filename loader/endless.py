@@ -1,4 +1,4 @@
-"""Owns the way around: epoch after epoch without an end, for loops that count steps instead of epochs."""
+"""Run epoch after epoch without an end, for loops that count steps instead of epochs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Endless"]
 
 
 class Loader(Protocol):
-    """What is gone around: ``WindowLoader`` or ``WindowDataLoader``."""
+    """The loader that is repeated: ``WindowLoader`` or ``WindowDataLoader``."""
 
     def __iter__(self) -> Iterator[Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -20,7 +20,7 @@ class Loader(Protocol):
 
 
 class Endless:
-    """A loader's epochs end to end. It has no length: a loop over it ends when the loop says so.
+    """A loader's epochs one after the other. It has no length: a loop over it ends when the loop says so.
 
     Each epoch has another order, and every window once. `itertools.cycle` would keep all batches of the first epoch in memory,
     and serve them in the same order for ever.
@@ -39,13 +39,13 @@ class Endless:
                 raise WindowError("loader · forever: an epoch has batches; this one has none → use a smaller batch_size")
 
     def set_epoch(self, epoch: int) -> None:
-        """As of the loader."""
+        """Set the loader's epoch."""
         self.loader.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """As of the loader."""
+        """Return the loader's state."""
         return self.loader.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """As of the loader."""
+        """Load the loader's state."""
         self.loader.load_state_dict(state)

@@ -1,4 +1,4 @@
-"""Which rank of how many this process is, and whether somebody else gives windows to ranks as well. Imports torch.
+"""Find this process's rank and world size, and detect a second sharding of windows. Imports torch.
 
 Both are asked when an iteration begins, never when a loader is made: a process group often comes later than the loader.
 """
@@ -29,20 +29,20 @@ SHARDERS: Final = {
     ),
     "DistributedSamplerWrapper": "Lightning's sampler → pass Trainer(use_distributed_sampler=False)",
 }  # fmt: skip
-"""Classes that take a share of a sampler's windows: what to write instead."""
+"""Classes that take a share of a sampler's windows → what to write instead."""
 FRAMEWORKS: Final = ("accelerate", "pytorch_lightning", "lightning", "lightning_fabric")
 
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """Where rank and world size come from: as given, or of a process group, or of the whole of torch.distributed."""
+    """Source of rank and world size: given numbers, a process group, or torch.distributed as a whole."""
 
     rank: int | None = None
     world_size: int | None = None
     group: ProcessGroup | None = None
 
     def here(self) -> tuple[int, int]:
-        """Rank and world size of this process, now.
+        """Rank and world size of this process, at this moment.
 
         Raises
         ------
@@ -67,7 +67,7 @@ class Ranks:
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """What torch.distributed says, if it is in use."""
+    """Rank and world size by torch.distributed, if it is in use."""
     return Ranks().here()
 
 
@@ -99,7 +99,7 @@ def _told(given: tuple[int | None, int | None]) -> str:
 
 
 def refuse_second_sharding(world_size: int) -> None:
-    """Refuse to serve a share of a share: called where windows are handed to whoever iterates.
+    """Refuse to serve a share of a share; called when windows are handed out for iteration.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def refuse_second_sharding(world_size: int) -> None:
 
 
 def refuse_skipping_unplaced() -> None:
-    """Refuse to skip batches of an epoch that nobody named: called before the first iteration of a loader that was not resumed.
+    """Refuse to skip batches of an unspecified epoch; called before the first iteration of a loader that was not resumed.
 
     Raises
     ------
@@ -131,7 +131,7 @@ def refuse_skipping_unplaced() -> None:
 
 
 def _asking() -> Iterator[str]:
-    """Classes of known frameworks whose methods are running now.
+    """Classes of known frameworks whose methods are running at the moment.
 
     By the names of functions: to look at their variables would keep alive what those hold.
     """

@@ -1,4 +1,4 @@
-"""Owns the way through ``torch.utils.data.DataLoader``: the same order, and a state that counts what was consumed.
+"""Serve windows through ``torch.utils.data.DataLoader``: the same order, and a state that counts consumed batches.
 
 Frameworks take a loader apart: they look at its samplers, wrap them, or make a loader anew. What they find here says that it is
 sharded by rank already, moves on to the next epoch by itself, and refuses what would serve a share of a share.
@@ -22,12 +22,12 @@ from robozarr.schemas.errors import WindowError
 __all__ = ["WindowBatchSampler", "WindowDataLoader", "WindowSampler"]
 
 ORDER_OPTIONS: Final = ("shuffle", "seed", "rank", "world_size", "group", "drop_last", "locality", "repeat")
-"""Options of the order: ``WindowDataLoader`` takes them by these names, as ``WindowLoader`` does."""
+"""Options of the order, with the same names in ``WindowDataLoader`` and ``WindowLoader``."""
 TORCH_MODULES: Final = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
 
 
 class _Sharded(DistributedSampler[int]):
-    """A sampler that takes turns by rank itself; as a ``DistributedSampler`` it is left alone by Lightning, Fabric and Ray.
+    """A sampler that divides windows among ranks itself; Lightning, Fabric and Ray leave a ``DistributedSampler`` alone.
 
     Nothing of the base class is used: rank and world size are looked up when an iteration begins.
     """
@@ -38,16 +38,16 @@ class _Sharded(DistributedSampler[int]):
 
     @property
     def rank(self) -> int:  # type: ignore[override]
-        """Of this process, now."""
+        """Rank of this process, at this moment."""
         return self.schedule.share.rank
 
     @property
     def num_replicas(self) -> int:  # type: ignore[override]
-        """World size, now."""
+        """World size at this moment."""
         return self.schedule.share.world_size
 
     def _batches(self) -> Iterator[tuple[Iteration, list[int]]]:
-        """Batches of this rank. One counts as consumed when the next is asked for; after the last comes the next epoch."""
+        """Batches of this rank. A batch counts as consumed when the next is asked for; then comes the next epoch."""
         refuse_second_sharding(self.schedule.share.world_size)
         if not self.schedule.placed:
             refuse_skipping_unplaced()
@@ -66,11 +66,11 @@ class _Sharded(DistributedSampler[int]):
         return self.schedule.n_windows
 
     def set_epoch(self, epoch: int) -> None:
-        """Without effect: trainers call this with counts of their own; the loader has its own ``set_epoch``."""
+        """Do nothing: trainers call this with their own counts; the loader has its own ``set_epoch``."""
 
 
 class WindowBatchSampler(BatchSampler):
-    """Batches of windows of this rank, as ``WindowDataLoader`` reads them: what frameworks find as its ``batch_sampler``."""
+    """Batches of windows of this rank, as ``WindowDataLoader`` reads them; frameworks find it as ``batch_sampler``."""
 
     def __init__(self, sampler: _Sharded, batch_size: int | None = None, drop_last: bool | None = None) -> None:
         self.sampler: _Sharded = sampler  # the others are its own; frameworks that make this anew pass them
@@ -86,7 +86,7 @@ class WindowBatchSampler(BatchSampler):
         return self.schedule.n_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch."""
+        """Move to an epoch."""
         self.schedule.set_epoch(epoch)
 
 
@@ -125,7 +125,7 @@ class WindowSampler(_Sharded):
             yield batch[-1]
 
     def _check_batch_size(self) -> None:
-        """Look at the batch sampler that asks for windows: nothing else says what size its batches have."""
+        """Check the batch sampler that asks for windows: only it knows the size of its batches."""
         frame = sys._getframe(2)
         if frame.f_globals.get("__name__") not in TORCH_MODULES:
             return
@@ -139,7 +139,7 @@ class WindowSampler(_Sharded):
             )
 
     def _check_tail(self, began: Iteration) -> None:
-        """A DataLoader cuts batches by itself, always full ones but the last."""
+        """Refuse uneven tails: a DataLoader cuts its own batches, and all but the last are full."""
         share, n = began.share, self.schedule.order.n_positions
         fewest = replace(share, rank=share.world_size - 1).n_batches(n, began.consumed)
         if fewest < replace(share, rank=0).n_batches(n, began.consumed):
@@ -150,11 +150,11 @@ class WindowSampler(_Sharded):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch."""
+        """Move to an epoch."""
         self.schedule.set_epoch(epoch)
 
     def state_dict(self, n_batches: int | None = None) -> dict[str, Any]:
-        """Where the run stands after `n_batches` batches of the present iteration were consumed by the training.
+        """State of the run after training consumed `n_batches` batches of the present iteration.
 
         Default: after those that were asked for, which is what torchdata's ``StatefulDataLoader`` saves with each batch.
         """
@@ -167,7 +167,7 @@ class WindowSampler(_Sharded):
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; as ``Schedule.load_state_dict``."""
+        """Continue from a state; like ``Schedule.load_state_dict``."""
         self.schedule.load_state_dict(state)
 
 
@@ -239,24 +239,24 @@ class WindowDataLoader(DataLoader[Any]):
         return self.schedule.n_batches
 
     def forever(self) -> Endless:
-        """Epoch after epoch without an end, for loops that count steps."""
+        """Run epoch after epoch without an end, for loops that count steps."""
         return Endless(self)
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its place."""
+        """Move to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its position."""
         self.schedule.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands; the batch that was handed out last counts as consumed."""
+        """State of the run; the batch that was handed out last counts as consumed."""
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; as ``Schedule.load_state_dict``."""
+        """Continue from a state; like ``Schedule.load_state_dict``."""
         self.schedule.load_state_dict(state)
 
 
 def _refuse_samplers(options: Mapping[str, Any]) -> None:
-    """What would put another order in the place of this one, and what a framework passes when it makes a loader anew."""
+    """Refuse options that would change this order, including those that a framework passes when it rebuilds a loader."""
     if options.get("sampler") is not None or options.get("batch_sampler") is not None:
         raise WindowError(
             "WindowDataLoader · sampler: it has its own, which serves each window once over all ranks → leave sampler and "

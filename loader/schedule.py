@@ -1,4 +1,4 @@
-"""Owns the epochs of a run: which windows each batch holds, where a run stands, how it is saved and resumed.
+"""The epochs of a run: the windows of each batch, the run's position, saving and resuming it.
 
 ``loader.windows.order`` says what the order is, as a pure function; here it is kept for one run, and evaluated in blocks, which
 is cheap. ``WindowLoader`` and ``WindowSampler`` share this, so that both have the same order.
@@ -34,11 +34,11 @@ __all__ = ["REMOTE_LOCALITY", "Iteration", "Schedule", "WindowsOfBatch", "remote
 I64: TypeAlias = NDArray[np.int64]
 
 BLOCK: Final = 4096
-"""Positions of an epoch that are mapped at once: the permutation takes 0.03 µs each in such blocks, 1 µs in blocks of 64."""
+"""Positions of an epoch that are mapped together: the permutation takes 0.03 µs each in such blocks, 1 µs in blocks of 64."""
 
 REMOTE_LOCALITY: Final = (32, 128)
-"""Of a store in a bucket: a block of 128×128 pictures is about 1 MB, worth a request; a batch of 64 comes from some 50 places
-of the store. Of larger pictures groups have fewer blocks, so that a group still fits into memory."""
+"""Default locality for a store in a bucket: a block of 128×128 pictures is about 1 MB, worth a request; a batch of 64 comes
+from some 50 places of the store. With larger pictures, groups have fewer blocks, so that a group still fits into memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +46,27 @@ class WindowsOfBatch:
     """The windows of one batch, by store."""
 
     parts: tuple[tuple[int, I64, I64 | None], ...]
-    """(number of the dataset, its windows, where in the batch they go; None: in order)."""
+    """(number of the dataset, its windows, their places in the batch; None: in order)."""
     n_windows: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Iteration:
-    """One pass over the windows, as it began: nothing that happens later changes it."""
+    """One pass over the windows as it was when it began; later events do not change it."""
 
     state: OrderState
     share: Share
     n_batches: int
-    """Of this rank."""
+    """Number of this rank's batches."""
 
     @property
     def consumed(self) -> int:
-        """What of the pass had been consumed before."""
+        """What had been consumed before this pass."""
         return self.state.consumed
 
 
 class Schedule:
-    """What batches a rank gets, epoch after epoch.
+    """The batches of a rank, epoch after epoch.
 
     An iteration serves every window once. One that runs to its end leads to the next epoch, in another order. One that is left
     early is followed by one that begins where it was left, and has what was served already at its end; so loops of N steps
@@ -135,16 +135,16 @@ class Schedule:
         self._resumed = False
         self._latest: Iteration | None = None
         self.placed = False
-        """Whether an iteration began, or somebody said where to."""
+        """Whether an iteration began, or a position was set."""
 
     @property
     def share(self) -> Share:
-        """The share of this rank, by rank and world size as they are now."""
+        """The share of this rank, by the rank and world size at this moment."""
         rank, world_size = self._ranks.here()
         return Share(batch_size=self.batch_size, rank=rank, world_size=world_size, drop_last=self.drop_last, even=self._even)
 
     def told_rank(self) -> str:
-        """Which rank this is, now, in words."""
+        """The rank of this process at this moment, in words."""
         try:
             return f"rank {self.share.rank} of {self.share.world_size}"
         except WindowError:
@@ -157,7 +157,7 @@ class Schedule:
 
     @property
     def n_batches_left(self) -> int:
-        """Batches of this rank in the next iteration: fewer than in an epoch after a state was loaded."""
+        """Batches of this rank in the next iteration: fewer than in an epoch if a state was loaded."""
         share = self.share
         return share.n_batches(self.order.n_positions, self._next(share).consumed) if self._whole(share) else 0
 
@@ -169,7 +169,7 @@ class Schedule:
         return len(share.positions(self.order.n_positions))
 
     def _whole(self, share: Share) -> int:
-        """Batches of a whole epoch; an error if there are none, or ranks would not have equally many."""
+        """Batches of a whole epoch; an error if there are none, or if ranks would have different numbers."""
         n, per_batch = self.order.n_positions, share.batch_size * share.world_size
         n_batches = share.n_batches(n)
         if not n_batches:
@@ -189,7 +189,7 @@ class Schedule:
         return n_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to the beginning of an epoch; in the present one nothing changes, so that a resumed run keeps its place."""
+        """Move to the beginning of an epoch; the present epoch is left as it is, so that a resumed run keeps its position."""
         self.placed = True
         if epoch != self.state.epoch:
             self.state, self._resumed, self._latest = OrderState(epoch=epoch), False, None
@@ -202,7 +202,7 @@ class Schedule:
         return self.state.following(self.order) if self.shuffle else OrderState(epoch=self.state.epoch)
 
     def begin(self) -> Iteration:
-        """Begin an iteration: what was left of a loaded state, or all windows."""
+        """Begin an iteration: the rest of a loaded state, or all windows."""
         share = self.share
         self._whole(share)
         self.state, self._resumed, self.placed = self._next(share), False, True
@@ -210,7 +210,7 @@ class Schedule:
         return self._latest
 
     def consume(self, began: Iteration, n_batches: int) -> None:
-        """Count the batches that have been handed out since an iteration began; the last one leads to the next epoch.
+        """Count the batches handed out since an iteration began; the last one leads to the next epoch.
 
         Of several iterations at the same time the one that began last counts.
         """
@@ -239,11 +239,11 @@ class Schedule:
         return None, self.order.windows(positions, epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, as JSON values; the batch that was handed out last counts as consumed."""
+        """State of the run as JSON values; the batch that was handed out last counts as consumed."""
         return self.state.state_dict(self.order) | {"windows": self._windows_of}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go to where `state_dict` was taken; batch size and world size may be others.
+        """Continue where `state_dict` was taken; batch size and world size may differ.
 
         Raises
         ------
@@ -272,7 +272,7 @@ def _split(store: I64 | None, windows: I64) -> WindowsOfBatch:
 
 
 def remote_locality(store: Store) -> tuple[int, int]:
-    """The default of `locality` for a store in a bucket: it follows from the store alone, so that a run can be resumed."""
+    """Default `locality` for a store in a bucket; it depends only on the store, so that a run can be resumed."""
     block, group = REMOTE_LOCALITY
     sizes = [np.dtype(key.dtype).itemsize * int(np.prod(key.shape)) for key in store.metadata.keys if key.frame]
     most = KEPT_BYTES // 2 // (block * max(sizes, default=1))

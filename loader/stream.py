@@ -1,4 +1,4 @@
-"""Owns ``WindowLoader``: batches of every window, read ahead by threads into memory that nobody holds, sent to the device."""
+"""``WindowLoader``: batches of every window, read ahead by threads into memory that nobody holds, then sent to the device."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 __all__ = ["WindowLoader"]
 
 PLANNED: Final = 1024
-"""Windows whose rows are found at once: a tenth of the cost of doing it batch by batch. Of a store in a bucket it is a group of
-`remote_locality`: rows that are wanted together are fetched together."""
+"""Windows whose rows are computed together, at a tenth of the cost of single batches. For a store in a bucket it is one
+group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
-"""Batches that wait for an object store at the same time: 8 fill a link of 20 ms (make bench-remote)."""
+"""Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
-"""Windows that one thread reads of a batch, at least: starting a thread's work costs some 20 µs."""
+"""Fewest windows of a batch that one thread reads: starting a thread's work costs some 20 µs."""
 
 
 class Planned(NamedTuple):
@@ -46,11 +46,11 @@ class Planned(NamedTuple):
 
     n_windows: int
     parts: list[tuple[int, PlannedWindows, NDArray[np.int64] | None]]
-    """(number of the dataset, its windows, where in the batch they go; None: in order)."""
+    """(number of the dataset, its windows, their places in the batch; None: in order)."""
 
 
 class WindowLoader(TakenApart):
-    """Batches of every window of one or more stores, each window exactly once an epoch.
+    """Batches of every window of one or more stores, each window exactly once per epoch.
 
     A batch is a dict: per key of the window ``key [b, n_offsets, …]`` and ``key_is_pad`` bool [b, n_offsets], ``episode``,
     ``step``, ``task`` int64 [b], the embeddings, ``instruction`` (a list of text), and ``store`` int64 [b] of several.
@@ -160,7 +160,7 @@ class WindowLoader(TakenApart):
     ) -> None:
         if copy is not None:
             warnings.warn(
-                "WindowLoader · copy: without meaning now, a batch never changes while you hold any part of it → leave it out",
+                "WindowLoader · copy: has no effect: a batch never changes while you hold any part of it → leave it out",
                 DeprecationWarning,
                 stacklevel=2,
             )
@@ -177,7 +177,7 @@ class WindowLoader(TakenApart):
         self._fields = _common_fields(self._readers)
         self._transform, self._images, self._normalise = transform, images, normalise
         self.leases = Leases(hold_bytes)
-        """The memory on the host that batches are lent."""
+        """The host memory that is lent to batches."""
         self._threads = default_threads() if threads is None else threads
         self._remote = any(reader.store.remote for reader in self._readers)
         self._parts = 1 if self._remote else max(1, min(self._threads, batch_size // PART))
@@ -193,7 +193,7 @@ class WindowLoader(TakenApart):
         self._reset()
 
     def _reset(self) -> None:
-        """Forget what a process cannot hand to another one."""
+        """Forget state that cannot be passed to another process."""
         self._process = os.getpid()
         self.leases.reset()
         self._team: ThreadTeam | None = None
@@ -210,12 +210,12 @@ class WindowLoader(TakenApart):
         self._reset()
 
     def __len__(self) -> int:
-        """Batches of this rank in a whole epoch, as of torch's loaders; a resumed iteration has ``n_batches_left``."""
+        """Batches of this rank in a whole epoch, as with torch's loaders; a resumed iteration has ``n_batches_left``."""
         return self.schedule.n_batches
 
     def __repr__(self) -> str:
         n, rank = self.schedule.order.n_positions, self.schedule.told_rank()
-        return f"WindowLoader({n:,} windows an epoch in batches of {self.batch_size}, {rank}, on {self.device})"
+        return f"WindowLoader({n:,} windows per epoch in batches of {self.batch_size}, {rank}, on {self.device})"
 
     def __iter__(self) -> Iterator[Sample]:
         self._start()
@@ -233,7 +233,8 @@ class WindowLoader(TakenApart):
             while n_done < n_batches:
                 if os.getpid() != process:
                     raise WindowError(
-                        "loader: an iteration ends in the process that began it; this one is a fork of it → iterate anew here"
+                        "loader: an iteration must end in the process that began it; this process is a fork of "
+                        "it → start a new iteration here"
                     )
                 while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
                     slot = slots.take()
@@ -266,7 +267,7 @@ class WindowLoader(TakenApart):
                 self.leases.end(pending)
 
     def _planned(self, began: Iteration) -> Iterator[Planned]:
-        """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
+        """The batches of an iteration with the rows of their windows, computed for many batches together."""
         batches = self.schedule.batches(began)
         groups = [prod(remote_locality(reader.store)) for reader in self._readers if reader.store.remote]
         several = max(1, min(groups, default=PLANNED) // self.batch_size)
@@ -284,7 +285,7 @@ class WindowLoader(TakenApart):
                 yield Planned(batch.n_windows, [(number, next(parts[number]), at) for number, _, at in batch.parts])
 
     def _start(self) -> None:
-        """Make what threads and devices need, in the process that iterates."""
+        """Make the threads and device objects, in the process that iterates."""
         if self._process != os.getpid():  # a fork carries no threads along
             self._reset()
         if self._team is None:
@@ -300,7 +301,7 @@ class WindowLoader(TakenApart):
             self._slots = BatchSlots(fields, self.batch_size, self._copier, self.leases)
 
     def _submit(self, slot: BatchSlot, batch: Planned) -> ThreadJob:
-        """Have a batch read by the team, in parts; the last part to end sends it to the device."""
+        """Let the team read a batch in parts; the last part to end sends it to the device."""
         assert self._team is not None
 
         def fill(part: int) -> None:
@@ -322,7 +323,7 @@ class WindowLoader(TakenApart):
                 slot.batch["store"][at] = number
 
     def _hand_out(self, slot: BatchSlot, batch: Planned) -> Sample:
-        """The batch as the consumer gets it."""
+        """Hand a finished batch to the consumer."""
         assert self._prepare is not None
         n = batch.n_windows
         tensors = slot.receive(n)
@@ -341,15 +342,15 @@ class WindowLoader(TakenApart):
 
 
 def _check_counts(**counts: Any) -> None:
-    """Refuse numbers that are none; raises WindowError."""
+    """Refuse invalid counts; raises WindowError."""
     for name, count in counts.items():
         least = 0 if name.endswith("_bytes") else 1
         if count is not None and (isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < least):
-            raise WindowError(f"loader · {name}: a whole number, {least} or more, or None; got {count!r} → leave it out, say")
+            raise WindowError(f"loader · {name}: a whole number, {least} or more, or None; got {count!r} → leave it out")
 
 
 def default_threads() -> int:
-    """Cores that this process may use, at most 8: more wait for memory."""
+    """Number of cores that this process may use, at most 8: more threads would wait for memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
 

@@ -1,4 +1,4 @@
-"""Owns what frameworks look for when they take a loader apart: ``WindowLoader`` has it so that they can skip batches.
+"""Attributes that frameworks look for in a loader: ``WindowLoader`` has them so that they can skip batches.
 
 Hugging Face's Trainer resumes in the middle of an epoch by accelerate's ``skip_first_batches``, which makes a torch DataLoader
 of a loader's ``dataset``, ``batch_sampler`` and ``collate_fn``, and leaves out the batches that had been trained on. Here the
@@ -21,7 +21,7 @@ __all__ = ["TakenApart"]
 
 
 class _AsRead(Dataset[Any]):
-    """Hands on batches that are read already; its length is the number of windows."""
+    """Passes on batches that are already read; its length is the number of windows."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -52,19 +52,19 @@ class _Batches(BatchSampler):
         return self.loader.schedule.n_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """As of the loader: Trainer calls it after it began to skip."""
+        """Set the loader's epoch; Trainer calls this after it began to skip."""
         self.loader.schedule.set_epoch(epoch)
 
 
 class _NoSampler(Sampler[int]):
-    """Says that windows come shuffled; asked for them, it refuses."""
+    """Tells frameworks that windows come shuffled; it refuses to list them."""
 
     def __iter__(self) -> Iterator[int]:
         raise WindowError("loader · sampler: WindowLoader reads by itself → use WindowDataLoader where a sampler is needed")
 
 
 class TakenApart:
-    """Attributes of a torch DataLoader that a loader of its own has, and the ways through its epochs."""
+    """Attributes of a torch DataLoader for a loader of our own, and its ways through epochs."""
 
     schedule: Schedule
     num_workers, prefetch_factor = 0, None
@@ -74,7 +74,7 @@ class TakenApart:
 
     @property
     def dataset(self) -> Dataset[Any]:
-        """For frameworks: as many items as there are windows."""
+        """For frameworks: an object with as many items as there are windows."""
         return _AsRead(self.schedule)
 
     @property
@@ -89,11 +89,11 @@ class TakenApart:
 
     @staticmethod
     def collate_fn(batch: Any) -> Any:
-        """For frameworks: a batch is one already."""
+        """For frameworks: returns a batch unchanged."""
         return batch
 
     def forever(self) -> Endless:
-        """Epoch after epoch without an end, for loops that count steps; it has no length."""
+        """Run epoch after epoch without an end, for loops that count steps; it has no length."""
         return Endless(self)
 
     @property
@@ -102,18 +102,18 @@ class TakenApart:
         return self.schedule.n_batches_left
 
     def set_epoch(self, epoch: int) -> None:
-        """Go to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its place."""
+        """Move to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its position."""
         self.schedule.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the run stands, as JSON values: the batch that was handed out last counts as consumed, others do not.
+        """State of the run as JSON values: the batch that was handed out last counts as consumed, later ones do not.
 
         The same on every rank, as long as ranks take turns; save rank 0's.
         """
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state: the next iteration serves exactly what was left, in any batch size and world size.
+        """Continue from a state: the next iteration serves exactly what was left, with any batch size and world size.
 
         Raises
         ------

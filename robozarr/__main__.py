@@ -1,4 +1,4 @@
-"""The console script: runs the command line if it is installed, or says how to install it. No logic."""
+"""The console script: run the command line if it is installed, or say how to install it. No logic."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""Owns the version; imports nothing, so that whatever records it does not reach for the front door."""
+"""The version; this module imports nothing, so that importing it is cheap."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""Cut the embedded sample out of full LIBERO files: a few steps around gripper commands, format unchanged.
+"""Cut the embedded sample out of full LIBERO files: a few steps around gripper commands, in the same format.
 
 Uses h5py and numpy only, never robozarr: the sample is what robozarr is tested against.
 
@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 MAX_SAMPLE_BYTES = 4_900_000
-"""Limit on all cut files together: the repository stays small to clone."""
+"""Largest total size of the cut files, so that the repository stays small."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +27,9 @@ class Cut:
     demo: str
     """Name of the demo in the source file."""
     change: int
-    """Which gripper command change to cut around, counted from 0."""
+    """Number of the gripper command's change to cut around, counted from 0."""
     before: int
-    """Steps kept before the change: enough to begin while the arm still moves, as it stops to grasp and release."""
+    """Steps kept before the change: enough to start while the arm still moves, since it stops to grasp and release."""
     n_steps: int
     """Length of the cut, in steps."""
 
@@ -49,7 +49,7 @@ CUTS: Mapping[str, tuple[Cut, ...]] = {
 
 
 def find_range(actions: np.ndarray, cut: Cut) -> slice:
-    """Find the half-open range of steps around the wanted gripper change.
+    """Find the half-open range of steps around the given gripper change.
 
     Parameters
     ----------
@@ -80,14 +80,14 @@ def find_range(actions: np.ndarray, cut: Cut) -> slice:
 
 
 def copy_attributes(source: h5py.Group, target: h5py.Group, replace: Mapping[str, object]) -> None:
-    """Copy all attributes with their stored types, taking new values from `replace` where it has them."""
+    """Copy all attributes with their stored types; `replace` gives new values for some of them."""
     for name in source.attrs:
         value = replace.get(name, source.attrs[name])
         target.attrs.create(name, value, dtype=source.attrs.get_id(name).dtype)
 
 
 def cut_demo(source: h5py.Group, target: h5py.Group, steps: slice) -> None:
-    """Copy one demo, every dataset cut to the same steps, so that the alignment of its rows survives."""
+    """Copy one demo, cutting every dataset to the same steps, so that its rows stay aligned."""
 
     def copy(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if not isinstance(item, h5py.Dataset):
@@ -106,7 +106,7 @@ def cut_demo(source: h5py.Group, target: h5py.Group, steps: slice) -> None:
 
 
 def cut_file(source_path: Path, target_path: Path, cuts: tuple[Cut, ...]) -> None:
-    """Write one sample file whose demos are `cuts`, renumbered from 0."""
+    """Write one sample file with the demos `cuts`, renumbered from 0."""
     target_path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(source_path) as source, h5py.File(target_path, "w") as target:
         data = target.create_group("data")
@@ -118,7 +118,7 @@ def cut_file(source_path: Path, target_path: Path, cuts: tuple[Cut, ...]) -> Non
 
 
 def main() -> None:
-    """Cut every file of `CUTS` and check the size of the whole."""
+    """Cut every file of `CUTS` and check the total size."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source_dir", type=Path, help="folder with libero_spatial/, libero_goal/, ...")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="where to write (default: here)")

@@ -1,4 +1,4 @@
-"""Owns what the axes of a step are: rows, columns and channels of a picture, or the many elements of a large key. Pure.
+"""The axes of a step: rows, columns and channels of a picture, or the many elements of a large key. Pure.
 
 It decides two things only: which keys are stored one step a chunk, and over which axes statistics are taken together, so that
 their size is bounded whatever the shape.
@@ -12,19 +12,19 @@ from typing import Final
 __all__ = ["LARGE", "MOST_CHANNELS", "axes_of", "channel_axes", "is_axes"]
 
 LARGE: Final = 1024
-"""Elements of a step beyond which a key that is no picture is stored, and reduced, like one: 40 kB of statistics an episode."""
+"""Most elements of a step of an ordinary key; a larger one is stored like a picture: 40 kB of statistics per episode."""
 MOST_CHANNELS: Final = 64
-"""Channels beyond which statistics are taken over these too."""
+"""Most channels with separate statistics; with more, statistics are taken over the channels too."""
 LEAST: Final = 8
-"""Pixels of the shorter side of a picture."""
+"""Fewest pixels of a picture's shorter side."""
 FEW: Final = 4
-"""Channels that a picture has for certain: grey, RG, RGB, RGBA."""
+"""Numbers of channels that certainly mean a picture: grey, RG, RGB, RGBA."""
 STACK: Final = 16
-"""Pictures of a stack, and channels of stacked pictures, at most."""
+"""Most pictures in a stack, and most channels of stacked pictures."""
 
 
 def axes_of(shape: tuple[int, ...]) -> str:
-    """A letter for each axis of a step: y and x of pixels, c of channels, t of stacked pictures, n of many elements alike.
+    """One letter per axis of a step: y and x for pixels, c for channels, t for stacked pictures, n for many equal elements.
 
     "" where format 1 has words for it: a picture [y, x] or [y, x, c], or a step of few elements.
 
@@ -52,7 +52,7 @@ def axes_of(shape: tuple[int, ...]) -> str:
 
 
 def channel_axes(axes: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Axes that statistics are kept apart for: all but y, x and n; none where they would be too many.
+    """Axes with separate statistics: all but y, x and n; none if there would be too many.
 
     >>> channel_axes("cyx", (3, 84, 84)), channel_axes("tyxc", (16, 84, 84, 16)), channel_axes("nc", (4096, 3))
     ((0,), (), (1,))
@@ -62,7 +62,7 @@ def channel_axes(axes: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def is_axes(axes: object, shape: tuple[int, ...]) -> bool:
-    """Whether a text can stand for the axes of a step of a shape."""
+    """Whether a text is valid for the axes of a step with a given shape."""
     if not isinstance(axes, str) or len(axes) != len(shape) or not axes or set(axes) - set("tcyxn"):
         return False
     letters = axes.replace("n", "")

@@ -1,4 +1,4 @@
-"""Owns which compressed chunks the format allows: one form each, so that every decoder reads the same bytes from them.
+"""Check that compressed chunks have the one form that the format allows, so that every decoder reads the same bytes.
 
 c-blosc, c-blosc2 and their versions disagree about chunks that no encoder writes: the same bytes are a picture to one of them
 and zeros to the other. So whatever decodes a chunk asks here first, and what is not exactly of the form in FORMAT.md (M10) is
@@ -17,10 +17,10 @@ HEADER_BYTES: Final = 16
 SHUFFLE: Final = 0x01
 STORED: Final = 0x02
 WHOLE_BLOCKS: Final = 0x10
-"""Flags of Blosc: bytes are shuffled; the data follows the header as it is; the bytes of an element stay together."""
+"""Blosc flags: bytes are shuffled; the data follows the header uncompressed; the bytes of an element stay together."""
 FORMATS: Final = {"blosc-lz4": 0x20, "blosc-zstd": 0x80}
 SPLIT_BYTES: Final = 128
-"""c-blosc divides no block of which each part is smaller; c-blosc2 would."""
+"""Smallest part into which c-blosc divides a block; c-blosc2 would divide further."""
 
 BLOSC_FAULTS: Final = (
     "",
@@ -35,31 +35,31 @@ BLOSC_FAULTS: Final = (
     "a Blosc block outside the chunk",
     "a part of a Blosc block that is longer than what it decodes to, or empty",
 )
-"""What the numbers of `blosc_fault` mean."""
+"""The meaning of the numbers that `blosc_fault` returns."""
 
 MOST_RATIO: Final = {
     "none": 1, "blosc-lz4": 256, "blosc-zstd": 1 << 15, "zstd": 1 << 15, "frames-lean": 1 << 15, "frames-compact": 1 << 15,
 }  # fmt: skip
-"""Decoded bytes behind an encoded one, at most: LZ4 codes a run in bytes of 255, Zstandard 128 KiB in a block of 4 bytes."""
+"""Most decoded bytes per encoded byte: LZ4 codes a run in bytes of 255, Zstandard 128 KiB in a block of 4 bytes."""
 
 
 def decoded_bytes_max(codec: str, n_bytes: int) -> int:
-    """How much `n_bytes` of chunks can decode to at most: memory for more is not taken, whatever a document claims."""
+    """Upper bound on what `n_bytes` of chunks decode to; no more memory is taken, whatever a document claims."""
     return MOST_RATIO[codec] * n_bytes
 
 
 def blosc_flags(layout: ArrayLayout) -> int:
-    """The flags that every Blosc chunk of an array has; `STORED` and `WHOLE_BLOCKS` may come on top."""
+    """Flags of every Blosc chunk of an array; `STORED` and `WHOLE_BLOCKS` may be added."""
     return FORMATS[layout.codec] | (SHUFFLE if layout.shuffle == "shuffle" else 0)
 
 
 def u32(chunk: Any, at: int) -> int:
-    """Four bytes as a little-endian number."""
+    """Read four bytes as a little-endian number."""
     return chunk[at] + chunk[at + 1] * 0x100 + chunk[at + 2] * 0x10000 + chunk[at + 3] * 0x1000000  # type: ignore[no-any-return]
 
 
 def blosc_fault(chunk: Any, n_bytes: int, itemsize: int, flags: int) -> int:
-    """Why bytes are no Blosc chunk of the format; 0 if they are one.
+    """Why bytes are not a Blosc chunk of the format; 0 if they are.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ def check_compressed(chunk: bytes, layout: ArrayLayout, n_bytes: int) -> None:
 
 
 def zstd_bytes(frame: bytes) -> int | None:
-    """What a Zstandard frame says it decodes to; None if it does not say, or is none.
+    """Decoded size that a Zstandard frame states; None if it states none, or is not a frame.
 
     >>> zstd_bytes(bytes.fromhex("28b52ffd2003190000616263"))
     3

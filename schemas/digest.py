@@ -1,4 +1,4 @@
-"""Owns the sampled digest of a source's content, as FORMAT.md defines it. Pure: it is told how to read."""
+"""The sampled digest of a source's content, as FORMAT.md defines it. Pure: a function for reading is passed in."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Final
 __all__ = ["ALGORITHM", "sample_ranges", "sampled_digest"]
 
 ALGORITHM: Final = "sampled-blake2b"
-"""What a digest begins with: another way of sampling would need another word."""
+"""Prefix of a digest; another way of sampling would have another prefix."""
 EDGE_BYTES: Final = 2**20
-"""Read whole at the beginning and at the end, where HDF5 keeps most of its structure."""
+"""Bytes read at the beginning and at the end, where HDF5 keeps most of its structure."""
 BLOCK_BYTES: Final = 2**14
 N_BLOCKS: Final = 128
-"""Blocks in between, evenly spread: with the edges 4 MiB of any file, however large."""
+"""Blocks in between, evenly spread; with both ends, 4 MiB of any file, however large."""
 
 
 def sample_ranges(size: int) -> Iterator[tuple[int, int]]:
-    """Byte ranges [start, stop) of a file of `size` bytes that its digest is of, in order.
+    """Byte ranges [start, stop), in order, that the digest of a file of `size` bytes covers.
 
     >>> list(sample_ranges(5)), sum(stop - start for start, stop in sample_ranges(10**12)) == 2**22
     ([(0, 5)], True)
@@ -35,7 +35,7 @@ def sample_ranges(size: int) -> Iterator[tuple[int, int]]:
 
 
 def sampled_digest(size: int, read: Callable[[int, int], bytes]) -> str:
-    """The digest of a file of `size` bytes; `read(start, n)` gives n of them.
+    """The digest of a file of `size` bytes; `read(start, n)` returns n of them.
 
     >>> sampled_digest(3, lambda start, n: b"abc"[start : start + n])
     'sampled-blake2b:10366aba46518e2b9d040dde242bbc5a'

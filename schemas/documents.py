@@ -1,4 +1,4 @@
-"""Owns what JSON documents of a store look like: parsing them strictly, and a model of each. Imports msgspec, and no I/O.
+"""Models of a store's JSON documents, and strict parsing of them. Imports msgspec, and does no I/O.
 
 What two readers could take differently is refused: a name that occurs twice, NaN, text that is no UTF-8, fields that the format
 does not know. What a field *means* is said by ``metadata`` and ``zarr_json``, which use these models.
@@ -27,12 +27,12 @@ __all__ = [
 ]
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
-"""What every language reads exactly from JSON."""
+"""A number that every language reads exactly from JSON."""
 Number = int | float
 
 
 class _Document(msgspec.Struct, forbid_unknown_fields=True):
-    """Exactly these fields."""
+    """A document with exactly these fields."""
 
 
 class KeyDocument(_Document):
@@ -69,7 +69,7 @@ class NotStoredDocument(_Document):
 
 
 class FlagsDocument(_Document):
-    """``flags``; what is in its rules is checked by ``FlagRules.from_json``."""
+    """``flags``; ``FlagRules.from_json`` checks the rules in it."""
 
     noop: dict[str, Any]
     still: dict[str, Any]
@@ -107,11 +107,11 @@ class GroupDocument(_Document):
     node_type: str
     attributes: dict[str, Any] = {}
     consolidated_metadata: Any = None
-    """Copies of other documents, which Zarr libraries may write. Nothing here looks at them."""
+    """Copies of other documents that Zarr libraries may write; ignored here."""
 
 
 class ArrayDocument(_Document):
-    """The ``zarr.json`` of an array; what is in its codecs is checked by ``zarr_json``."""
+    """The ``zarr.json`` of an array; ``zarr_json`` checks its codecs."""
 
     zarr_format: int
     node_type: str
@@ -142,13 +142,13 @@ WORDS: Final = {
     "attributes": "an object",
     "dimension_names": "a list of text",
 }
-"""What a field must be, where msgspec's words are harder to read."""
+"""Plain words for what a field must be, where msgspec's own are harder to read."""
 
 Model = TypeVar("Model", bound=_Document)
 
 
 def as_model(value: Any, model: type[Model]) -> Model:
-    """A value of JSON as one of the models.
+    """Convert a JSON value to one of the models.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _words(said: str, value: Any) -> str:
 
 
 def parse_json(data: bytes, *, foreign_bytes: bool = False) -> dict[str, Any]:
-    """A JSON object, in which every reader finds the same.
+    """Parse a JSON object that every reader understands in the same way.
 
     Parameters
     ----------
@@ -209,9 +209,9 @@ def parse_json(data: bytes, *, foreign_bytes: bool = False) -> dict[str, Any]:
             # halves of surrogate pairs are no text
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if foreign_bytes else "strict")
     except RecursionError:
-        raise ValueError("JSON that is nested too deeply") from None
+        raise ValueError("JSON is nested too deeply") from None
     if not isinstance(value, dict):
-        raise ValueError(f"no JSON object: a JSON object is expected, got {type(value).__name__}")
+        raise ValueError(f"must be a JSON object, got {type(value).__name__}")
     return value
 
 

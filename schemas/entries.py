@@ -1,4 +1,4 @@
-"""Owns the entries of two lists in the root attributes: the sources, and what of them is not stored. Only data."""
+"""Entries of two lists in the root attributes: the sources, and what of them is not stored. Data only."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class SourceEntry:
     """One HDF5 file that a store was made from."""
 
     name: str
-    """Shortest unique tail of its path, of at least folder and file name."""
+    """Shortest unique end of its path, with at least folder and file name."""
     size: int
     """Bytes."""
     mtime_ns: int
-    """Time of last change, ns since the epoch."""
+    """Modification time, ns since the epoch."""
     n_demos: int
     """Demos taken from it."""
     digest: str = ""
@@ -25,7 +25,7 @@ class SourceEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotStored:
-    """Something of a source that the store leaves out."""
+    """Data in a source that the store leaves out."""
 
     source: str
     """Name of the source."""

@@ -1,4 +1,4 @@
-"""Owns the exceptions that robozarr raises; imports nothing.
+"""The exceptions that robozarr raises; imports nothing.
 
 RoboZarrError
 ├── SourceError            an HDF5 source breaks a rule of ``schemas/source.py``
@@ -48,15 +48,15 @@ class Problem:
     file: str
     """Path of the source file as it was given."""
     rule: str
-    """The rule that is broken, as a statement that should be true."""
+    """The broken rule, or what is wrong."""
     value: str
     """What was found instead."""
     remedy: str
     """What the user can do."""
     demo: str = ""
-    """Name of the demo inside the file; empty when the problem is the file's."""
+    """Name of the demo inside the file; empty if the problem concerns the file."""
     key: str = ""
-    """Path of the dataset or attribute inside the demo; empty when the problem is the demo's."""
+    """Path of the dataset or attribute inside the demo; empty if the problem concerns the demo."""
 
     def __str__(self) -> str:
         where = " · ".join(part for part in (self.file, self.demo, self.key) if part)
@@ -68,7 +68,7 @@ class RoboZarrError(Exception):
 
 
 class SourceError(RoboZarrError):
-    """Sources break rules; ``problems`` lists every one of them.
+    """Sources break rules; ``problems`` lists all of them.
 
     >>> SourceError("no source file found in data/").problems
     ()
@@ -84,15 +84,15 @@ class SourceError(RoboZarrError):
 
 
 class PlanError(RoboZarrError):
-    """What was asked for does not fit the sources: keys that none of them holds."""
+    """The request does not fit the sources, such as keys that none of them holds."""
 
 
 class StoreError(RoboZarrError):
-    """A store is missing, exists already, or is not what FORMAT.md says."""
+    """A store is missing, already exists, or does not follow FORMAT.md."""
 
 
 class IncompleteStoreError(StoreError):
-    """The store's conversion has not ended: nothing may be read from it."""
+    """The store's conversion has not finished, so nothing may be read from it."""
 
 
 class CorruptChunkError(StoreError):
@@ -110,14 +110,14 @@ class CorruptChunkError(StoreError):
 
 
 class StoreChangedError(StoreError):
-    """A store is no longer the one that was opened: it was replaced, appended to, or removed meanwhile. Open it again."""
+    """The store that was opened was replaced, appended to, or removed since. Open it again."""
 
 
 class BucketError(StoreError, OSError):
-    """A bucket cannot be reached, or refuses: nothing is known of what it holds. The text names the object and what to do."""
+    """A bucket cannot be reached, or refuses, so its content is unknown. The text names the object and what to do."""
 
     short = False
-    """Whether the bucket answered, and the object ends before bytes that were asked for."""
+    """Whether the bucket answered, but the object ends before the requested bytes."""
 
 
 class FormatVersionError(StoreError):
@@ -125,7 +125,7 @@ class FormatVersionError(StoreError):
 
 
 class WorkerError(RoboZarrError):
-    """Worker processes do not start, cannot be reached, are of another version, or died over their work."""
+    """Worker processes do not start, cannot be reached, have another version, or died during their work."""
 
 
 class WindowError(RoboZarrError):

@@ -1,4 +1,4 @@
-"""Owns what the bytes of a chunk of frames mean (codec ``robozarr.frames``, FORMAT.md): its table and its modes. Pure.
+"""Check and read a chunk of frames (codec ``robozarr.frames``, FORMAT.md): its table and its modes. Pure.
 
 A chunk holds 16 rows of a key of pictures, or of anything else that is read step by step. A table at its start says for each
 row where its bytes lie, how they are coded, and which row of the same chunk is its keyframe. A row is decoded with its keyframe
@@ -33,15 +33,15 @@ ENTRY: Final = np.dtype(
 )
 """One row of the table, 16 bytes."""
 ABSENT: Final = 255
-"""`keyframe` of a row behind the end of the array; all its other fields are 0."""
+"""`keyframe` of a row after the end of the array; all its other fields are 0."""
 STRIP_BYTES: Final = 48 * 1024
-"""Bytes of a strip, which is coded for itself: LZ4 reaches back 65,535 bytes, and the keyframe's strip comes first."""
+"""Bytes of a strip, the unit of coding: LZ4 reaches back 65,535 bytes, and the keyframe's strip comes first."""
 FILTERED: Final = 4
-"""Bit of a mode: the strips are those of the filtered frame, and of the filtered keyframe."""
+"""Bit of a mode: the strips belong to the filtered frame and the filtered keyframe."""
 
 
 class Coding(IntEnum):
-    """Lower two bits of a mode: how the strips of a frame are coded."""
+    """Lower two bits of a mode: the coding of a frame's strips."""
 
     STORED = 0
     LZ4 = 1
@@ -49,7 +49,7 @@ class Coding(IntEnum):
 
 
 class FrameChunkError(ValueError):
-    """A chunk says what FORMAT.md does not allow.
+    """A chunk breaks FORMAT.md.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def _error(rule: str, value: str, row: int | None, number: str) -> FrameChunkErr
 
 @dataclass(frozen=True, slots=True)
 class FrameTable:
-    """The table of a chunk, checked: every field is in its bounds, and every keyframe is coded alone."""
+    """The checked table of a chunk: every field is within its bounds, and every keyframe is coded alone."""
 
     entries: NDArray[np.void]
     """Structured array [n_rows] of `ENTRY`."""
@@ -127,12 +127,12 @@ class FrameTable:
 
     @property
     def n_present(self) -> int:
-        """Rows that the array has; the rest of the chunk lies behind its end."""
+        """Rows that the array has; the rest of the chunk lies after its end."""
         return int((self.entries["keyframe"] != ABSENT).sum())
 
 
 def _check_coding(entries: NDArray[np.void]) -> None:
-    """Modes and keyframes of rows that are present."""
+    """Check modes and keyframes of the present rows."""
     modes, keyframes = entries["mode"].astype(np.int64), entries["keyframe"].astype(np.int64)
     rows = np.arange(len(entries))
     _refuse((modes & ~FILTERED) > Coding.ZSTD, "a mode is one of the closed set", entries)
@@ -146,7 +146,7 @@ def _check_coding(entries: NDArray[np.void]) -> None:
 
 
 def _refuse(wrong: NDArray[np.bool_], rule: str, entries: NDArray[np.void], number: str = "M10") -> None:
-    """FrameChunkError for the first row that is wrong, if there is one."""
+    """Raise FrameChunkError for the first wrong row, if there is one."""
     if wrong.any():
         row = int(np.argmax(wrong))
         value = ", ".join(f"{name} {entries[name][row]}" for name in ENTRY.names or () if name != "crc32c")
@@ -154,12 +154,12 @@ def _refuse(wrong: NDArray[np.bool_], rule: str, entries: NDArray[np.void], numb
 
 
 def entries_of(chunk: bytes | memoryview, n_rows: int) -> NDArray[np.void]:
-    """The table of a chunk as it lies there, unchecked: structured array [n_rows] of `ENTRY`."""
+    """The table of a chunk as it is, unchecked: structured array [n_rows] of `ENTRY`."""
     return np.frombuffer(chunk, ENTRY, n_rows)
 
 
 def frame_checksum(row: int, mode: int, keyframe: int, payload: bytes) -> int:
-    """What `crc32c` of an entry must be: over the row's number, mode, keyframe (a byte each) and the payload.
+    """The required `crc32c` of an entry: over the row's number, mode, keyframe (a byte each) and the payload.
 
     The row's number is in it, so that entries that changed places are noticed. The offset is not: it decides nothing.
     """
@@ -167,7 +167,7 @@ def frame_checksum(row: int, mode: int, keyframe: int, payload: bytes) -> int:
 
 
 def strips(frame_bytes: int) -> list[tuple[int, int]]:
-    """Byte ranges of a frame that are coded each for itself, half-open.
+    """Half-open byte ranges of a frame that are coded separately.
 
     >>> strips(100_000)
     [(0, 49152), (49152, 98304), (98304, 100000)]

@@ -1,4 +1,4 @@
-"""Owns what binds the files of a store to its root document: their checksums, and the digest over all of it. Pure; no I/O.
+"""Bind the files of a store to its root document: their checksums, and the digest over everything. Pure; no I/O.
 
 ``files`` in the root attributes holds for each array a checksum of its ``zarr.json`` and of each of its shards; ``identity`` is
 a digest of the root attributes, those checksums among them. So whatever is read can be compared with the root, and two stores
@@ -16,14 +16,14 @@ from typing import Any, Final
 __all__ = ["DIGITS", "bound_sum", "digest_of", "files_entry", "identity_of", "is_files_entry"]
 
 DIGITS: Final = 32
-"""Hexadecimal digits of an identity."""
+"""Number of hexadecimal digits of an identity."""
 SUM: Final = 8
-"""Hexadecimal digits of a file's checksum."""
+"""Number of hexadecimal digits of a file's checksum."""
 _ENTRY: Final = re.compile(rf"(?:[0-9a-f]{{{SUM}}})+")
 
 
 def files_entry(document: int, shards: Sequence[int]) -> str:
-    """The text of an array in ``files``: checksum of its ``zarr.json``, then of its shards in order.
+    """Text of an array in ``files``: the checksum of its ``zarr.json``, then those of its shards in order.
 
     >>> files_entry(1, [2, 0xabc])
     '000000010000000200000abc'
@@ -37,7 +37,7 @@ def is_files_entry(value: object) -> bool:
 
 
 def bound_sum(files: Mapping[str, str], path: str, shard: int | None) -> int | None:
-    """The checksum that a file must have: of an array's `shard`, or of its ``zarr.json`` (None). None: it is not bound.
+    """The required checksum of an array's `shard`, or of its ``zarr.json`` (None); returns None if the file is not bound.
 
     >>> bound_sum({"a": files_entry(1, [2, 3])}, "a", 1), bound_sum({"a": files_entry(1, [2, 3])}, "a", 2)
     (3, None)
@@ -59,7 +59,7 @@ def identity_of(attributes: Mapping[str, Any]) -> str:
 
 
 def digest_of(*parts: bytes) -> str:
-    """The digest of bytes that stand end to end."""
+    """The digest of consecutive parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""Owns the step index: which episode and step a row is, and the flags of a step. Pure numpy; imports no I/O.
+"""The step index: episode and step of each row, and the flags of a step. Pure numpy; imports no I/O.
 
 The flags are facts about recorded demonstrations that training code filters by; a flag never removes a step.
 """
@@ -28,7 +28,7 @@ class StepFlag(IntFlag):
     NOOP = 1
     """The action does nothing (OpenVLA's rule)."""
     STILL = 2
-    """Before the arm first moves (RDT's rule)."""
+    """The step comes before the arm first moves (RDT's rule)."""
     KEY_MOMENT = 4
     """The gripper's command changes within ±k steps."""
 
@@ -40,7 +40,7 @@ class Alignment(IntEnum):
     BEFORE = 0
     """obs[t] is what the policy saw when it chose actions[t] (OpenVLA's and robomimic's files)."""
     AFTER = 1
-    """obs[t] shows what actions[t] led to (LIBERO's files)."""
+    """obs[t] shows the result of actions[t] (LIBERO's files)."""
 
 
 class ImageConvention(IntEnum):
@@ -54,7 +54,7 @@ class ImageConvention(IntEnum):
 
 
 class ImageEvidence(IntEnum):
-    """What an episode's image convention was concluded from."""
+    """The evidence for an episode's image convention."""
 
     NONE = 0
     ATTRIBUTE = 1
@@ -64,7 +64,7 @@ class ImageEvidence(IntEnum):
     KEY_NAMES = 3
     """``*_rgb`` keys without attributes: LIBERO's environments, which OpenVLA's script replays, render OpenGL-wise."""
     LAYOUT = 4
-    """The file follows a layout whose writer's code says so (format 2)."""
+    """The file follows a layout whose writer's code states it (format 2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +72,24 @@ class FlagRules:
     """Thresholds of the step flags; stored with the flags."""
 
     noop_threshold: float = 1e-4
-    """Norm of the action without its gripper, below which it does nothing. OpenVLA's ``is_noop`` uses 1e-4."""
+    """Largest norm of the action, without its gripper, that counts as doing nothing. OpenVLA's ``is_noop`` uses 1e-4."""
     still_threshold: float = 1e-2
-    """rad: a joint further than this from its first value has moved. RDT's ``EPS`` is 1e-2."""
+    """Distance in rad from a joint's first value beyond which it has moved. RDT's ``EPS`` is 1e-2."""
     key_moment_steps: int = 5
-    """k: steps on both sides of a change of the gripper's command; 0.25 s at LIBERO's 20 Hz."""
+    """Steps k on both sides of a change of the gripper's command; 5 are 0.25 s at LIBERO's 20 Hz."""
     gripper: int | Literal["layout"] | None = -1
-    """Element of the actions that is the gripper's command, whose sign says open or closed. None: there is none, and no step is
-    called a no-op or a key moment. "layout": as the layout of each file says, which the scan looks up."""
+    """Element of the actions that is the gripper's command, whose sign says open or closed. None: there is none, and no step
+    is flagged as a no-op or a key moment. "layout": taken by the scan from each file's layout."""
     switches: tuple[int, ...] = ()
-    """Elements of the actions that are no motion either, such as a mode of the base; the no-op rule passes over them."""
+    """Other elements of the actions that are not motion, such as a mode of the base; the no-op rule ignores them."""
 
     @property
     def as_of_format_1(self) -> bool:
-        """Whether the last element is the gripper's command, as format 1 takes for granted."""
+        """Whether the last element is the gripper's command, as format 1 assumes."""
         return self.gripper == -1 and not self.switches
 
     def of_width(self, width: int) -> FlagRules:
-        """The same rules for actions of `width` elements, worded in one way: the last element is -1, others count from 0.
+        """The same rules for actions of `width` elements, in one form: the last element is -1, others count from 0.
 
         >>> FlagRules(gripper=6, switches=(11,)).of_width(7) == FlagRules()
         True
@@ -101,7 +101,7 @@ class FlagRules:
         return replace(self, gripper=-1 if gripper == width - 1 else gripper, switches=switches if gripper is not None else ())
 
     def to_json(self) -> dict[str, Any]:
-        """The rules as the store's attributes word them."""
+        """The rules as in the store's attributes."""
         values = asdict(self)
         element, arm = "-1", "actions[t, :-1]"
         if not self.as_of_format_1:
@@ -139,7 +139,7 @@ class FlagRules:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> FlagRules:
-        """The rules that a store's attributes state; ValueError for fields or bits that the format does not know."""
+        """Read the rules in a store's attributes; ValueError for fields or bits that the format does not know."""
         for name, known in cls().to_json().items():
             if set(value[name]) != set(known) or value[name]["bit"] != known["bit"]:
                 raise ValueError(f"flags.{name} must hold {sorted(known)} with bit {known['bit']}, got {value[name]!r}")
@@ -168,7 +168,7 @@ FLAG_MASK: Final = int(StepFlag.NOOP | StepFlag.STILL | StepFlag.KEY_MOMENT)
 
 
 def build_index(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Episode starts, and episode and step of each row, for episodes of `lengths` steps laid end to end.
+    """Episode starts, and episode and step of each row, for consecutive episodes of `lengths` steps.
 
     Parameters
     ----------

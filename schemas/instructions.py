@@ -1,4 +1,4 @@
-"""Owns what counts as an instruction: under which names files keep it, how it is unwrapped, when a file's name is one. Pure.
+"""Recognise instructions: the names under which files keep them, unwrapping them, and file names that are one. Pure.
 
 Words are never invented. What is no instruction beyond doubt is left where it is, and the reason is said.
 """
@@ -42,7 +42,7 @@ class InstructionSource(IntEnum):
     NONE = 0
     """The source states none."""
     BY_HAND = 1
-    """The user gave it: ``--instruction``, ``--instructions``."""
+    """The user gave it by ``--instruction`` or ``--instructions``."""
     DEMO_ATTRIBUTE = 2
     """An attribute inside the demo, such as RoboCasa's ``ep_meta``."""
     DATASET = 3
@@ -54,27 +54,27 @@ class InstructionSource(IntEnum):
 
     @property
     def words(self) -> str:
-        """In words, for people."""
+        """The source in words, for people."""
         return self.name.lower().replace("_", " ")
 
 
 MAX_CHARACTERS: Final = 4096
-"""A longer text is no instruction: the longest of public data sets have some hundreds of characters."""
+"""Most characters of an instruction; the longest in public data sets have some hundreds."""
 SURE_NAMES: Final = (
     "language_instruction", "natural_language_instruction", "task_instruction", "lang_instruction", "instruction",
     "instructions", "language_instructions", "language_annotation", "task_description", "language_description",
 )  # fmt: skip
 """Names that mean an instruction and nothing else."""
 LOOSE_NAMES: Final = ("lang", "language", "natural_language", "task", "prompt")
-"""Names that also hold other things ("en", "lift", 3): their text counts if it is more than one word."""
+"""Names that also hold other things ("en", "lift", 3): their text counts only if it has more than one word."""
 NAMES: Final = SURE_NAMES + LOOSE_NAMES
-"""By preference."""
+"""All names, in order of preference."""
 CONTAINERS: Final = ("ep_meta", "problem_info", "episode_metadata", "metadata", "meta")
-"""Names of attributes that hold a JSON object with one of `NAMES` in it: RoboCasa's, LIBERO's, and what people write."""
+"""Attributes that hold a JSON object with one of `NAMES` in it: RoboCasa's, LIBERO's, and common ones."""
 PLACEHOLDERS: Final = frozenset(
     {"none", "null", "nan", "n/a", "na", "unknown", "todo", "tbd", "undefined", "empty", "no instruction"}
 )
-"""What programs write where there are no words."""
+"""Texts that programs write if there is no instruction."""
 
 _VERBS: Final = frozenset(
     "pick put place turn open close push pull stack unstack move take grasp grab lift pour wipe fold unfold press slide rotate "
@@ -83,17 +83,17 @@ _VERBS: Final = frozenset(
     "load unload pack unpack tie untie cut slice spread scoop serve roll squeeze twist tighten loosen tilt align knock dump "
     "transfer store drag swap make prepare cook heat straighten collect gather zip unzip point".split()
 )
-"""What an instruction in a file's name begins with."""
+"""First words of instructions in file names."""
 _DETERMINERS: Final = frozenset("the a an it them both all each every this that these those one two three four five".split())
 _ENDINGS: Final = frozenset(
     "demo demos copy final backup old new train training val valid validation test image images img depth rgb noops noop "
     "states dataset data episode episodes recording perturbed view swap environment".split()
 )
-"""Last words of file names that speak of the file, not of the task."""
+"""Last words of file names that describe the file, not the task."""
 
 
 def reads_as_instruction(text: str) -> bool:
-    """Whether a file's name, its underscores as spaces, is an instruction beyond doubt: a verb first, and "the" or the like.
+    """Whether a file name, with underscores as spaces, is certainly an instruction: a verb first, and "the" or the like.
 
     >>> reads_as_instruction("open the top drawer"), reads_as_instruction("turn on the stove view 0 0 100 2 352 initstate 0")
     (True, False)
@@ -106,7 +106,7 @@ def reads_as_instruction(text: str) -> bool:
 
 
 def words_from_name(stem: str) -> str:
-    """Instruction in a file's name, by LIBERO's naming; "" unless it reads as words.
+    """The instruction in a file's name, by LIBERO's naming; "" unless it reads as words.
 
     >>> words_from_name("KITCHEN_SCENE1_open_the_top_drawer_of_the_cabinet_demo"), words_from_name("image_v15")
     ('open the top drawer of the cabinet', '')
@@ -116,7 +116,7 @@ def words_from_name(stem: str) -> str:
 
 
 def wording_of_name(stem: str) -> str:
-    """What a file's name says, for comparison with what the file states: also where more than an instruction is in it.
+    """The wording in a file's name, to compare with the file's own; also if the name contains more than an instruction.
 
     >>> wording_of_name("turn_on_the_stove_view_0_0_100_demo"), wording_of_name("image_v15")
     ('turn on the stove view 0 0 100', '')
@@ -126,7 +126,7 @@ def wording_of_name(stem: str) -> str:
 
 
 def same_wording(one: str, other: str) -> bool:
-    """Whether two wordings say the same but for capitals, blanks and the full stop.
+    """Whether two wordings are equal except for capitals, blanks and the full stop.
 
     >>> same_wording("Open the drawer.", "open the  drawer"), same_wording("open it", "shut it")
     (True, False)
@@ -136,7 +136,7 @@ def same_wording(one: str, other: str) -> bool:
 
 
 def is_named_so(name: str) -> bool:
-    """Whether an attribute or a dataset has a name that instructions are kept under.
+    """Whether an attribute or a dataset has a name under which instructions are kept.
 
     >>> is_named_so("Language_Instruction"), is_named_so("language_embedding")
     (True, False)
@@ -146,7 +146,7 @@ def is_named_so(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A place that may hold an instruction, and what is there."""
+    """A place that may hold an instruction, and its content."""
 
     where: str
     """For people, such as ``attribute ep_meta.lang``."""
@@ -157,25 +157,25 @@ class Found:
     path: str = ""
     """Path of a dataset; "" of an attribute."""
     why_not: str = ""
-    """Why it is not to be taken, whatever it says."""
+    """Why it must not be used, whatever its text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
-    """The instruction that was found, and what else was."""
+    """The instruction that was found, and other findings."""
 
     text: str = ""
     source: InstructionSource = InstructionSource.NONE
     where: str = ""
-    """Where the text stands, for people."""
+    """Where the text was found, for people."""
     datasets: frozenset[str] = frozenset()
-    """Paths of text datasets that say the same, all of them."""
+    """Paths of all text datasets with the same text."""
     remarks: tuple[str, ...] = field(default=())
-    """Other wordings, and texts that could not be taken: a person should know of them."""
+    """Other wordings, and texts that could not be used, for people."""
 
 
 def choose_words(found: Iterable[Found]) -> Words:
-    """The instruction among places, the surest name first; other wordings become remarks.
+    """Choose the instruction among places, the surest name first; other wordings become remarks.
 
     >>> choose_words([Found("attribute lang", "lang", b"open the drawer", InstructionSource.DEMO_ATTRIBUTE)]).text
     'open the drawer'
@@ -185,20 +185,20 @@ def choose_words(found: Iterable[Found]) -> Words:
     for one in sorted(found, key=lambda one: (one.source == InstructionSource.DATASET, one.name in LOOSE_NAMES)):
         words, why_not = ([], one.why_not) if one.why_not else words_of_value(one.value, loose=one.name in LOOSE_NAMES)
         if why_not:
-            remarks.append(f"{one.where} is not taken for the instruction: {why_not}")
+            remarks.append(f"{one.where} is not used as the instruction: {why_not}")
         if not words:
             continue
         if not text:
             text, source, where = words[0], one.source, one.where
         others = [shown(other) for other in words if other != text]
-        remarks += [f"{one.where} words it otherwise: {other}; {shown(text)} of {where} is taken" for other in others]
+        remarks += [f"{one.where} has another wording: {other}; {shown(text)} of {where} is used" for other in others]
         if one.path and words == [text]:
             datasets.add(one.path)
     return Words(text=text, source=source, where=where, datasets=frozenset(datasets), remarks=tuple(remarks))
 
 
 def shown(text: str) -> str:
-    r"""A text for a message: quoted, on one line, not long, without characters that steer a terminal.
+    r"""A text for a message: quoted, on one line, short, without control characters.
 
     >>> shown("open it" + chr(27) + "[31m")
     "'open it\\x1b[31m'"
@@ -207,7 +207,7 @@ def shown(text: str) -> str:
 
 
 def words_of_value(value: object, *, loose: bool = False) -> tuple[list[str], str]:
-    r"""The wordings that a value of a file states, and why it is not taken if it is text and none is.
+    r"""The wordings in a file's value, and why none is used if it is text.
 
     Bytes, arrays of one, lists, JSON and surrounding quotes are unwrapped; white space around the words is not part of them.
 
@@ -221,7 +221,7 @@ def words_of_value(value: object, *, loose: bool = False) -> tuple[list[str], st
     >>> words_of_value(np.array([b'"open the drawer"']))
     (['open the drawer'], '')
     >>> words_of_value('{"lang": "close it"}'), words_of_value(7), words_of_value("en", loose=True)
-    ((['close it'], ''), ([], ''), ([], "'en' is a single word, under a name that may mean something else"))
+    ((['close it'], ''), ([], ''), ([], "'en' is a single word, and its name may mean something else"))
     """
     if isinstance(value, str | bytes | np.bytes_) and len(value) > 16 * MAX_CHARACTERS:  # not even looked into
         return [], _too_long(len(value))
@@ -235,7 +235,7 @@ def words_of_value(value: object, *, loose: bool = False) -> tuple[list[str], st
         joined = ("" if all(len(piece) == 1 for piece in pieces) else " ").join(_tokens(value))
         if not any(" " in piece for piece in pieces) and reads_as_instruction(joined):  # a list of words, or of letters
             return [joined], ""
-        return [], f"it is a list of {len(pieces)} texts, of which none is the instruction beyond doubt"
+        return [], f"it is a list of {len(pieces)} texts, none of which is certainly the instruction"
     reasons = [reason for piece in pieces if (reason := _why_not(piece, loose))]
     return ([], reasons[0]) if reasons else (pieces, "")
 
@@ -248,9 +248,9 @@ def _why_not(text: str, loose: bool) -> str:
     if not any(character.isalpha() for character in text):
         return f"{shown(text)} holds no letter"
     if loose and text.isascii() and len(text.split()) < 2:
-        return f"{shown(text)} is a single word, under a name that may mean something else"
+        return f"{shown(text)} is a single word, and its name may mean something else"
     if loose and re.search(r"[^\W\d_]\d|\d[^\W\d_]|_", text):
-        return f"{shown(text)} looks like an identifier, under a name that may mean something else"
+        return f"{shown(text)} looks like an identifier, and its name may mean something else"
     return ""
 
 
@@ -259,7 +259,7 @@ def _too_long(n: int) -> str:
 
 
 def _tokens(value: object) -> list[str]:
-    """The texts of a list as they stand, blanks too: LIBERO's code joins characters."""
+    """The texts of a list as they are, including blanks: LIBERO's code joins characters."""
     if isinstance(value, str | bytes):
         try:
             value = json.loads(value)
@@ -273,7 +273,7 @@ def _tokens(value: object) -> list[str]:
 
 
 def _pieces(value: object, depth: int) -> Iterable[str]:
-    """Every text in a value, unwrapped; UnicodeDecodeError if bytes are no UTF-8."""
+    """Every text in a value, unwrapped; UnicodeDecodeError if bytes are not UTF-8."""
     if depth == 0:
         return
     if isinstance(value, bytes):
@@ -298,7 +298,7 @@ def _pieces(value: object, depth: int) -> Iterable[str]:
 
 
 def named_in(value: Mapping[Any, Any]) -> list[tuple[str, Any]]:
-    """Entries of a JSON object that instructions are kept under, by preference.
+    """Entries of a JSON object under names of instructions, in order of preference.
 
     >>> named_in({"layout_id": 3, "lang": "open the drawer"})
     [('lang', 'open the drawer')]
@@ -308,7 +308,7 @@ def named_in(value: Mapping[Any, Any]) -> list[tuple[str, Any]]:
 
 
 def _unwrapped(text: str) -> Any:
-    """What a text is the written form of: JSON, Python's form of bytes or of a text, quotes around words; None if of none."""
+    """The value that a text encodes: JSON, Python's form of bytes or of a text, words in quotes; None if it encodes none."""
     if text[:1] in ("{", "[", '"'):
         try:
             value = json.loads(text)

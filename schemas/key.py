@@ -1,4 +1,4 @@
-"""Owns what a key is: data that has a value at every step; its axes, and what follows for its statistics. Pure."""
+"""A key: data with a value at every step; its axes, and the shape of its statistics. Pure."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ DEPTH_BINS: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key: data that has a value at every step."""
+    """One key: data with a value at every step."""
 
     name: str
     """Name in the store: ``steps/<name>`` or ``ragged/<name>``."""
     source: str
     """Path of the dataset inside a demo, such as ``obs/agentview_rgb``."""
     dtype: str
-    """numpy name, as in the source."""
+    """numpy name of the type, as in the source."""
     shape: tuple[int, ...]
-    """Shape of one step; empty for a scalar, and for a ragged key, whose width differs."""
+    """Shape of one step; empty for a scalar, and for a ragged key, whose width varies."""
     role: Role
     """image, depth, action, state or outcome."""
     unit: str
-    """Unit, or "" where it is not known."""
+    """Unit, or "" if it is not known."""
     ragged: bool = False
     """Whether the width of a step differs between episodes (by declaration, schemas/source.py)."""
     axes: str = ""
-    """A letter for each axis of a step (``schemas.axes``); "": as format 1 reads it from the shape."""
+    """One letter per axis of a step (``schemas.axes``); "" means: derived from the shape, as in format 1."""
     decoded: str = ""
-    """What decoded the frames, which were encoded in the source, such as "JPEG by Pillow 12.0"; "" where they were not."""
+    """Decoder of frames that were encoded in the source, such as "JPEG by Pillow 12.0"; "" if they were not."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not is_array_name(self.name):
@@ -54,40 +54,40 @@ class Key:
 
     @property
     def frame(self) -> bool:
-        """Whether a step is a chunk of its own: a picture, or a step of very many elements."""
+        """Whether each step has its own chunk: a picture, or a step with very many elements."""
         return not self.ragged and (bool(self.axes) or is_frame(self.shape))
 
     @property
     def picture_axes(self) -> str:
-        """Letters of the axes of a picture, such as "yxc" or "cyx"; "" if a step is none."""
+        """Letters of a picture's axes, such as "yxc" or "cyx"; "" if a step is not a picture."""
         axes = self.axes or ("yxc"[: len(self.shape)] if self.frame else "")
         return axes if "y" in axes else ""
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Axes of a step that its statistics are kept apart for."""
+        """Axes of a step that have separate statistics."""
         if self.axes:
             return channel_axes(self.axes, self.shape)
         return tuple(range(2 if self.frame else 0, len(self.shape)))
 
     @property
     def channel_shape(self) -> tuple[int, ...]:
-        """Shape of its statistics: a picture's channels, else all elements of a step, unless they are very many."""
+        """Shape of its statistics: a picture's channels, else all elements of a step, unless there are very many."""
         return tuple(self.shape[axis] for axis in self.channels)
 
     @property
     def n_pooled(self) -> int:
-        """Values of a step behind each of its statistics: pixels of a picture."""
+        """Values of a step that each statistic combines, such as the pixels of a picture."""
         return math.prod(size for axis, size in enumerate(self.shape) if axis not in self.channels)
 
     @property
     def histogram_bins(self) -> int:
-        """Bins of the histogram of a frame key: 256 values of uint8, else the upper 16 bits of float32's order code."""
+        """Bins of a frame key's histogram: 256 values of uint8, else the upper 16 bits of float32's order-preserving code."""
         return 256 if self.dtype == "uint8" else DEPTH_BINS
 
     @property
     def step_dims(self) -> tuple[str, ...]:
-        """Dimension names of a step's axes, unlike those of any other key (xarray needs that)."""
+        """Dimension names of a step's axes, different from those of any other key (xarray needs that)."""
         if self.picture_axes:
             return tuple(f"{self.name}_{axis}" for axis in self.picture_axes)
         if len(self.shape) == 1:

@@ -1,4 +1,4 @@
-"""Owns how each array of a store lies on disk: shape, chunks, shards, codecs, dimension names.
+"""The layout of each array of a store: shape, chunks, shards, codecs, dimension names.
 
 Imports neither zarr nor h5py: the converter creates arrays from these layouts, ``verify`` compares arrays with them.
 Every array of a store is sharded along its first axis only, so one encoder and one checker serve all of them.
@@ -32,7 +32,7 @@ __all__ = [
 Profile = Literal["raw", "fast", "lean", "compact"]
 CodecName = Literal["none", "blosc-lz4", "blosc-zstd", "zstd", "frames-lean", "frames-compact"]
 Effort = Literal["lean", "compact"]
-"""How frames are encoded with keyframes. lean: LZ4, fast both ways. compact: as small as decoding at a good speed allows."""
+"""How frames are encoded with keyframes. lean: LZ4, fast both ways. compact: smaller, and decoded at a good speed."""
 
 PROFILES: Final[dict[Profile, tuple[CodecName, int]]] = {
     "raw": ("none", 0),
@@ -40,12 +40,12 @@ PROFILES: Final[dict[Profile, tuple[CodecName, int]]] = {
     "lean": ("blosc-lz4", 5),
     "compact": ("blosc-zstd", 1),  # 181 MB/s, 64 µs, a third smaller
 }
-"""Codec and level of ``steps/`` and ``ragged/``, by profile; frames have another one in `FRAME_CODECS`."""
+"""Codec and level of ``steps/`` and ``ragged/``, by profile; for frames see also `FRAME_CODECS`."""
 
 FRAME_CODECS: Final[dict[Profile, CodecName]] = {"lean": "frames-lean", "compact": "frames-compact"}
-"""Codec of frames in the profiles that know keyframes: ``robozarr.frames``."""
+"""Codec of frames in the profiles with keyframes: ``robozarr.frames``."""
 FRAMES_PER_CHUNK: Final = 16
-"""Rows of a chunk of that codec: fewer have more keyframes, more have keyframes that are less like their frames."""
+"""Rows per chunk of that codec: with fewer there are more keyframes, with more they differ more from their frames."""
 
 DTYPES: Final = (
     "bool",
@@ -54,15 +54,15 @@ DTYPES: Final = (
     "float32",
     "float64",
 )
-"""Types of arrays: those of Zarr's core that hold numbers, by their names there."""
+"""Types of arrays: the numeric ones of Zarr's core, by their names there."""
 
 TABLE_CODEC: Final[tuple[CodecName, int]] = ("zstd", 3)
 """Codec of everything else (index, tables, text): small, read once, and text must be compressed in all profiles."""
 
 FRAME_SHARD_BYTES: Final = 32 * 2**20
-"""Upper bound of a shard of frames, undecoded: tens of MB, so that a worker stays small and a request is worth its latency."""
+"""Largest shard of frames, uncompressed: tens of MB, so that a worker stays small and a request is worth its latency."""
 CHUNK_BYTES: Final = 512 * 2**10
-"""Upper bound of a chunk of low-dim rows: read once into RAM, so large enough that there are few."""
+"""Largest chunk of low-dim rows: they are read once into RAM, so few large chunks are best."""
 ROWS_PER_CHUNK: Final = 4096
 CHUNKS_PER_SHARD: Final = 16
 TABLE_CHUNK_ROWS: Final = 1 << 16
@@ -71,7 +71,7 @@ TEXT_CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArrayLayout:
-    """One array: what its ``zarr.json`` must say.
+    """One array: what its ``zarr.json`` must state.
 
     >>> layout = layout_of_values("steps/actions", (1448, 7), "float64", ("step", "actions_i"), "fast")
     >>> layout.chunk_rows, layout.shard_rows, layout.n_shards, layout.rows_of_shard(0)
@@ -85,17 +85,17 @@ class ArrayLayout:
     dtype: str
     """numpy name of a bool, integer or float type, such as ``uint8``."""
     dims: tuple[str, ...]
-    """Dimension names, one an axis."""
+    """Dimension names, one per axis."""
     chunk_rows: int
     """Rows of an inner chunk."""
     shard_rows: int
     """Rows of a shard: a multiple of ``chunk_rows``."""
     codec: CodecName
-    """Codec of the inner chunks. crc32c follows it, unless it is one of frames, which has its checksums inside."""
+    """Codec of the inner chunks. A crc32c follows it, unless it is a codec of frames, which has its checksums inside."""
     level: int
-    """Level of the compressor; 0 without one, and of frames."""
+    """Level of the compressor; 0 without one, and for frames."""
     step_a_chunk: bool = field(default=False, compare=False)
-    """Whether each row must be readable alone (M6): it follows from the key, not from what lies on disk."""
+    """Whether each row must be readable alone (M6); this follows from the key, not from the disk."""
 
     def __post_init__(self) -> None:
         if len(self.shape) != len(self.dims) or not self.shape:
@@ -150,7 +150,7 @@ class ArrayLayout:
 
 
 def is_frame(shape: tuple[int, ...]) -> bool:
-    """Whether one step of a key is a picture: two spatial axes of 8 pixels or more, and at most one of channels.
+    """Whether one step of a key is a picture: two spatial axes of 8 pixels or more, and at most one axis of channels.
 
     >>> is_frame((128, 128, 3)), is_frame((84, 84)), is_frame((7,)), is_frame((4, 4))
     (True, True, False, False)
@@ -172,7 +172,7 @@ def layout_of_values(
     step_a_chunk: bool = False,
     keyframes: bool = True,
 ) -> ArrayLayout:
-    """Layout of data that comes from the sources: ``steps/<key>`` and the values of ``ragged/<key>``.
+    """Layout of source data: ``steps/<key>`` and the values of ``ragged/<key>``.
 
     Frames, and what else has `step_a_chunk`, get one-row chunks (random access), or chunks with keyframes where the profile has
     these; a power of two of rows in a shard of at most 32 MiB, but at least a chunk. Everything else gets large chunks, because
@@ -198,7 +198,7 @@ def layout_of_values(
 def layout_of_table(
     path: str, shape: tuple[int, ...], dtype: str, dims: tuple[str, ...], *, whole: bool = False
 ) -> ArrayLayout:
-    """Layout of what the converter derives: index, tables, text, statistics (`whole`: one chunk for all rows)."""
+    """Layout of derived data: index, tables, text, statistics (`whole`: one chunk for all rows)."""
     row_bytes = max(1, np.dtype(dtype).itemsize * math.prod(shape[1:]))
     if whole:
         chunk_rows = shard_rows = max(1, shape[0])

@@ -1,4 +1,4 @@
-"""Owns what a store says of itself: the ``robozarr`` attributes and the list of its arrays, as FORMAT.md words them.
+"""The ``robozarr`` attributes of a store and the list of its arrays, as FORMAT.md defines them.
 
 Imports neither zarr nor h5py; reading and writing these facts is the business of ``loader`` and ``convert``.
 """
@@ -36,30 +36,30 @@ __all__ = [
 ]
 
 FORMAT_VERSION: Final = 2
-"""What is written."""
+"""Version that is written."""
 READABLE_VERSIONS: Final = (1, 2)
 ATTRIBUTE: Final = "robozarr"
 """Name of the root group's attribute that holds everything below."""
 
 TEMPORARY: Final = ".robozarr-tmp"
-"""Ending of the names of a writer's temporary files and folders; no name in a finished store ends so."""
+"""Ending of temporary files and folders of a writer; no name in a finished store ends so."""
 LEFT_OUT: Final = "left out: "
-"""How the reason of an entry of `not_stored` begins that stands for what ``--on-error skip`` left out: a demo, a file, a split,
+"""First words of the reason, in an entry of `not_stored`, for what ``--on-error skip`` left out: a demo, a file, a split,
 a key."""
 NOT_WANTED: Final = "not wanted (--without)"
-"""Reason of what the user left out by name."""
+"""Reason for data that the user left out by name."""
 
 GROUPS: Final = ("steps", "ragged", "index", "episodes", "tasks", "sources", "stats", "histograms", "checksums", "fingerprints")
 """Every group below the root."""
 EPISODE_STATISTICS: Final = ("mean", "std", "rms", "min", "max")
 STORE_STATISTICS: Final = ("n", "mean", "std", "min", "max", "q01", "q99")
 EPISODE_TEXTS: Final = ("demo", "model_file", "attributes")
-"""Of both versions; version 2 has ``instruction`` too."""
+"""Text columns of episodes in both versions; version 2 has ``instruction`` too."""
 TASK_TEXTS: Final = ("name", "instruction", "instruction_from_name", "suite", "env_name", "bddl")
 ROLES_1: Final = ("image", "depth", "action", "state", "outcome")
 """Roles of format 1."""
 OF_FORMAT_2: Final = ("axes", "decoded")
-"""Fields of a key that format 1 does not have; left out where they say nothing."""
+"""Fields of a key that format 1 does not have; left out where they have their default."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,30 +71,30 @@ class StoreMetadata:
     """Name and version of the writer."""
     profile: Profile
     complete: bool
-    """Whether the conversion has ended; set last."""
+    """Whether the conversion has finished; set last."""
     n_steps: int
     n_episodes: int
     n_tasks: int
     control_freq: float | None
-    """Steps a second: what all sources state, 20 (LIBERO's) where none does, null where they differ."""
+    """Steps per second: what all sources state; 20 (LIBERO's) if none does; null if they differ."""
     keys: tuple[Key, ...]
     selected_keys: tuple[str, ...] | None
-    """What `--keys` asked for; null: every key that was found."""
+    """The keys that `--keys` asked for; null: every key that was found."""
     sources: tuple[SourceEntry, ...]
     splits: tuple[str, ...]
     """Names of the splits (robomimic's filter keys); `episodes/splits/<name>` holds the members."""
     flag_rules: FlagRules
     joint_key: str | None
-    """Key that the rule for still starts looks at; null: the flag is never set."""
+    """Key used by the rule for still starts; null: the flag is never set."""
     not_stored: tuple[NotStored, ...]
     files: Mapping[str, str] = field(default_factory=dict)
-    """By path of each array, the checksums of its files (``schemas.identity``); empty in a store of version 1."""
+    """Path of each array → the checksums of its files (``schemas.identity``); empty in a store of version 1."""
     document_digest: str = field(default="", compare=False, repr=False)
-    """What the identity must be, by the document that was read; "" of what was read from none."""
+    """The identity that follows from the document that was read; "" if none was read."""
     identity: str = ""
     """Digest that changes with every conversion, append and overwrite (FORMAT.md); "" in a store of version 1."""
     layouts: tuple[Mapping[str, Any], ...] = ()
-    """The user's own layouts of source files, as TOML words them, which a comparison with the sources needs; format 2."""
+    """The user's own layouts of source files, in TOML's terms, for comparing with the sources; format 2."""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -102,7 +102,7 @@ class StoreMetadata:
 
     @property
     def has_fingerprints(self) -> bool:
-        """Whether a checksum of each frame's values is stored: where the one of its bytes depends on its keyframe."""
+        """Whether a checksum of each frame's values is stored: needed where the one of its bytes depends on its keyframe."""
         return self.format_version > 1 and self.profile in FRAME_CODECS
 
     def key(self, name: str) -> Key:
@@ -119,11 +119,11 @@ class StoreMetadata:
         raise StoreError(f"no key {name!r} in this store; it has {', '.join(key.name for key in self.keys)}")
 
     def completed(self) -> StoreMetadata:
-        """The same facts for a store whose conversion has ended."""
+        """The same attributes for a finished conversion."""
         return replace(self, complete=True)
 
     def bound_to(self, files: Mapping[str, str]) -> StoreMetadata:
-        """The same facts with the checksums of all files, and the identity that follows from all of it."""
+        """The same attributes with the checksums of all files, and the resulting identity."""
         bound = replace(self, files=dict(files))
         return replace(bound, identity=identity_of(bound.to_json()))
 
@@ -173,8 +173,7 @@ class StoreMetadata:
             )
         if value.get("complete") is not True and not allow_incomplete:
             raise IncompleteStoreError(
-                f"{where}: the conversion that makes this store has not ended; run the same `robozarr convert` again "
-                "to go on with it"
+                f"{where}: the conversion of this store has not finished; run the same `robozarr convert` again to continue it"
             )
         try:
             return replace(cls._parse(value), document_digest=identity_of(value))
@@ -189,7 +188,7 @@ class StoreMetadata:
         if bad := [name for name in root.splits if not is_array_name(name)]:
             raise ValueError(f"splits cannot be called {bad}")
         if len(set(root.splits)) != len(root.splits):
-            raise ValueError(f"splits name one twice: {sorted(root.splits)}")
+            raise ValueError(f"splits hold a name twice: {sorted(root.splits)}")
         if bad := [path for path, entry in (root.files or {}).items() if not is_files_entry(entry)]:
             raise ValueError(f"files must be hexadecimal checksums, those of {bad[0]} are not")
         rules = FlagRules.from_json(_fields(root.flags))
@@ -218,13 +217,13 @@ _PLAIN: Final = (
 
 
 def _fields(document: Struct) -> dict[str, Any]:
-    """What a document states."""
+    """The fields that a document states."""
     found = {name: getattr(document, name) for name in document.__struct_fields__}
     return {name: value for name, value in found.items() if value is not UNSET}
 
 
 def _check_version(root: RootDocument) -> None:
-    """Raise ValueError where a document of version 1 has what version 2 added, or one of version 2 lacks what it must have."""
+    """Raise ValueError if a document of version 1 has fields of version 2, or one of version 2 lacks a required field."""
     must: dict[str, Any] = {"identity": root.identity, "files": root.files}
     must |= {f"digest of {source.name}": source.digest for source in root.sources}
     if root.format_version != 1:
@@ -238,13 +237,13 @@ def _check_version(root: RootDocument) -> None:
     if added := sorted(name for name, stated in (must | may).items() if stated is not UNSET):
         raise ValueError(f"unknown fields {added}")
     if roles := sorted({key.role for key in root.keys} - set(ROLES_1)):
-        raise ValueError(f"roles must be of {', '.join(ROLES_1)}, got {roles}")
+        raise ValueError(f"roles must be among {', '.join(ROLES_1)}, got {roles}")
 
 
 def _check_keys(keys: tuple[Key, ...], joint_key: object, rules: FlagRules, *, may_be_left_out: bool) -> None:
     by_name = {key.name: key for key in keys}
     if len(by_name) != len(keys):
-        raise ValueError(f"keys name one twice: {sorted(key.name for key in keys)}")
+        raise ValueError(f"keys hold a name twice: {sorted(key.name for key in keys)}")
     actions = by_name.get("actions")
     if actions is None or actions.ragged or len(actions.shape) != 1:
         raise ValueError(f"keys must hold a vector called actions, got {actions}")
@@ -260,7 +259,7 @@ def _check_keys(keys: tuple[Key, ...], joint_key: object, rules: FlagRules, *, m
 
 
 def text_paths(metadata: StoreMetadata) -> dict[str, int]:
-    """Every text column of a store, and the number of its texts: ``<path>/bytes`` and ``<path>/offsets``."""
+    """Every text column of a store with its number of texts: ``<path>/bytes`` and ``<path>/offsets``."""
     episode_texts = EPISODE_TEXTS if metadata.format_version == 1 else (*EPISODE_TEXTS, "instruction")
     return {
         **{f"episodes/{name}": metadata.n_episodes for name in episode_texts},
@@ -362,7 +361,7 @@ def array_layouts(metadata: StoreMetadata, sizes: Mapping[str, int]) -> dict[str
 
 
 def variable_paths(metadata: StoreMetadata) -> dict[str, Callable[[int], ArrayLayout]]:
-    """Every path with ``offsets``, and the layout of so many values that they point into."""
+    """Every path with ``offsets``, and a function from a number of values to their layout."""
 
     def values(path: str, n: int) -> ArrayLayout:
         key = metadata.key(path.removeprefix("ragged/"))

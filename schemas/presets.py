@@ -1,4 +1,4 @@
-"""Owns the presets of ``WindowSpec``: the windows of published training code, with their sources; imports no I/O.
+"""Presets of ``WindowSpec``: the windows of published training code, with their sources; imports no I/O.
 
 Reach them as ``WindowSpec.rdt()`` and so on: ``WindowSpec`` inherits from ``Presets``. Only offsets and padding are a
 preset's; which episodes and anchors are served is the filters', and an anchor at every step is the default.
@@ -17,15 +17,15 @@ from robozarr.schemas.index import Alignment
 __all__ = ["LIBERO_IMAGES", "LIBERO_STATES", "Padding", "PresetOptions", "Presets"]
 
 Padding = Literal["edge", "zero"]
-"""What stands in a row outside the episode: the episode's first or last row, or zeros. The mask is the same."""
+"""Content of a row outside the episode: the episode's first or last row, or zeros. The mask is the same."""
 
 LIBERO_IMAGES: Final = ("agentview_rgb", "eye_in_hand_rgb")
 LIBERO_STATES: Final = ("gripper_states", "joint_states")
-"""What LIBERO's own training reads (libero/configs/data/default.yaml: obs.modality)."""
+"""States that LIBERO's own training reads (libero/configs/data/default.yaml: obs.modality)."""
 
 
 class PresetOptions(TypedDict, total=False):
-    """What every preset takes besides its own parameters: names of keys, and what ``WindowSpec`` takes."""
+    """Options of every preset besides its own parameters: names of keys, and the options of ``WindowSpec``."""
 
     images: Sequence[str]
     """Default: ``LIBERO_IMAGES``; OpenVLA the first of them."""
@@ -39,7 +39,7 @@ class PresetOptions(TypedDict, total=False):
 
 
 class Presets:
-    """Named windows; every preset takes its own numbers and ``PresetOptions``, all by keyword."""
+    """Named windows; each preset takes its own numbers and ``PresetOptions``, all by keyword."""
 
     __slots__ = ()
 
@@ -78,7 +78,7 @@ class Presets:
 
     @classmethod
     def rdt(cls, *, history: int = 2, chunk: int = 64, **options: Unpack[PresetOptions]) -> Self:
-        """RDT-1B: `history` pictures up to the anchor, the state at it, `chunk` actions from it on; edges repeated.
+        """RDT-1B: `history` pictures up to step t, the state at t, `chunk` actions from t on; edges repeated.
 
         thu-ml/RoboticsDiffusionTransformer, configs/base.yaml: img_history_size 2, action_chunk_size 64; padding as in
         data/hdf5_vla_dataset.py. There, pictures before the arm first moves are masked too; here only those outside.
@@ -91,7 +91,7 @@ class Presets:
 
     @classmethod
     def diffusion_policy(cls, *, n_obs_steps: int = 2, horizon: int = 16, **options: Unpack[PresetOptions]) -> Self:
-        """Diffusion policy: `n_obs_steps` observations up to the anchor, `horizon` actions from the first of them on.
+        """Diffusion policy: `n_obs_steps` observations up to step t, `horizon` actions starting at the first of them.
 
         real-stanford/diffusion_policy, config/train_diffusion_unet_hybrid_workspace.yaml: n_obs_steps 2, horizon 16,
         n_action_steps 8; edges repeated as in common/sampler.py. That sampler has no anchors in an episode's last
@@ -107,7 +107,7 @@ class Presets:
 
     @classmethod
     def act(cls, *, chunk: int = 100, **options: Unpack[PresetOptions]) -> Self:
-        """ACT: the observation at the anchor, `chunk` actions from it on, zeros past the end.
+        """ACT: the observation at step t, `chunk` actions from t on, zeros after the end.
 
         tonyzhaozh/act, README.md: --chunk_size 100; utils.py: EpisodicDataset pads actions by zeros, before normalising.
 
@@ -134,7 +134,7 @@ class Presets:
 
     @classmethod
     def robomimic(cls, *, frame_stack: int = 1, seq_length: int = 10, **options: Unpack[PresetOptions]) -> Self:
-        """Robomimic's SequenceDataset: every key from `frame_stack` - 1 steps before the anchor, `seq_length` from it on.
+        """Robomimic's SequenceDataset: every key from `frame_stack` - 1 steps before step t, with `seq_length` steps from t on.
 
         ARISE-Initiative/robomimic, robomimic/utils/dataset.py: get_sequence_from_demo, edges repeated; 1 and 10 are what
         LIBERO trains with (libero/configs/data/default.yaml: frame_stack, seq_len), and robomimic's BC-RNN.
@@ -154,5 +154,5 @@ def _count(name: str, value: int, at_least: int = 1) -> int:
 
 
 def _past(name: str, n: int) -> range:
-    """Offsets of the `n` steps that end with the anchor."""
+    """Offsets of the `n` steps that end with step t."""
     return range(1 - _count(name, n), 1)

@@ -1,4 +1,4 @@
-"""Owns what the bytes of a shard mean: bytes → rows, with every check that FORMAT.md allows. No I/O, no Zarr library.
+"""Decode a shard: bytes → rows, with every check that FORMAT.md allows. No I/O, no Zarr library.
 
 A shard is its chunks in order, each compressed and followed by its crc32c, then an index of (offset, length) as little-endian
 uint64, then the index's crc32c. A chunk of frames with keyframes has its checksums inside (``schemas.frame_chunk``). Written by
@@ -38,11 +38,11 @@ __all__ = [
 ]
 
 Within = str | Callable[[int], str]
-"""What only the caller knows of a place, such as the episode; or a function that says it of a row of the array."""
+"""What only the caller knows of a place, such as the episode; or a function that returns it for a row of the array."""
 CRC_BYTES: Final = 4
 INDEX_ENTRY_BYTES: Final = 16
 ABSENT: Final = 2**64 - 1
-"""Offset and length of a chunk that lies wholly behind the array's last row."""
+"""Offset and length of a chunk that lies completely after the array's last row."""
 
 
 def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int, *, within: Within = "") -> NDArray[Any]:
@@ -71,7 +71,7 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int, *, w
 
 
 def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
-    """Where the chunks of a shard lie: uint64 [n_chunks, 2], offset and length, checksum included.
+    """Byte range of each chunk of a shard, checksum included: uint64 [n_chunks, 2], offset and length.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDA
 
 
 def parse_index(tail: bytes | memoryview, n_bytes: int, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
-    """As `read_index`, from the end of a shard of `n_bytes` bytes: the index and its checksum."""
+    """Like `read_index`, from the end of a shard of `n_bytes` bytes: the index and its checksum."""
     start, stop = layout.rows_of_shard(shard)
     n_chunks, least = -(-(stop - start) // layout.chunk_rows), least_chunk_bytes(layout)
     entries = np.frombuffer(tail, np.uint8, len(tail) - CRC_BYTES)
@@ -109,12 +109,12 @@ def parse_index(tail: bytes | memoryview, n_bytes: int, layout: ArrayLayout, sha
 
 
 def least_chunk_bytes(layout: ArrayLayout) -> int:
-    """Size of the smallest chunk: a byte and its checksum; of frames, the table and a byte."""
+    """Size of the smallest possible chunk: a byte and its checksum; for frames, the table and a byte."""
     return 1 + (CRC_BYTES if layout.effort is None else layout.chunk_rows * ENTRY.itemsize)
 
 
 def step_checksums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDArray[np.uint32]:
-    """What ``checksums/`` says of each step of a frame key (M21): uint32 [n_rows]; raises as `read_index` does.
+    """The entries of ``checksums/`` for each step of a frame key (M21): uint32 [n_rows]; raises as `read_index` does.
 
     It is what the step's chunk ends in; with keyframes, what the chunk's table says of the step's frame.
     """
@@ -126,7 +126,7 @@ def step_checksums(data: bytes | memoryview, layout: ArrayLayout, shard: int) ->
 
 
 def _chunk_sums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> list[bytes]:
-    """The part of each chunk that tells it from others: what it ends in; with keyframes, its table."""
+    """The part of each chunk that distinguishes it: its final checksum; with keyframes, its table."""
     n_table = layout.chunk_rows * ENTRY.itemsize
     return [
         bytes(data[offset + length - CRC_BYTES : offset + length] if layout.effort is None else data[offset : offset + n_table])
@@ -135,7 +135,7 @@ def _chunk_sums(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> li
 
 
 def shard_sum(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> int:
-    """What binds a shard (M23): the crc32c of its chunks' checksums and, behind them, its index; raises as `read_index` does.
+    """The checksum that binds a shard (M23): the crc32c of its chunks' checksums and its index; raises as `read_index` does.
 
     Not of all its bytes: what ends in its own crc32c has always the same crc32c. With keyframes, of its chunks' tables.
     """
@@ -153,7 +153,7 @@ def decode_chunk(
     *,
     within: Within = "",
 ) -> None:
-    """Decode one chunk of a shard into `rows` [chunk_rows, …]; of frames, of the array's last chunk only the rows there are.
+    """Decode one chunk of a shard into `rows` [chunk_rows, …]; of frames in the last chunk, only the existing rows.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def decode_rows(
     *,
     within: Within = "",
 ) -> NDArray[Any]:
-    """Rows of one chunk of a shard, counted from its first: [n, …]. With keyframes nothing else is decoded but these.
+    """Decode rows of one chunk of a shard, counted from its first: [n, …]. With keyframes only these are decoded.
 
     Raises
     ------
@@ -214,7 +214,7 @@ def decode_rows(
 
 
 def _n_rows(layout: ArrayLayout, shard: int, chunk: int) -> int:
-    """Rows of a chunk that the array has."""
+    """Number of rows of a chunk that the array has."""
     start, stop = layout.rows_of_shard(shard)
     return min(layout.chunk_rows, stop - start - chunk * layout.chunk_rows)
 
@@ -242,7 +242,7 @@ def corrupt_chunk(
     row: int | None = None,
     within: Within = "",
 ) -> CorruptChunkError:
-    """The error for bytes that are not what was written: rule `number` of FORMAT.md, broken in a shard (and a chunk).
+    """The error for bytes that break rule `number` of FORMAT.md in a shard (and a chunk).
 
     Parameters
     ----------

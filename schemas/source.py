@@ -1,4 +1,4 @@
-"""Owns what an HDF5 source must hold and what its names mean; imports neither h5py nor zarr.
+"""Rules for HDF5 sources: what a demo must hold, and what names mean; imports neither h5py nor zarr.
 
 The trees it describes: LIBERO's ``create_dataset.py``, OpenVLA's ``regenerate_libero_dataset.py``, robomimic's datasets.
 """
@@ -40,12 +40,12 @@ REQUIRED_KEYS: Final = ("actions",)
 """Datasets that every demo must hold; all others are found. `actions` gives a demo its length."""
 MODEL_FILE: Final = "model_file"
 INIT_STATE: Final = "init_state"
-"""Attributes of a demo that are too large for a table: each is a column of its own."""
+"""Attributes of a demo that are too large for a table; each has its own column."""
 RAGGED_KEYS: Final = ("states",)
-"""Keys that are ragged by declaration, whatever the files at hand show: the simulator's state has another width in
-every task, and a store that was made from one task must be able to take the next."""
+"""Keys that are always ragged, whatever the present files show: the simulator's state has another width in
+every task, and a store made from one task must be able to take the next."""
 JOINT_KEYS: Final = ("joint_states", "robot0_joint_pos")
-"""Names of the arm's joint positions in `obs`, by preference (LIBERO, robomimic)."""
+"""Names of the arm's joint positions in `obs`, in order of preference (LIBERO, robomimic)."""
 
 _KNOWN: Final[dict[str, tuple[Role, str]]] = {
     "actions": ("action", "controller command in [-1, 1]; last: gripper, -1 opens, +1 closes"),
@@ -69,7 +69,7 @@ _SCENE: Final = re.compile(r"^[A-Z][A-Z_]*_SCENE\d+_")
 
 
 def role_and_unit(name: str, dtype: str, frame: bool, shape: tuple[int, ...] | None = None) -> tuple[Role, str]:
-    """Role and unit of a key, as far as its name, type and shape bear them out.
+    """Role and unit of a key, as far as its name, type and shape tell.
 
     A vector that is not known is a state of unknown unit (""); a picture that its name does not explain, and that is not of
     uint8, is "unknown". `frame` says whether a step is a picture.
@@ -108,7 +108,7 @@ def _picture_role(words: set[str], dtype: str) -> tuple[Role, str]:
 
 
 def key_name(dataset: str) -> str:
-    """Name of a key in the store for a dataset's path inside a demo: without ``obs/``, levels joined by a dot.
+    """Name of the key in the store for a dataset's path inside a demo: without ``obs/``, levels joined by a dot.
 
     >>> key_name("obs/agentview_rgb"), key_name("actions"), key_name("next_obs/object")
     ('agentview_rgb', 'actions', 'next_obs.object')
@@ -117,7 +117,7 @@ def key_name(dataset: str) -> str:
 
 
 def key_names(datasets: Iterable[str], called: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Names of the keys of several datasets: ``key_name``; those that would share one get their path, joined by dots.
+    """Names of the keys of several datasets: ``key_name``, or the path joined by dots where two would be equal.
 
     A dataset whose path is taken too has no name, and is not in the result. `called` says what a file's layout calls them.
 
@@ -137,7 +137,7 @@ def key_names(datasets: Iterable[str], called: Mapping[str, str] | None = None) 
 
 
 def is_called(dataset: str, wanted: Iterable[str], name: str = "") -> bool:
-    """Whether a dataset is one of those that the user names: by its path, a group above it, or the name of its key.
+    """Whether the user's name means a dataset: by its path, a group above it, or the name of its key.
 
     `name` is what a file's layout calls it.
 
@@ -149,7 +149,7 @@ def is_called(dataset: str, wanted: Iterable[str], name: str = "") -> bool:
 
 
 def is_ragged(dataset: str) -> bool:
-    """Whether the key of a dataset is ragged by declaration.
+    """Whether a dataset's key is always ragged.
 
     >>> is_ragged("states"), is_ragged("actions")
     (True, False)
@@ -158,7 +158,7 @@ def is_ragged(dataset: str) -> bool:
 
 
 def is_array_name(name: str) -> bool:
-    """Whether a key or split can be called so: what Zarr allows as a node's name, and no name that a store needs itself.
+    """Whether a key or split may have this name: a valid Zarr node name that the store does not need itself.
 
     >>> is_array_name("agentview_rgb"), is_array_name(".."), is_array_name("zarr.json")
     (True, False, False)
@@ -170,7 +170,7 @@ def is_array_name(name: str) -> bool:
 
 
 def demo_number(name: str) -> int:
-    """Number of a demo, by which demos are sorted; h5py lists demo_10 before demo_2.
+    """Number of a demo, used for sorting; h5py lists demo_10 before demo_2.
 
     Raises ValueError for a name that does not end in a number.
 
@@ -193,7 +193,7 @@ def task_name(stem: str) -> str:
 
 
 def instruction_from_name(stem: str) -> str:
-    """Instruction as the file's name words it: LIBERO's rule, the scene prefix removed and underscores as spaces.
+    """The instruction in a file's name by LIBERO's rule: the scene prefix removed, and underscores as spaces.
 
     >>> instruction_from_name("LIVING_ROOM_SCENE2_put_both_the_alphabet_soup_in_the_basket_demo")
     'put both the alphabet soup in the basket'
@@ -202,7 +202,7 @@ def instruction_from_name(stem: str) -> str:
 
 
 def source_names(paths: Sequence[PurePath]) -> list[str]:
-    """Name of each source: the shortest tail of its path that is its own, of at least folder and file name.
+    """Name of each source: the shortest unique end of its path, with at least folder and file name.
 
     >>> source_names([PurePath("/d/spatial/a.hdf5"), PurePath("/d/lift/ph/b.h5"), PurePath("/d/can/ph/b.h5")])
     ['spatial/a.hdf5', 'lift/ph/b.h5', 'can/ph/b.h5']

@@ -1,4 +1,4 @@
-"""Owns how text of files and stores is shown: whatever a terminal would obey is written out. Pure; imports nothing of ours."""
+"""Show text of files and stores safely: control characters are written out. Pure; imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def visible(text: str) -> str:
-    r"""Text with every character that a terminal obeys as its escape, ends of lines among them.
+    r"""Text with every control character as an escape, including line ends.
 
     >>> print(visible("put it\x1b[2J away\n"))
     put it\x1b[2J away\x0a
@@ -26,12 +26,12 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same, of a text that has lines of its own."""
+    """The same for a text with several lines, whose line ends are kept."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def visible_json(text: str) -> str:
-    r"""JSON with the same characters in JSON's own escapes; ends of lines stand between values only.
+    r"""JSON with the same characters as JSON escapes; line ends stay only between values.
 
     >>> print(visible_json('["a\x9b2J"]'))
     ["a\u009b2J"]

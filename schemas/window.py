@@ -1,4 +1,4 @@
-"""Owns what a window is: offsets per key, padding, the causal pairing; imports no I/O and no loader.
+"""Define a window: offsets per key, padding, the causal pairing; imports no I/O and no loader.
 
 A window has an anchor, a step t of an episode, and holds the rows t + offset of each key. A row outside the episode is
 padding, and a mask says so. ``loader/windows/table.py`` enumerates windows and computes rows by these rules.
@@ -23,9 +23,9 @@ from robozarr.schemas.source import Role
 __all__ = ["ACTION_FLAGS", "SHIFTED_ROLES", "KeyWindow", "Padding", "WindowSpec"]
 
 SHIFTED_ROLES: Final[tuple[Role, ...]] = ("action", "outcome")
-"""Roles whose offsets count from the first action after the anchor's observation in a causal window."""
+"""Roles whose offsets, in a causal window, count from the first action after the anchor's observation."""
 ACTION_FLAGS: Final = StepFlag.NOOP | StepFlag.KEY_MOMENT
-"""Flags about a step's action: a causal window looks them up where its action offset 0 is, not at its anchor."""
+"""Flags about a step's action: a causal window looks them up at its first action, not at its anchor."""
 
 OFFSET_MAX: Final = 1 << 31
 
@@ -37,13 +37,13 @@ class KeyWindow:
     name: str
     """Name of the key in the store."""
     offsets: tuple[int, ...]
-    """Steps from the anchor, in the order in which the batch holds them."""
+    """Steps from the anchor (step t), in the order of the batch."""
     padding: Padding
 
 
 @dataclass(frozen=True, slots=True, init=False, eq=False, repr=False)
 class WindowSpec(Presets):
-    """Which steps of which keys a window holds, relative to its anchor.
+    """The steps of each key that a window holds, relative to step t, its anchor.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class WindowSpec(Presets):
     """
 
     keys: tuple[KeyWindow, ...]
-    """In the order given."""
+    """Keys in the given order."""
     causal: bool
     assume_alignment: Alignment | None
 
@@ -87,7 +87,7 @@ class WindowSpec(Presets):
         if not isinstance(offsets, Mapping) or not offsets or not all(isinstance(name, str) for name in offsets):
             raise WindowError(
                 "window · offsets: a mapping from the name of a key to its offsets, with at least one key; "
-                f'got {offsets!r} → pass {{"agentview_rgb": [-1, 0], "actions": range(64)}}, say'
+                f'got {offsets!r} → pass, for example, {{"agentview_rgb": [-1, 0], "actions": range(64)}}'
             )
         per_key = padding if isinstance(padding, Mapping) else dict.fromkeys(offsets, padding)
         if unknown := [name for name in per_key if name not in offsets]:
@@ -111,12 +111,12 @@ class WindowSpec(Presets):
 
     @property
     def offsets(self) -> dict[str, tuple[int, ...]]:
-        """Offsets by key; a copy."""
+        """Offsets by key, as a copy."""
         return {key.name: key.offsets for key in self.keys}
 
     @property
     def padding(self) -> dict[str, Padding]:
-        """Padding by key; a copy."""
+        """Padding by key, as a copy."""
         return {key.name: key.padding for key in self.keys}
 
     def _identity(self) -> tuple[frozenset[KeyWindow], bool, Alignment | None]:
@@ -137,7 +137,7 @@ class WindowSpec(Presets):
         return f"WindowSpec({', '.join(options)})"
 
     def to_json(self) -> dict[str, Any]:
-        """The specification as JSON values, to be recorded with a run."""
+        """The specification as JSON values, to record with a run."""
         return {
             "version": 1,
             "offsets": {key.name: list(key.offsets) for key in self.keys},
@@ -148,7 +148,7 @@ class WindowSpec(Presets):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """Restore what `to_json` returned.
+        """Read what `to_json` returned.
 
         Raises
         ------
@@ -199,12 +199,12 @@ class WindowSpec(Presets):
             raise WindowError("\n".join(problems))
 
     def shifted_keys(self, metadata: StoreMetadata) -> frozenset[str]:
-        """Keys of the window whose offsets count from the first action after the observation; none if not causal."""
+        """Keys whose offsets count from the first action after the observation; none if the window is not causal."""
         roles = {key.name: key.role for key in metadata.keys}
         return frozenset(name for name in self.offsets if self.causal and roles.get(name) in SHIFTED_ROLES)
 
     def deciding_offsets(self, metadata: StoreMetadata) -> tuple[int, ...]:
-        """Offsets of which one, shifted, must lie inside the episode for an anchor to be served; empty if not causal.
+        """Offsets of which at least one, shifted, must lie inside the episode; empty if the window is not causal.
 
         Those of the actions; of the outcomes in a window without actions. Ascending, each once.
         """
@@ -215,7 +215,7 @@ class WindowSpec(Presets):
         return ()
 
     def shifts(self, alignment: NDArray[np.integer[Any]], selected: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
-        """Steps from each episode's anchor to the first action chosen after the anchor's observation was seen.
+        """Steps from an anchor to the first action chosen after its observation was seen, per episode.
 
         Parameters
         ----------
@@ -269,7 +269,7 @@ def _as_offsets(name: str, offsets: Iterable[int]) -> tuple[int, ...]:
 
 
 def _short(offsets: tuple[int, ...]) -> str:
-    """Offsets as a list, or as a range where that is shorter."""
+    """Offsets as a list, or as a range if that is shorter."""
     step = offsets[1] - offsets[0] if len(offsets) > 3 else 0
     as_range = range(offsets[0], offsets[-1] + (1 if step > 0 else -1), step) if step else range(0)
     return repr(as_range if tuple(as_range) == offsets else list(offsets))

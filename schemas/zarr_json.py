@@ -1,4 +1,4 @@
-"""Owns the ``zarr.json`` of arrays and groups: from a layout to JSON and back. Imports no I/O.
+"""Write and read the ``zarr.json`` of arrays and groups: from a layout to JSON and back. Imports no I/O.
 
 The documents are written here, not by a library, so that they are the same bytes whatever is installed, and so that
 ``verify`` has one place to hold a document against.
@@ -23,7 +23,7 @@ FRAMES = "robozarr.frames"
 
 
 def document_bytes(document: Mapping[str, Any]) -> bytes:
-    """A document as it lies on disk, in ASCII. NaN and infinities are not JSON and raise ValueError."""
+    """A document as on disk, in ASCII. NaN and infinities are not JSON and raise ValueError."""
     return json.dumps(document, indent=2, allow_nan=False).encode() + b"\n"
 
 
@@ -67,7 +67,7 @@ def array_document(layout: ArrayLayout) -> dict[str, Any]:
 
 
 def _chunk_codecs(layout: ArrayLayout) -> list[dict[str, Any]]:
-    """The codecs of a chunk. Frames have one, with nothing around it: its checksums are inside."""
+    """The codecs of a chunk. Frames have only one: its checksums are inside."""
     if layout.effort is not None:
         return [{"name": FRAMES, "configuration": {"effort": layout.effort}}]
     single = layout.row_bytes and layout.dtype in ("uint8", "int8", "bool")
@@ -111,7 +111,7 @@ def _expect(name: str, got: Any, expected: Any) -> None:
 
 
 def _counts(numbers: Any) -> tuple[int, ...]:
-    """Numbers of a shape: integers, for 4e96 is JSON too."""
+    """Numbers of a shape as integers; 4e96 is valid JSON too."""
     if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
         raise ValueError(f"shapes must be lists of counts, got {numbers!r}")
     return tuple(numbers)
@@ -161,7 +161,7 @@ def _parse(path: str, model: ArrayDocument, document: Mapping[str, Any]) -> Arra
 
 
 def _without_liberties(document: Mapping[str, Any], layout: ArrayLayout) -> dict[str, Any]:
-    """A document with everything in which writers may differ put as ``array_document`` puts it."""
+    """A document in the form of ``array_document``, wherever writers may differ."""
     value: dict[str, Any] = json.loads(json.dumps(dict(document)))
     value.pop("storage_transformers", None)
     value.pop("fill_value")

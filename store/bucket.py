@@ -1,4 +1,4 @@
-"""Owns a store's place in a bucket, by way of obstore: requests, retries, errors that say what to do. Imports no Zarr library.
+"""A store's place in a bucket, through obstore: requests, retries, errors that say what to do. Imports no Zarr library.
 
 Credentials are those that the environment holds; a place knows none, so that none is pickled or shown.
 """
@@ -44,20 +44,20 @@ RETRY: Final = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=15), "base": 3},
 }
 FIRST_RETRY: Final = {**RETRY, "max_retries": 6}
-"""Until a bucket answered once: a wrong endpoint, or no credentials, is said after some seconds."""
+"""Retries before a bucket has answered once: a wrong endpoint, or missing credentials, is reported after some seconds."""
 ATTEMPTS: Final = 4
-"""Of what obstore does not ask again by itself."""
+"""Attempts for requests that obstore does not repeat itself."""
 
 GAP: Final = 2**20
-"""Bytes between ranges that are asked for together."""
+"""Largest gap in bytes between ranges that are requested together."""
 
 Tag = tuple[str | None, str | None]
-"""Which writing of an object it is: S3 goes by the first, its ETag, Google by the second, its generation."""
+"""The version of an object: S3 uses the first part, its ETag, Google the second, its generation."""
 Result = TypeVar("Result")
 _reached: set[tuple[str, str | None]] = set()
-"""Buckets that answered."""
+"""Buckets that have answered."""
 _user: int | None = None
-"""The process that uses obstore: its threads do not survive a fork, and a child would wait for them for ever."""
+"""The process that uses obstore: its threads do not survive a fork, and a child would wait for them forever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +65,21 @@ class BucketPlace:
     """A prefix of a bucket."""
 
     url: str
-    """Without a ``/`` at its end."""
+    """URL without a final ``/``."""
     endpoint_url: str | None = None
 
     @classmethod
     def of(cls, url: str, endpoint_url: str | None = None) -> BucketPlace:
-        """The place that a URL names; StoreError if it names none."""
+        """The place for a URL; StoreError if the URL is not valid."""
         scheme, separator, rest = url.partition("://")
         url = f"{scheme.lower()}{separator}{rest}"
         match = re.fullmatch(r"(s3|gs)://([A-Za-z0-9][A-Za-z0-9._-]+)((?:/[^/]+)*)/?", url)
         if match is None or any(part in (".", "..") for part in url.split("/")):
-            raise StoreError(f"{url}: not a place of a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
+            raise StoreError(f"{url}: not a valid place for a store; give s3://bucket/prefix, gs://bucket/prefix or a folder")
         if any(not character.isprintable() for character in url):
-            raise StoreError(f"{url!r}: names of objects hold no line breaks, tabs or other control characters; give another")
+            raise StoreError(
+                f"{url!r}: object names must not contain line breaks, tabs or other control characters; give another"
+            )
         if endpoint_url is not None and match[1] != "s3":
             raise StoreError(f"{url}: --endpoint-url goes with s3:// only; leave it out")
         if endpoint_url is not None:
@@ -89,12 +91,12 @@ class BucketPlace:
 
     @property
     def folder(self) -> Path | None:
-        """None: this is no folder."""
+        """None: a bucket is not a folder."""
         return None
 
     @property
     def patience_s(self) -> float:
-        """Seconds that a file may take beyond what its bytes take: as long as requests are retried."""
+        """Seconds allowed for a file beyond the time for its bytes: as long as requests are retried."""
         return (RETRY_TIME + 2 * TIMEOUT).total_seconds()
 
     @property
@@ -104,7 +106,7 @@ class BucketPlace:
 
     @property
     def store(self) -> Any:
-        """The obstore store, one a process; BucketError in a process that was forked from one that has it."""
+        """The obstore store of this process; BucketError in a process that was forked from one that has it."""
         global _user
         if _user not in (None, os.getpid()):
             raise BucketError(
@@ -126,18 +128,18 @@ class BucketPlace:
         return f"{self.url}/{path}"
 
     def below(self, path: str) -> BucketPlace:
-        """The place of a longer prefix."""
+        """The place with a longer prefix."""
         return BucketPlace(f"{self.url}/{path}", self.endpoint_url)
 
     def read(self, path: str, most: int | None = None) -> bytes:
-        """A whole object; FileNotFoundError if there is none, BucketError if it cannot be had, or is longer than `most`."""
+        """Read a whole object; FileNotFoundError if there is none, BucketError if it is unreadable or longer than `most`."""
 
         def whole() -> bytes:
             answer = self.store.get(path)
             if most is not None and answer.meta["size"] > most:
                 raise BucketError(
-                    f"{self.at(path)}: {answer.meta['size']} bytes, of {most} that such an object may have; restore it from a "
-                    "copy, or convert again"
+                    f"{self.at(path)}: {answer.meta['size']} bytes, but such an object may have at most {most}; restore it "
+                    "from a copy, or convert again"
                 )
             data = bytes(answer.bytes())
             if len(data) != answer.meta["size"]:
@@ -153,7 +155,7 @@ class BucketPlace:
         return self._ask(path, "read", whole)
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int], gap: int = GAP) -> Sequence[Buffer]:
-        """Byte ranges of an object, those up to `gap` bytes apart together; BucketError where it ends before they do."""
+        """Read byte ranges of an object, joining those up to `gap` bytes apart; BucketError if it ends before they do."""
 
         def ranges() -> Sequence[Buffer]:
             try:
@@ -170,7 +172,7 @@ class BucketPlace:
         return self._ask(path, "read", ranges)
 
     def read_end(self, path: str, n_bytes: int) -> tuple[Buffer, int]:
-        """The last bytes of an object, all where it has fewer, and its size; raises as `read` does."""
+        """Read the last bytes of an object (all of a smaller one), and its size; raises as `read` does."""
 
         def end() -> tuple[Buffer, int]:
             try:
@@ -192,7 +194,7 @@ class BucketPlace:
         return error
 
     def exists(self, path: str) -> bool:
-        """Whether there is an object."""
+        """Whether an object exists."""
         try:
             self._ask(path, "read", lambda: self.store.head(path))
         except FileNotFoundError:
@@ -205,7 +207,7 @@ class BucketPlace:
         return found
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Every object below, sorted, by one listing; or the first that are met."""
+        """Names of all objects below, sorted, by one listing; or the first ones found."""
 
         def pages() -> Iterator[str]:
             return (entry["path"] for page in self.store.list() for entry in page)
@@ -213,13 +215,13 @@ class BucketPlace:
         return self._ask("", "listed", lambda: sorted(islice(pages(), limit)))
 
     def write(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
-        """One PUT: an object appears whole or not at all."""
+        """Write an object by one PUT: it appears whole or not at all."""
         if check is not None:
             check()
         self._ask(path, "written", lambda: self._uploads.put(path, b"".join(parts), use_multipart=False))
 
     def put_if(self, path: str, data: bytes, tag: Tag | None) -> Tag | None:
-        """Write an object if it is still the one with `tag`, or if there is none (tag None); its new tag, or None if not."""
+        """Write an object if it still has `tag`, or if there is none (tag None); returns its new tag, or None if it differs."""
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
         def put() -> Tag | None:
@@ -235,7 +237,7 @@ class BucketPlace:
         return self._ask(path, "written", put)
 
     def read_tagged(self, path: str) -> tuple[bytes, Tag]:
-        """A small object, and its tag."""
+        """Read a small object and its tag."""
 
         def whole() -> tuple[bytes, Tag]:
             answer = self.store.get(path)
@@ -244,7 +246,7 @@ class BucketPlace:
         return self._ask(path, "read", whole)
 
     def written_at(self, path: str) -> datetime:
-        """When an object was written, by the clock of the service."""
+        """When an object was written, by the service's clock."""
         when: datetime = self._ask(path, "read", lambda: self.store.head(path))["last_modified"]
         return when
 
@@ -259,7 +261,7 @@ class BucketPlace:
         self._ask(path, "copied", lambda: obstore.copy(root.store, f"{self.url}/{path}"[skip:], there))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove objects, many by one request."""
+        """Remove objects, many per request."""
         gone = list(paths)
         try:
             if gone:
@@ -270,11 +272,11 @@ class BucketPlace:
                     self.remove([path])
 
     def empty(self, folders: Sequence[str]) -> None:
-        """Remove all that is below some prefixes, found by one listing."""
+        """Remove everything below some prefixes, found by one listing."""
         self.remove(name for name in self.names() if name.startswith(tuple(f"{folder}/" for folder in folders)))
 
     def _ask(self, path: str, what: str, request: Callable[[], Result]) -> Result:
-        """The result of a request; asked again where obstore does not: a body that ends early, a POST, a conditional PUT."""
+        """Send a request; repeats what obstore does not: a body that ends early, a POST, a conditional PUT."""
         _ = self.store  # says what is missing before obstore is asked for
         from obstore.exceptions import BaseError
 
@@ -305,7 +307,7 @@ class BucketPlace:
         raise AssertionError
 
     def error(self, path: str, what: str, exc: BaseException) -> BucketError:
-        """What to say where a request failed for good."""
+        """The error for a request that failed for good."""
         where = self.at(path) if path else self.url
         reason, remedy = explain(self.url, self.endpoint_url, exc)
         if TIMED_OUT in str(exc):

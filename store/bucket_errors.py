@@ -1,4 +1,4 @@
-"""Owns the words for what goes wrong with a bucket: what obstore says, or dies of, and what to do about it. Imports no obstore.
+"""Explain failures of a bucket: obstore's messages and panics, and what to do about them. Imports no obstore.
 
 Some of what the environment may hold makes obstore's compiled code panic, in a thread of its own and with pages of text; that
 is looked for before obstore is asked. No text holds a value that may be secret.
@@ -16,14 +16,14 @@ __all__ = ["AGAIN", "TIMED_OUT", "check_endpoint", "check_environment", "explain
 
 AGAIN: Final = "run the same command again"
 TIMED_OUT: Final = "kind: Timeout"
-"""What obstore's debugging says where its words do not."""
+"""What obstore's debugging output contains after a time-out."""
 ENDPOINT: Final = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
 IN_HEADERS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
 
 
 def check_endpoint(endpoint: str, called: str) -> None:
-    """BucketError unless text is an endpoint; `called` is where it comes from."""
+    """Raise BucketError unless a text is an endpoint; `called` says where it comes from."""
     if ENDPOINT.fullmatch(endpoint) is None:
         shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
         raise BucketError(
@@ -33,7 +33,7 @@ def check_endpoint(endpoint: str, called: str) -> None:
 
 
 def check_environment(url: str, endpoint: str | None) -> None:
-    """Refuse what obstore would die of: endpoints that are none, and characters that no request can carry.
+    """Refuse settings that would crash obstore: invalid endpoints, and characters that no request can carry.
 
     Raises
     ------
@@ -48,23 +48,23 @@ def check_environment(url: str, endpoint: str | None) -> None:
     for name in IN_HEADERS:
         if any(not " " <= character <= "~" for character in os.environ.get(name, "")):
             raise BucketError(
-                f"{url}: {name} in the environment holds a line break, or a character that no request can carry; set it anew, "
-                "without"
+                f"{url}: {name} in the environment holds a line break, or another character that a request cannot carry; set "
+                "it again without"
             )
 
 
 def is_panic(exc: BaseException) -> bool:
-    """Whether obstore's compiled code gave up: such errors are no ``Exception``, and of no importable type."""
+    """Whether obstore's compiled code panicked: such errors are no ``Exception``, and of no importable type."""
     return type(exc).__name__ == "PanicException"
 
 
 def words_of(exc: BaseException) -> str:
-    """What obstore says, without its debugging."""
+    """The message of obstore without its debugging output."""
     return str(exc).partition("\n\nDebug source")[0]
 
 
 def to_be_asked_again(exc: BaseException, what: str) -> bool:
-    """Whether a request failed that obstore does not repeat by itself, and that may succeed when it is."""
+    """Whether to repeat a failed request that obstore does not repeat itself and that may succeed later."""
     words = words_of(exc)
     if "RequestTimeout" in words or (what == "written" and TIMED_OUT in str(exc)):
         return True  # status 400 of a connection that stalled; and after so long obstore sends a signed request no more
@@ -72,7 +72,7 @@ def to_be_asked_again(exc: BaseException, what: str) -> bool:
 
 
 def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, str]:
-    """What an error of obstore comes to, and what to do about it."""
+    """What an error of obstore means, and what to do about it."""
     words, debugging = words_of(exc), str(exc)
     code = re.search(r"<Code>(.*?)</Code>", words)
     said = re.search(r"<Message>(.*?)</Message>", words, re.S)
@@ -93,20 +93,20 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
     named = re.search(r"(?i)credential|access_?key", re.sub(r"https?://\S+|s3://\S+", "", words))
     if metadata or (status is None and named):
         names = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" if url.startswith("s3") else "GOOGLE_APPLICATION_CREDENTIALS"
-        return "no credentials are found", f"set {names} in the environment of this process and of the workers"
+        return "no credentials were found", f"set {names} in the environment of this process and of the workers"
     if code is not None and code[1] in ("PermanentRedirect", "AuthorizationHeaderMalformed"):
         return reason, "set AWS_REGION to the bucket's region"
     if "redirect" in words:
-        return f"{service} redirects to somewhere else", "check --endpoint-url, and set AWS_REGION to the bucket's region"
+        return f"{service} redirects to another address", "check --endpoint-url, and set AWS_REGION to the bucket's region"
     if status is not None and status[1].startswith(("401", "403")):
-        return f"access is refused ({reason})", "check the credentials, and what they may do in this bucket"
+        return f"access is refused ({reason})", "check the credentials and their rights in this bucket"
     if re.search(r"<!doctype html|<html", words, re.I):
         return (
             f"{service} answers with a web page ({status[1].strip() if status else 'HTML'})",
             "check --endpoint-url and proxies",
         )
     if re.search("InvalidContentType|CorruptMessage", debugging):
-        return f"{service} speaks no TLS", "give the endpoint with http:// if it has none, or check its port"
+        return f"{service} does not use TLS", "give the endpoint with http:// if it has none, or check its port"
     if (
         certificate := re.search(r"InvalidCertificate\(\s*(\w+)|(UnknownIssuer|NotValidForName|CertExpired)", debugging)
     ) is not None:
@@ -116,5 +116,5 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
             "check the endpoint's name, or set SSL_CERT_FILE to its authority",
         )
     if "error sending request" in words:
-        return f"{service} gives no answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
+        return f"{service} does not answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
     return reason, AGAIN

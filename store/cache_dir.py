@@ -1,4 +1,4 @@
-"""Owns a folder in which shards of object stores are kept on a local disk, as far as they were read: a read-through cache.
+"""A read-through cache: a local folder that keeps shards of a bucket, as far as they were read.
 
 A file of it is a shard with holes: what was read of the shard lies where it lies in the shard. Whether a chunk is there is told
 by its checksum, nothing else; so whatever processes, crashes, a full disk, or somebody's hand do to the folder, a chunk is
@@ -47,17 +47,17 @@ __all__ = ["DEFAULT_BYTES", "CacheDir", "CachedArray"]
 
 DEFAULT_BYTES: Final = 50 * 10**9
 BLOCK: Final = 4096
-"""Bytes: what a file system hands out."""
+"""Block size of a file system, in bytes."""
 SPARE_PART: Final = 20
-"""Of the disk, this part stays free, whatever the folder may hold."""
+"""Part of the disk that stays free, whatever the folder may hold."""
 IDLE_S: Final = 3600
-"""Files that were used within this time are not thrown out."""
+"""Files that were used this recently are not evicted."""
 LOOK_AGAIN_S: Final = 30
-"""Where the folder is full, how often is looked whether it still is."""
+"""How often a full folder is checked again."""
 
 
 class CacheDir:
-    """A folder of shards, used by any number of processes at once.
+    """A folder of shards that any number of processes use.
 
     Parameters
     ----------
@@ -83,14 +83,14 @@ class CacheDir:
                 pass
         except OSError as exc:
             raise StoreError(
-                f"{self.folder}: a cache_dir can be written to; found {exc.strerror or exc} → name a folder on a local disk"
+                f"{self.folder}: a cache_dir must be writable; found {exc.strerror or exc} → name a folder on a local disk"
             ) from exc
 
     def __reduce__(self) -> tuple[type[CacheDir], tuple[Path, int]]:
         return CacheDir, (self.folder, self.n_bytes)
 
     def array(self, name: str, facts: Sequence[Any], sums: NDArray[np.uint32]) -> CachedArray:
-        """An array's shards: called by a name, and by what they must hold.
+        """An array's shards, identified by a name and by their expected content.
 
         Parameters
         ----------
@@ -109,11 +109,11 @@ class CacheDir:
 
     @property
     def full(self) -> bool:
-        """Whether there was no room a moment ago."""
+        """Whether there was no room at the last attempt."""
         return time.monotonic() < self._full_until
 
     def write(self, fd: int, pieces: Sequence[NDArray[np.uint8]], starts: Sequence[int]) -> bool:
-        """Put pieces into an open file, each where it begins; False if there is no room."""
+        """Write pieces into an open file, each at its position; False if there is no room."""
         # a piece touches so many blocks of the file; a neighbour may have counted the outer two already: counted too often
         # rather than too rarely, and put right when the folder seems to be full
         blocks = sum(-(-(start + len(piece)) // BLOCK) - start // BLOCK for piece, start in zip(pieces, starts, strict=True))
@@ -126,10 +126,10 @@ class CacheDir:
         return True
 
     def failed(self, exc: OSError) -> bool:
-        """Go on without the folder, for a while; training does not end because a cache's disk is full."""
+        """Continue without the folder for a while; training does not end because a cache's disk is full."""
         self._full_until = time.monotonic() + LOOK_AGAIN_S
         if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
-            warnings.warn(f"{self.folder}: nothing is added to this cache_dir for now: {exc}", stacklevel=2)
+            warnings.warn(f"{self.folder}: this cache_dir takes nothing more for now: {exc}", stacklevel=2)
         return False
 
     def _reserve(self, n: int) -> bool:
@@ -148,7 +148,7 @@ class CacheDir:
 
     @contextmanager
     def _counted(self) -> Iterator[list[int]]:
-        """The count of bytes, to be read and changed by one thread of one process at a time."""
+        """The count of bytes; only one thread of one process reads and changes it at a time."""
         with self._lock, opened(self.folder) as root:
             fd = make_file(root, COUNT)
             try:
@@ -161,7 +161,7 @@ class CacheDir:
                 os.close(fd)
 
     def _make_room(self, wanted: int) -> int:
-        """Count what is there, and throw out what is idle, the longest unused first, down to `wanted`; returns the count."""
+        """Count what is there and evict idle files, the longest unused first, down to `wanted`; returns the count."""
         total, idle, now = 0, [], time.time()
         with opened(self.folder) as root:
             for name in array_folders(root):
@@ -185,7 +185,7 @@ class CacheDir:
 
 
 class CachedArray:
-    """The shards of one array in a cache: ``prefix``, the number, ``suffix`` is where a shard's file lies."""
+    """The shards of one array in a cache; a shard's file is at ``prefix``, its number, ``suffix``."""
 
     suffix: Final = shard_name(0).removeprefix("0")
 
@@ -194,7 +194,7 @@ class CachedArray:
         self.prefix = f"{cache.folder / name}/"
 
     def open(self, shard: int) -> int | None:
-        """A shard's file, open for reading; None if there is none."""
+        """Open a shard's file for reading; None if there is none."""
         try:
             with opened(self.cache.folder) as root, opened(self._name, root) as folder:
                 return open_file(folder, shard_name(shard), os.O_RDONLY)
@@ -202,7 +202,7 @@ class CachedArray:
             return None
 
     def make(self, shard: int, size: int, tail: NDArray[np.uint8]) -> bool:
-        """Make a file for a shard of `size` bytes, and put its last bytes there; False if there is no room."""
+        """Make a file for a shard of `size` bytes and write its last bytes; False if there is no room."""
         try:
             with opened(self.cache.folder) as root, opened(self._name, root, make=True) as folder:
                 fd = make_file(folder, shard_name(shard))
@@ -217,7 +217,7 @@ class CachedArray:
             os.close(fd)
 
     def write(self, shard: int, pieces: Sequence[NDArray[np.uint8]], starts: Sequence[int]) -> None:
-        """Put bytes of a shard, which was made, where they lie in it; does nothing if there is no room."""
+        """Write bytes of a shard at their position in its file, after `make`; does nothing if there is no room."""
         if self.cache.full:
             return
         try:
@@ -237,7 +237,7 @@ class CachedArray:
             os.close(fd)
 
     def touch(self, shards: Sequence[int]) -> None:
-        """Say that shards are in use."""
+        """Mark shards as used."""
         with suppress(OSError), opened(self.cache.folder) as root, opened(self._name, root) as folder:
             for shard in shards:
                 with suppress(OSError):

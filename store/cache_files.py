@@ -1,4 +1,4 @@
-"""Owns the files of a cache folder: only what the cache made itself is opened, and never through a link. Imports no torch.
+"""Files of a cache folder: only the cache's own files are opened, and never through a link. Imports no torch.
 
 A folder belongs to a cache if it holds the marker, and gets one only while it is empty. Inside, only names that a cache gives
 are looked at. Everything is opened below an open folder, without following links, and must be a regular file of one name: what
@@ -32,21 +32,21 @@ __all__ = [
 ]
 
 MARKER: Final = ".robozarr-cache"
-"""The file that says that a folder is a cache's own."""
+"""The file that marks a folder as a cache's own."""
 MARKER_TEXT: Final = b"This folder is a cache of robozarr: its files may be removed at any time, by robozarr too.\n"
 COUNT: Final = "count"
-"""The file that holds how many bytes the folder holds; all processes count in it."""
+"""The file with the number of bytes in the folder; all processes update it."""
 
 ARRAY: Final = re.compile(r"[A-Za-z0-9._-]{1,80}-[0-9a-f]{24}")
 SHARD: Final = re.compile(r"(0|[1-9][0-9]*)\.shard")
 STRANGE: Final = (errno.EINVAL, errno.ELOOP, errno.ENXIO)
-"""What opening a second name, a link, a pipe says."""
+"""Errors from opening a second name, a link or a pipe."""
 _OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # the last: a pipe is not waited for
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def claim_folder(folder: Path) -> None:
-    """Make a folder, or take one that is empty or a cache's already.
+    """Make a folder, or use one that is empty or already a cache.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def claim_folder(folder: Path) -> None:
             if MARKER not in names:
                 if names:
                     raise StoreError(
-                        f"{folder}: a cache_dir is a folder of its own; this one holds other files ({sorted(names)[0]}"
+                        f"{folder}: a cache_dir must be a separate folder; this one holds other files ({sorted(names)[0]}"
                         f"{', …' if len(names) > 1 else ''}) → name a new folder, such as {folder / 'robozarr-cache'}"
                     )
                 os.close(make_file(root, MARKER, MARKER_TEXT))
@@ -69,13 +69,13 @@ def claim_folder(folder: Path) -> None:
         raise
     except OSError as exc:
         raise StoreError(
-            f"{folder}: a cache_dir can be written to; found {exc.strerror or exc} → name a folder on a local disk"
+            f"{folder}: a cache_dir must be writable; found {exc.strerror or exc} → name a folder on a local disk"
         ) from exc
 
 
 @contextmanager
 def opened(path: str | Path, below: int | None = None, *, make: bool = False) -> Iterator[int]:
-    """A folder's descriptor: of a path, or of a name `below` another folder, where it must not be a link."""
+    """Open a folder by its path, or by a name `below` another folder, where links are refused."""
     if make:
         with suppress(FileExistsError):
             os.mkdir(path, dir_fd=below)
@@ -87,7 +87,7 @@ def opened(path: str | Path, below: int | None = None, *, make: bool = False) ->
 
 
 def open_file(folder: int, name: str, flags: int) -> int:
-    """Open a regular file that has no other name; OSError for anything else."""
+    """Open a regular file with no other name; OSError for anything else."""
     fd = os.open(name, flags | _OPEN, 0o666, dir_fd=folder)
     facts = os.fstat(fd)
     if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
@@ -97,7 +97,7 @@ def open_file(folder: int, name: str, flags: int) -> int:
 
 
 def make_file(folder: int, name: str, data: bytes = b"") -> int:
-    """Open a file of the cache for writing, new or there already; what lies in its place and is none loses that name.
+    """Open a cache file for writing, new or existing; anything else in its place loses that name.
 
     `data` is what a new one begins with.
     """
@@ -126,11 +126,11 @@ def shard_name(shard: int) -> str:
 
 
 def is_shard(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of an array's folder is a file that a cache made."""
+    """Whether an entry of an array's folder is a file made by a cache."""
     return SHARD.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
 
 
 def array_folders(root: int) -> list[str]:
-    """Names of the folders that a cache made."""
+    """Names of the folders made by a cache."""
     with os.scandir(root) as entries:
         return sorted(e.name for e in entries if ARRAY.fullmatch(e.name) and e.is_dir(follow_symlinks=False))

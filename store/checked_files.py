@@ -1,4 +1,4 @@
-"""Owns the files of one store, read with every check: layouts, shards, tables, texts; and whether the store is still the same.
+"""Read the files of one store with every check: layouts, shards, tables, texts; and notice if the store changed.
 
 Imports no torch. What the files mean, as tables and keys, is the business of ``store.opened``.
 """
@@ -28,7 +28,7 @@ from robozarr.store.threads import ThreadTeam
 __all__ = ["REMOTE_THREADS", "CheckedFiles", "parts_of_texts"]
 
 REMOTE_THREADS: Final = 16
-"""That wait for a bucket while a store is opened, and low-dim keys are read."""
+"""Threads that wait for a bucket while a store is opened, or low-dim keys are read."""
 
 
 class CheckedFiles:
@@ -51,16 +51,16 @@ class CheckedFiles:
         self.path = self.place.url
         self.metadata = metadata
         self.identity = find_identity(self.place, metadata) if identity is None else identity
-        """Digest of all that the store holds: 32 hexadecimal digits; another one after every conversion and append."""
+        """Digest of all that the store holds: 32 hexadecimal digits; it changes with every conversion and append."""
         self._changed: StoreError | None = None
 
     @property
     def remote(self) -> bool:
-        """Whether it lies in a bucket."""
+        """Whether the store is in a bucket."""
         return self.place.folder is None
 
     def changed(self) -> StoreError | None:
-        """What became of the store since it was opened: it was replaced, appended to or removed. None if it is the same.
+        """The error if the store was replaced, appended to or removed since it was opened; None if it is the same.
 
         Reads its root document. Every error of reading asks this first; ask yourself, say, once an epoch.
         """
@@ -68,7 +68,7 @@ class CheckedFiles:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Say of a failure that the store was changed, where it was."""
+        """If something fails, say whether the store was changed meanwhile."""
         if self._changed is not None:
             raise self._changed
         try:
@@ -81,7 +81,7 @@ class CheckedFiles:
             raise
 
     def layout(self, path: str) -> ArrayLayout:
-        """How an array lies on disk.
+        """Layout of an array on disk.
 
         Raises
         ------
@@ -97,7 +97,7 @@ class CheckedFiles:
         return layout
 
     def read_shard(self, layout: ArrayLayout, shard: int, *, bound: bool = True) -> NDArray[Any]:
-        """The rows of one shard; with `bound` False of a key, whose rows the caller compares with ``checksums``.
+        """The rows of one shard; use `bound` False for a key whose rows the caller compares with ``checksums``.
 
         Raises
         ------
@@ -110,7 +110,7 @@ class CheckedFiles:
             return read_shard(self.place, layout, shard, bound=self.metadata if bound else None)
 
     def layout_or_why(self, path: str) -> tuple[ArrayLayout | None, str]:
-        """How a key lies on disk; None, and why, if in codecs that `open_store` was told to expect. Raises as `layout` does."""
+        """Layout of a key; or None and the reason, if its codecs were allowed by `open_store`. Raises as `layout` does."""
         try:
             return self.layout(path), ""
         except (BucketError, StoreChangedError):
@@ -126,7 +126,7 @@ class CheckedFiles:
             raise
 
     def _refuse(self, *broken: Iterable[BrokenRule]) -> None:
-        """Raise the first rule that is broken."""
+        """Raise an error for the first broken rule."""
         for rule, text in chain(*broken):
             raise CorruptChunkError(f"{self.path}: {text} → run: robozarr verify {self.path}, then convert again", rule)
 
@@ -140,21 +140,21 @@ class CheckedFiles:
             found = read_array(self.place, layout, self._map if layout.n_shards > 1 else map, self.metadata)
             if self.metadata.format_version == 1 and read_metadata(self.place, allow_incomplete=True) != self.metadata:
                 # version 1 binds no tables: at least the root is still the same
-                raise StoreError(f"{self.path}: the root document is no longer what it was")
+                raise StoreError(f"{self.path}: the root document has changed")
         return found
 
     def _read_all(self, paths: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Several arrays by path; those of a bucket at the same time, for each takes it two answers in turn."""
+        """Read several arrays by path; those of a bucket at the same time, because each takes two requests in turn."""
         return dict(zip(paths, self._map(self._read, paths), strict=True))
 
     def _map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
-        """As ``map``; where the store is remote, by threads that wait for it."""
+        """Like ``map``; for a remote store with threads that wait for it."""
         if not (self.remote and items):
             return map(function, items)
         return ThreadTeam(min(len(items), REMOTE_THREADS)).map(function, items)
 
     def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows of an array, by way of the shards that they lie in."""
+        """Read rows of an array through the shards that hold them."""
         layout = self.layout(path)
         if start >= stop:
             return np.empty((0, *layout.shape[1:]), layout.dtype)

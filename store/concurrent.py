@@ -1,4 +1,4 @@
-"""Owns running many short calls that wait for a bucket at the same time. Imports nothing of ours."""
+"""Run many short calls that wait for a bucket at the same time. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final, TypeVar
 __all__ = ["run_concurrently"]
 
 THREADS: Final = 16
-"""Small requests that are under way at a time."""
+"""Small requests that run at the same time."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def run_concurrently(act: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """What `act` makes of each item, in order; the first error ends it, and what is not begun is left.
+    """The results of `act` for each item, in order; after the first error no further item begins.
 
     An interrupt ends it at once: the threads are left behind, where an executor's would be waited for, as long as their service
     does not answer.

@@ -1,4 +1,4 @@
-"""Owns arrays of the store that users add: what is known of each task, such as its encoded instruction. Imports no torch.
+"""Arrays that users add to a store: facts about each task, such as its encoded instruction. Imports no torch.
 
 The episodes of a task share one instruction; tasks of different suites or scenes may share it too, so that encoding each
 distinct instruction once (`distinct_instructions`) is enough.
@@ -23,7 +23,7 @@ __all__ = ["distinct_instructions", "instruction_of_task", "read_task_embedding"
 
 
 def instruction_of_task(store: Store) -> tuple[str, ...]:
-    """The instruction that the episodes of each task share; "" where there is none."""
+    """The instruction that the episodes of each task share; "" if there is none."""
     words = [""] * store.n_tasks
     for task, text in zip(store.episodes.task.tolist(), store.episodes.instruction, strict=True):
         words[task] = text
@@ -31,7 +31,7 @@ def instruction_of_task(store: Store) -> tuple[str, ...]:
 
 
 def distinct_instructions(store: Store) -> tuple[str, ...]:
-    """Every instruction of a store once, in the order of its tasks, without "": what is to be encoded."""
+    """Every instruction of a store once, in the order of its tasks, without "": the texts to encode."""
     return tuple(dict.fromkeys(text for text in instruction_of_task(store) if text))
 
 
@@ -89,7 +89,7 @@ def write_task_embedding(
 
 
 def _by_task(store: Store, name: str, embedding: Mapping[str, ArrayLike]) -> NDArray[Any]:
-    """One row a task, by its instruction."""
+    """One row per task, found by its instruction."""
     words = instruction_of_task(store)
     if missing := sorted({text for text in words if text not in embedding}):
         what = "a task without an instruction: map '' too, or give the words when converting" if missing[0] == "" else "add it"

@@ -1,4 +1,4 @@
-"""Owns stores in folders: whole files, written under another name and renamed. Imports no obstore."""
+"""Stores in folders: whole files, written under a temporary name and renamed. Imports no obstore."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ["FolderPlace", "make_folder"]
 PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
 DROPPED_BYTES: Final = 2**20
-"""Files from this size on do not stay in the page cache."""
+"""Smallest file that is dropped from the page cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderPlace:
-    """A folder of this machine, or of a file system that it mounts."""
+    """A folder of this machine, or of a mounted file system."""
 
     folder: Path
 
@@ -57,21 +57,21 @@ class FolderPlace:
         with os.fdopen(self.open(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
             if most is not None and size > most:
-                raise OSError(f"{size} bytes, of {most} that such a file may have")
+                raise OSError(f"{size} bytes, but such a file may have at most {most}")
             return file.read()
 
     def open(self, path: str) -> int:
-        """A descriptor of a regular file, to be read from; OSError for anything else: links, FIFOs, devices."""
+        """Open a regular file for reading; OSError for anything else: links, FIFOs, devices."""
         inner = ""
         for part in path.split("/")[:-1]:  # folders that are links lead out of the store
             inner = f"{inner}/{part}"
             if os.path.islink(f"{self.folder}{inner}"):  # noqa: PTH114 (a path of pathlib's costs as much as the call)
-                raise OSError(f"{self.folder}{inner} is a link, and the folders of a store are none")
+                raise OSError(f"{self.folder}{inner} is a link, but the folders of a store must not be links")
         try:
             descriptor = os.open(f"{self.folder}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
-                raise OSError("a link, and the files of a store are none") from exc
+                raise OSError("a link, but the files of a store must not be links") from exc
             raise
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
@@ -79,7 +79,7 @@ class FolderPlace:
         return descriptor
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[Buffer]:
-        """Byte ranges of a file; OSError where it ends before they do."""
+        """Read byte ranges of a file; OSError if the file ends before they do."""
         with os.fdopen(self.open(path), "rb") as file:
             found = [os.pread(file.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
         for start, end, part in zip(starts, ends, found, strict=True):
@@ -88,11 +88,11 @@ class FolderPlace:
         return found
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file."""
+        """Whether a file exists."""
         return (self.folder / path).exists()
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Every file below, sorted."""
+        """Names of all files below, sorted."""
         found = []
         for top, _, files in os.walk(self.folder):
             inner = Path(top).relative_to(self.folder)
@@ -133,7 +133,7 @@ class FolderPlace:
         source.replace(target)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files, and the folders that are empty then."""
+        """Remove files, and folders that become empty."""
         folders = set()
         for path in paths:
             self._inside(path).unlink(missing_ok=True)
@@ -143,7 +143,7 @@ class FolderPlace:
                 (self.folder / folder).rmdir()
 
     def empty(self, folders: Sequence[str]) -> None:
-        """Remove folders with all that is in them; of a link, the link."""
+        """Remove folders with everything in them; of a link, only the link."""
         for folder in folders:
             path = self._inside(folder)
             if path.is_symlink():
@@ -152,7 +152,7 @@ class FolderPlace:
                 shutil.rmtree(path)
 
     def _inside(self, path: str) -> Path:
-        """A file to be written or removed; StoreError if a folder on the way to it is a link, which may lead outside."""
+        """Path of a file to write or remove; StoreError if a folder on the way is a link, which may lead outside."""
         where = self.folder
         for part in path.split("/")[:-1]:
             where /= part
@@ -175,7 +175,7 @@ def make_folder(path: Path) -> None:
 
 
 def _drop_from_cache(descriptor: int, parts: Sequence[Buffer]) -> None:
-    """Let the kernel take back the pages of a large file that is on the disk now.
+    """Drop the pages of a large file from the page cache once it is on the disk.
 
     Else a store pushes everything out of memory, its own sources first, and each of its pages is a fresh one: on a virtual
     machine 4.95 ms of CPU a MB of source instead of 3.87. What verifies the store afterwards sees the disk, not a copy.
@@ -185,7 +185,7 @@ def _drop_from_cache(descriptor: int, parts: Sequence[Buffer]) -> None:
 
 
 def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
-    """Write parts as they are: joining them first would copy every byte once more."""
+    """Write parts one after the other: joining them first would copy every byte again."""
     views = [memoryview(part) for part in parts]
     for start in range(0, len(views), PARTS_PER_CALL):
         group = views[start : start + PARTS_PER_CALL]

@@ -1,4 +1,4 @@
-"""Owns which arrays may be read although FORMAT.md does not know how they lie: those whose codecs the user named.
+"""Allow arrays that FORMAT.md does not describe, if the user named their codecs.
 
 A robozarr store never holds any. Somebody who packed a store anew may still want to train from it, and says so:
 ``open_store(path, foreign_codecs=["gzip"])``. Everything but codecs and the cut into chunks is as strict as ever.
@@ -21,7 +21,7 @@ OURS: Final = frozenset({"bytes", "crc32c", "sharding_indexed"})
 
 
 def foreign_codecs_of(place: Place, expected: ArrayLayout) -> frozenset[str] | None:
-    """Names of an array's codecs that have to be asked for; None if its document is wrong in other ways too.
+    """Names of an array's codecs that the user must allow; None if its document has other faults too.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def foreign_codecs_of(place: Place, expected: ArrayLayout) -> frozenset[str] | N
 
 
 def _names(codecs: list[dict[str, Any]]) -> list[str]:
-    """Names of codecs and of those inside them; ValueError for bytes in another order than ours."""
+    """Names of codecs, including nested ones; ValueError for another byte order."""
     names = []
     for codec in codecs:
         configuration = codec.get("configuration", {})

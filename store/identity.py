@@ -1,4 +1,4 @@
-"""Owns which store it is that lies somewhere, and whether that is still the one that was opened. Imports no Zarr library.
+"""Identify a store, and notice if it is no longer the one that was opened. Imports no Zarr library.
 
 The root document of a store of version 2 binds every file (``schemas.identity``), so its identity is that of the whole store.
 Of version 1 there is only a digest of the root document and of the checksums of the data.
@@ -18,7 +18,7 @@ __all__ = ["changed_since", "check_identity", "find_identity"]
 
 
 def check_identity(metadata: StoreMetadata, where: str) -> None:
-    """StoreError unless a root document is the one that the conversion wrote."""
+    """Raise StoreError unless a root document is the one that the conversion wrote."""
     if metadata.format_version > 1 and (found := metadata.document_digest) != metadata.identity:
         raise StoreError(
             f"{where}/zarr.json: identity {metadata.identity or '(none)'} is the digest of the document; found {found}: it was "
@@ -27,7 +27,7 @@ def check_identity(metadata: StoreMetadata, where: str) -> None:
 
 
 def find_identity(place: Place, metadata: StoreMetadata) -> str:
-    """The identity of a store: what its root says; of version 1 a digest of the root and of the checksums of the data."""
+    """The identity of a store: as its root states it; for version 1 a digest of the root and of the data's checksums."""
     if metadata.format_version > 1:
         return metadata.identity
     tables = [layout for layout in fixed_layouts(metadata) if layout.path.startswith("checksums/")]
@@ -36,7 +36,7 @@ def find_identity(place: Place, metadata: StoreMetadata) -> str:
 
 
 def _bytes_of(place: Place, expected: ArrayLayout) -> bytes:
-    """The files of a table; nothing of one that cannot be read, which whoever reads it will say."""
+    """The files of a table; empty if it cannot be read, which its reader will report."""
     try:
         layout = read_layout(place, expected.path)
         return b"".join(place.read(layout.shard_path(shard)) for shard in range(layout.n_shards))
@@ -47,7 +47,7 @@ def _bytes_of(place: Place, expected: ArrayLayout) -> bytes:
 
 
 def changed_since(place: Place, metadata: StoreMetadata, identity: str) -> StoreChangedError | None:
-    """What became of a store since it was opened; None if it is the same, or nobody can tell.
+    """The error if a store was changed since it was opened; None if it is the same, or if that cannot be known.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def changed_since(place: Place, metadata: StoreMetadata, identity: str) -> Store
         return StoreChangedError(f"{place}: replaced since it was opened, by something else: {exc}")
     if not now.complete:
         return StoreChangedError(
-            f"{place}: changed since it was opened: a conversion or an append is at work on it, or was interrupted → open it "
+            f"{place}: changed since it was opened: a conversion or an append is working on it, or was interrupted → open it "
             "again when that has ended"
         )
     n = len(metadata.sources)

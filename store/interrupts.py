@@ -1,4 +1,4 @@
-"""Owns waiting for compiled code that heeds no signals, and leaving it behind at the end. Imports nothing of ours."""
+"""Wait for compiled code without blocking signals, and clean up within a limit at the end. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final, TypeVar
 __all__ = ["heeding_signals", "on_the_way_out"]
 
 FAREWELL_S: Final = 1.5
-"""Twice of the 10 s between ``docker stop`` and the end of a container; ending busy workers takes about 5."""
+"""Seconds for cleaning up: twice this fits into the 10 s of ``docker stop``; ending busy workers takes about 5."""
 
 Result = TypeVar("Result")
 
 
 def heeding_signals(request: Callable[[], Result]) -> Result:
-    """Run a request, and heed Ctrl-C and SIGTERM meanwhile: obstore waits in compiled code, for minutes if need be."""
+    """Run a request and react to Ctrl-C and SIGTERM meanwhile; obstore itself may wait in compiled code for minutes."""
     if threading.current_thread() is not threading.main_thread():
         return request()
     result: Future[Result] = Future()
@@ -33,7 +33,7 @@ def heeding_signals(request: Callable[[], Result]) -> Result:
 
 
 def on_the_way_out(act: Callable[[], object]) -> None:
-    """Try to leave things clean; what fails, or takes long, is given up: the process is about to end."""
+    """Try to clean up before the process ends; what fails or takes too long is skipped."""
 
     def quietly() -> None:
         with suppress(OSError):

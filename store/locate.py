@@ -1,4 +1,4 @@
-"""Owns which place a path or a URL names. Imports obstore only when a bucket is named."""
+"""Find the place that a path or a URL names. Imports obstore only for a bucket."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["place_of"]
 
 
 def place_of(store: str | Path | Place, endpoint_url: str | None = None) -> Place:
-    """The place that a path, or a URL, names.
+    """The place that a path or a URL names.
 
     Parameters
     ----------

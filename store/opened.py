@@ -1,4 +1,4 @@
-"""Owns opening a store: typed access to its attributes, index, tables, statistics and arrays.
+"""Open a store: typed access to its attributes, index, tables, statistics and arrays.
 
 Everything is read when it is first asked for, with every check of FORMAT.md; ``Store.array`` is plain zarr, for whoever likes
 to slice. Imports no torch.
@@ -72,7 +72,7 @@ class Store(CheckedFiles):
 
     @cached_property
     def group(self) -> zarr.Group:
-        """The zarr group, read only."""
+        """The zarr group, read-only."""
         return zarr_group(self.place)
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class Store(CheckedFiles):
         return html_of(lambda: viewer("notebook").store_html(self))
 
     def episode(self, number: int) -> Episode:
-        """One episode to look at: ``filmstrip()``, ``plot()``, ``video()``; it shows itself in a notebook.
+        """One episode to look at, with ``filmstrip()``, ``plot()``, ``video()``; it shows itself in a notebook.
 
         Reads that episode and nothing else of the data. Needs ``pip install 'robozarr[view]'``.
 
@@ -96,22 +96,22 @@ class Store(CheckedFiles):
 
     @property
     def n_steps(self) -> int:
-        """Rows of every key."""
+        """Number of rows of every key."""
         return self.metadata.n_steps
 
     @property
     def n_episodes(self) -> int:
-        """Rows of the episode table."""
+        """Number of episodes."""
         return self.metadata.n_episodes
 
     @property
     def n_tasks(self) -> int:
-        """Rows of the task table."""
+        """Number of tasks."""
         return self.metadata.n_tasks
 
     @property
     def keys(self) -> dict[str, Key]:
-        """Every key by name, ragged ones too."""
+        """Every key by name, including ragged ones."""
         return {key.name: key for key in self.metadata.keys}
 
     def array(self, name: str) -> zarr.Array[Any]:
@@ -145,7 +145,7 @@ class Store(CheckedFiles):
 
     @cached_property
     def index(self) -> StepIndex:
-        """The step index, in RAM: 9 bytes a step."""
+        """The step index, in memory: 9 bytes per step."""
         found = self._read_all([f"index/{name}" for name in ("episode", "step", "flags")])
         episodes = self.episodes
         found |= {"episodes/start": episodes.start, "episodes/length": episodes.length}
@@ -170,7 +170,7 @@ class Store(CheckedFiles):
         )
 
     def _instructions(self, task: NDArray[np.int32], found: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """The words of each episode; in a store of version 1, those of its task."""
+        """The instruction of each episode; in a store of version 1, that of its task."""
         if self.metadata.format_version > 1:
             texts = self._texts("episodes/instruction", found)
             return {"instruction": texts, "instruction_source": found["episodes/instruction_source"]}
@@ -183,7 +183,7 @@ class Store(CheckedFiles):
         return Tasks(**{name: self._texts(f"tasks/{name}", found) for name in TASK_TEXTS})
 
     def stats(self, name: str) -> dict[str, NDArray[np.float64]]:
-        """Statistics of a key over the whole store, each [channel] for pictures and [element] else.
+        """Statistics of a key over the whole store: per channel for pictures, else per element.
 
         ``n``, ``mean``, ``std`` (population), ``min``, ``max``, ``q01``, ``q99``.
         """
@@ -202,11 +202,11 @@ class Store(CheckedFiles):
         return self._read(f"histograms/{name}")
 
     def checksums(self, name: str) -> NDArray[np.uint32]:
-        """What data must have (FORMAT.md, M21): uint32, one a step of a frame key, one an episode of any other."""
+        """Required checksums of the data (FORMAT.md, M21): uint32, one per step of a frame key, else one per episode."""
         return self._read(f"checksums/{name}")
 
     def fingerprints(self, name: str) -> NDArray[np.uint32]:
-        """A checksum of each step's values: uint32 [n_steps]; frames that are alike have the same (FORMAT.md, M21).
+        """A checksum of each step's values: uint32 [n_steps]; equal frames have equal ones (FORMAT.md, M21).
 
         Raises
         ------
@@ -219,11 +219,11 @@ class Store(CheckedFiles):
         return self.checksums(name) if alone else self._read(f"fingerprints/{name}")
 
     def model_file(self, episode: int) -> str:
-        """The simulator's XML of an episode; "" where the source has none."""
+        """The simulator's XML of an episode; "" if the source has none."""
         return self._text("episodes/model_file", episode)
 
     def init_state(self, episode: int) -> NDArray[np.float64]:
-        """The simulator's initial state of an episode [n]; empty where the source has none."""
+        """The simulator's initial state of an episode [n]; empty if the source has none."""
         return self._between("episodes/init_state", "values", episode)
 
     def episode_attributes(self, episode: int) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def open_store(
     foreign_codecs: Iterable[str] = (),
     expect: str | None = None,
 ) -> Store:
-    """Open a store that a conversion has completed.
+    """Open a store whose conversion has finished.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Owns what a place is: where a store lies, a folder or a prefix of a bucket. Imports nothing of ours.
+"""The interface of a place: a folder, or a prefix of a bucket, that holds a store. Imports nothing of ours.
 
 Whoever reads or writes a store asks its place, and need not know which it is. Places are small values: equal by value,
 they cross processes by pickle, without credentials.
@@ -16,11 +16,11 @@ Buffer = Any  # bytes, or an array of them; what both have in common has no name
 
 
 class Place(Protocol):
-    """Where the files of a store lie; paths are relative to it, with ``/``."""
+    """A place that holds the files of a store; paths are relative to it, with ``/``."""
 
     @property
     def url(self) -> str:
-        """What messages say and what opens it again: the path as it was given, or the URL."""
+        """Name for messages, which also opens the place again: the path as it was given, or the URL."""
         ...
 
     @property
@@ -30,11 +30,11 @@ class Place(Protocol):
 
     @property
     def patience_s(self) -> float:
-        """Seconds that a file may take beyond what its bytes take."""
+        """Seconds allowed for a file beyond the time for its bytes."""
         ...
 
     def at(self, path: str) -> str:
-        """What messages call a file."""
+        """Name of a file for messages."""
         ...
 
     def below(self, path: str) -> Place:
@@ -42,39 +42,39 @@ class Place(Protocol):
         ...
 
     def read(self, path: str, most: int | None = None) -> bytes:
-        """A whole file. FileNotFoundError if there is none; any other failure is an OSError, of a bucket a BucketError.
+        """Read a whole file. FileNotFoundError if there is none; any other failure is an OSError, for a bucket a BucketError.
 
         So is a file of more than `most` bytes, and in a folder what is no regular file, or lies behind a link.
         """
         ...
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Byte ranges [start, end) of one file, none empty, neighbours together; raises as `read` does."""
+        """Read byte ranges [start, end) of one file, none empty, neighbours together; raises as `read` does."""
         ...
 
     def exists(self, path: str) -> bool:
-        """Whether there is a file."""
+        """Whether a file exists."""
         ...
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Every file below, sorted, or the first that are met; of a bucket one listing."""
+        """Names of all files below, sorted, or the first ones found; one listing in a bucket."""
         ...
 
     def write(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
-        """Put `parts` end to end under `path`, whole or not at all, and durably; StoreError if that cannot be.
+        """Write `parts` one after the other to `path`, whole or not at all, and durably; StoreError if that is not possible.
 
         `check` is called last, before the file appears or the object is sent: it raises if this process may not write any more.
         """
         ...
 
     def move(self, path: str, to: Place) -> None:
-        """Put a file under the same path of another place of the same kind; may be done again after a kill."""
+        """Move a file to the same path of another place of the same kind; may be repeated after a kill."""
         ...
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove files; those that are gone already are no error."""
+        """Remove files; missing ones are not an error."""
         ...
 
     def empty(self, folders: Sequence[str]) -> None:
-        """Remove folders with all that is in them."""
+        """Remove folders with everything in them."""
         ...

@@ -1,4 +1,4 @@
-"""Owns reading documents and whole arrays of a store, wherever it lies, with every check. Imports no Zarr library.
+"""Read documents and whole arrays of a store in any place, with every check. Imports no Zarr library.
 
 For tables, statistics, low-dim keys and ``verify``: a missing shard is an error here, where Zarr libraries return zeros. Frames
 are read for training by ``loader.frames.read``.
@@ -48,11 +48,11 @@ __all__ = [
 ]
 
 MANY_SHARDS: Final = 1024
-"""Shards that are read before the next ones are thought of."""
+"""Shards that are read before the next ones are started."""
 
 
 def read_document(place: Place, path: str = "") -> dict[str, Any]:
-    """The ``zarr.json`` in a folder of a store.
+    """Read the ``zarr.json`` in a folder of a store.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def read_document(place: Place, path: str = "") -> dict[str, Any]:
 
 
 def _read_document(place: Place, path: str) -> tuple[dict[str, Any], bytes]:
-    """A document, and its bytes."""
+    """Read a document; returns it and its bytes."""
     name = f"{path}/zarr.json" if path else "zarr.json"
     file = place.at(name)
     try:
@@ -83,7 +83,7 @@ def _read_document(place: Place, path: str) -> tuple[dict[str, Any], bytes]:
 
 
 def read_group(place: Place, path: str = "") -> GroupDocument:
-    """The ``zarr.json`` of a group; StoreError if it is missing, or another document."""
+    """Read the ``zarr.json`` of a group; StoreError if it is missing, or another kind of document."""
     document, file = read_document(place, path), place.at(f"{path}/zarr.json" if path else "zarr.json")
     kind = "a group of Zarr v3 is expected" if path else "not the root of a Zarr v3 group"
     try:
@@ -96,7 +96,7 @@ def read_group(place: Place, path: str = "") -> GroupDocument:
 
 
 def check_bound(bound: StoreMetadata | None, path: str, shard: int | None, found: int, name: str) -> None:
-    """Compare what was found of a file with what a store's root binds: of an array's `shard`, or its ``zarr.json`` (None).
+    """Compare a file's checksum with the one that the store's root binds: of an array's `shard`, or its ``zarr.json`` (None).
 
     Raises
     ------
@@ -110,13 +110,13 @@ def check_bound(bound: StoreMetadata | None, path: str, shard: int | None, found
         where = f"{path} · {'zarr.json' if shard is None else f'shard {shard}'} ({name})"
         raise CorruptChunkError(
             f"{where}: the store's root binds it to {'(nothing)' if expected is None else f'{expected:08x}'}; found "
-            f"{found:08x}: it was changed, or is another store's → restore it from a copy, or convert again",
+            f"{found:08x}: it was changed, or belongs to another store → restore it from a copy, or convert again",
             "M23",
         )
 
 
 def read_metadata(store: Place, *, allow_incomplete: bool = False) -> StoreMetadata:
-    """The store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
+    """Read the store's attributes; raises as ``StoreMetadata.from_attributes`` does."""
     try:
         group = read_group(store)
     except BucketError:
@@ -130,7 +130,7 @@ def read_metadata(store: Place, *, allow_incomplete: bool = False) -> StoreMetad
 
 
 def read_layout(store: Place, path: str, bound: StoreMetadata | None = None) -> ArrayLayout:
-    """The layout that an array's ``zarr.json`` states; StoreError if FORMAT.md does not allow it, or it claims too much.
+    """Read an array's layout from its ``zarr.json``; StoreError if FORMAT.md does not allow it, or it claims too much.
 
     With `bound`, the attributes of a store, the document must be the one that they bind, and so below; CorruptChunkError.
     """
@@ -153,7 +153,7 @@ def read_layout(store: Place, path: str, bound: StoreMetadata | None = None) -> 
 def read_shard(
     store: Place, layout: ArrayLayout, shard: int, *, below: Place | None = None, bound: StoreMetadata | None = None
 ) -> NDArray[Any]:
-    """The rows of one shard. Where `store` is the stage of an append, what it lacks is in the store `below` it.
+    """Read the rows of one shard. If `store` is the stage of an append, missing shards are read from the store `below`.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def read_shard(
 
 @contextmanager
 def memory_for(what: str) -> Iterator[None]:
-    """Turn what numpy and the system say to sizes that cannot be had into an error that names what claims them.
+    """Turn errors about impossible amounts of memory into an error that names what claims them.
 
     Raises
     ------
@@ -184,12 +184,12 @@ def memory_for(what: str) -> Iterator[None]:
         if isinstance(exc, OSError) and exc.errno not in (errno.ENOMEM, errno.EFBIG, errno.ENOSPC):
             raise
         raise StoreError(
-            f"{what}: memory for what it claims to hold; found {exc or 'none left'} → run: robozarr verify"
+            f"{what}: not enough memory for what it claims to hold: {exc or 'none left'} → run: robozarr verify"
         ) from exc
 
 
 def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
-    """The bytes of one shard; CorruptChunkError if it is missing or unreadable."""
+    """Read the bytes of one shard; CorruptChunkError if it is missing or unreadable."""
     try:
         return store.read(layout.shard_path(shard), encoded_bytes_max(layout))
     except BucketError:
@@ -203,14 +203,14 @@ def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
 
 
 def encoded_bytes_max(layout: ArrayLayout) -> int:
-    """Size of the largest shard that is believed: no encoder makes much more of a chunk than it was."""
+    """Largest shard that is accepted: no encoder makes a chunk much larger than it was."""
     n_chunks = min(layout.chunks_per_shard, -(-layout.shape[0] // layout.chunk_rows))
     chunk_bytes = layout.chunk_rows * layout.row_bytes
     return n_chunks * (chunk_bytes + chunk_bytes // 64 + 1024) + INDEX_ENTRY_BYTES * layout.chunks_per_shard + CRC_BYTES
 
 
 def check_claim(store: Place, layout: ArrayLayout) -> None:
-    """M7, of the last shard: an array that claims many is not begun where there are few. Asks folders only.
+    """M7, for the last shard: refuse an array that claims many shards where there are few. Checks folders only.
 
     Raises
     ------
@@ -229,7 +229,7 @@ def check_claim(store: Place, layout: ArrayLayout) -> None:
 def read_array(
     store: Place, layout: ArrayLayout, run: Callable[..., Iterable[Any]] = map, bound: StoreMetadata | None = None
 ) -> NDArray[Any]:
-    """All rows of an array: for what is small. `run` is like ``map``: shards one after the other, or at the same time."""
+    """Read all rows of a small array. `run` is like ``map``: shards one after the other, or at the same time."""
     check_claim(store, layout)
     parts: list[NDArray[Any]] = []
     for first in range(0, layout.n_shards, MANY_SHARDS):

@@ -1,4 +1,4 @@
-"""Owns the summary of a store: what ``robozarr info`` and later views show. Reads tables and sizes, no pictures."""
+"""Summarise a store for ``robozarr info`` and other views. Reads tables and sizes, no pictures."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class KeySummary:
     unit: str
     dtype: str
     shape: tuple[int, ...] | None
-    """Shape of a step; None for a ragged key."""
+    """Shape of one step; None for a ragged key."""
     decoded_bytes: int
     stored_bytes: int
     decoded: str = ""
-    """What decoded its frames, which were encoded in the sources."""
+    """Decoder of its frames, if they were encoded in the sources."""
 
     @property
     def ratio(self) -> float:
@@ -44,9 +44,9 @@ class TaskSummary:
 
     suite: str
     name: str
-    """Of its (first) file."""
+    """Name of its (first) file."""
     instruction: str
-    """As its episodes have it; "" where no source states one."""
+    """Its episodes' instruction; "" if no source states one."""
     n_episodes: int
     n_steps: int
 
@@ -57,7 +57,7 @@ class StoreSummary:
 
     path: str
     identity: str
-    """Digest of all that the store holds; what ``open_store(…, expect=…)`` takes."""
+    """Digest of all that the store holds; pass it as ``open_store(…, expect=…)``."""
     format_version: int
     software: str
     profile: str
@@ -71,18 +71,18 @@ class StoreSummary:
     keys: tuple[KeySummary, ...]
     tasks: tuple[TaskSummary, ...]
     flags: dict[str, int]
-    """Steps that have each; without those that need a gripper's command where none is known."""
-    """Steps that carry each flag."""
+    """Steps with each flag; flags that need an unknown gripper command are left out."""
+    """Number of steps with each flag."""
     alignment: dict[str, int]
-    """Episodes of each alignment."""
+    """Number of episodes of each alignment."""
     image_convention: dict[str, int]
-    """Episodes of each image convention."""
+    """Number of episodes of each image convention."""
     splits: dict[str, int]
-    """Episodes in each split."""
+    """Number of episodes in each split."""
     instructions: dict[str, int]
-    """Episodes by where their instruction comes from; ``none``: without one."""
+    """Number of episodes by source of their instruction; ``none``: without one."""
     success: dict[str, int]
-    """Episodes that succeeded, failed, or do not tell."""
+    """Number of episodes that succeeded, failed, or are unknown."""
     sources: tuple[dict[str, Any], ...]
     not_stored: tuple[dict[str, Any], ...]
 
@@ -92,7 +92,7 @@ class StoreSummary:
 
 
 def _codec_words(metadata: StoreMetadata) -> str:
-    """What the data is encoded by."""
+    """The encoding of the data, in words."""
     codec, level = PROFILES[metadata.profile]
     words = codec if codec == "none" else f"{codec} level {level}"
     return f"robozarr.frames, others {words}" if metadata.profile in FRAME_CODECS and metadata.format_version > 1 else words

@@ -1,4 +1,4 @@
-"""Owns the rules of FORMAT.md that tables must follow before anybody counts on them. Pure: tables in, broken rules out.
+"""Rules of FORMAT.md that tables must follow before they are used. Pure: tables in, broken rules out.
 
 Whoever reads tables asks here, once: ``store.opened`` for the loader and for what people look at, ``convert.verifying`` for
 ``verify`` and for an append. Nothing here adds or subtracts numbers of a store before they are known to be in range: a sum that
@@ -37,7 +37,7 @@ __all__ = [
 
 Tables = Mapping[str, NDArray[Any]]
 MOST_STEPS_OF_AN_EPISODE: Final = 2**31 - 1
-"""``index/step`` is int32."""
+"""Most steps of an episode: ``index/step`` is int32."""
 CODES: Final = {
     "success": {-1, 0, 1},
     "alignment": {int(code) for code in Alignment},
@@ -50,18 +50,18 @@ OF_FORMAT_2: Final = {"image_evidence": {int(ImageEvidence.LAYOUT)}}
 
 
 WITHOUT_KEYFRAMES: Final[dict[CodecName, CodecName]] = {"frames-lean": "blosc-lz4", "frames-compact": "blosc-zstd"}
-"""Codecs that frames may be in instead, one a chunk: of steps that are too large for a chunk of 16, and of older stores."""
+"""Other codecs of frames, one frame per chunk: for steps that are too large for a chunk of 16, and in older stores."""
 
 
 class BrokenRule(NamedTuple):
-    """A rule that a store breaks: its number in FORMAT.md, and where, what must be, what was found."""
+    """A broken rule of FORMAT.md: its number, the place, what must be, what was found."""
 
     rule: str
     text: str
 
 
 def exact_sum(numbers: NDArray[np.int64]) -> int:
-    """The sum of int64 [n], n < 2³¹, whatever they are.
+    """The sum of int64 [n], n < 2³¹, without overflow.
 
     >>> exact_sum(np.array([2**62, 2**62, 2**62], np.int64)) == 3 * 2**62
     True
@@ -71,7 +71,7 @@ def exact_sum(numbers: NDArray[np.int64]) -> int:
 
 
 def broken_layout(found: ArrayLayout, expected: ArrayLayout) -> Iterator[BrokenRule]:
-    """M3, M5 and M6: an array's ``zarr.json`` against what the attributes say it must be."""
+    """M3, M5 and M6: compare an array's ``zarr.json`` with what the attributes require."""
     for name in ("shape", "dtype", "dims"):
         got, wanted = getattr(found, name), getattr(expected, name)
         if got != wanted:
@@ -81,13 +81,13 @@ def broken_layout(found: ArrayLayout, expected: ArrayLayout) -> Iterator[BrokenR
         if found.codec not in (expected.codec, WITHOUT_KEYFRAMES.get(expected.codec)):
             yield BrokenRule("M5", f"{found.path}: codec must be {expected.codec} by the profile, got {found.codec}")
         if expected.step_a_chunk and found.effort is None and found.chunk_rows != 1:
-            yield BrokenRule("M6", f"{found.path}: frames have one step a chunk, got {found.chunk_rows}")
+            yield BrokenRule("M6", f"{found.path}: frames must have one step per chunk, got {found.chunk_rows}")
     elif found.codec not in {codec for codec, _ in PROFILES.values()} | {expected.codec}:
         yield BrokenRule("M5", f"{found.path}: codec {found.codec} is not one of the format")
 
 
 def broken_lengths(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRule]:
-    """M11, of ``episodes/length`` and ``episodes/start``: what rows and windows are counted by."""
+    """M11 for ``episodes/length`` and ``episodes/start``, from which rows and windows are counted."""
     lengths, start, n = tables["episodes/length"], tables["episodes/start"], metadata.n_steps
     if (lengths < 1).any() or (lengths > min(n, MOST_STEPS_OF_AN_EPISODE)).any() or exact_sum(lengths) != n:
         most = f"every episode has a step and at most {MOST_STEPS_OF_AN_EPISODE}"
@@ -98,7 +98,7 @@ def broken_lengths(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRu
 
 
 def broken_index(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRule]:
-    """M11, of all of the index; says nothing of it where lengths are broken already."""
+    """M11 for the whole index; skipped if lengths are already broken."""
     yield from (broken := list(broken_lengths(metadata, tables)))
     if not broken:
         _, episode, step = build_index(tables["episodes/length"])
@@ -113,13 +113,13 @@ def _different(path: str, got: NDArray[Any], expected: NDArray[Any]) -> Iterator
 
 
 def broken_flags(flags: NDArray[np.uint8]) -> Iterator[BrokenRule]:
-    """M12, as far as flags alone show."""
+    """M12, as far as it can be checked from the flags alone."""
     if (flags & ~np.uint8(FLAG_MASK)).any():
         yield BrokenRule("M12", f"index/flags: only bits {FLAG_MASK:#05b} are given a meaning")
 
 
 def broken_codes(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRule]:
-    """M13, M14 and M22: numbers that name something, of those columns of the episode table that are there."""
+    """M13, M14 and M22: codes in those columns of the episode table that are present."""
     n_sources = len(metadata.sources)
     for name, n in (("task", metadata.n_tasks), ("source", n_sources)):
         column = tables[f"episodes/{name}"]
@@ -141,7 +141,7 @@ def broken_codes(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRule
 
 
 def broken_offsets(path: str, offsets: NDArray[np.int64], n_values: int | None, *, whole: bool = True) -> Iterator[BrokenRule]:
-    """M15: whether ``<path>/offsets``, or some neighbouring ones of them, point into `n_values` values (None: not known)."""
+    """M15: whether ``<path>/offsets``, or a range of them, point into `n_values` values (None: unknown)."""
     begins = 0 if whole else max(0, int(offsets[0])) if len(offsets) else 0
     if len(offsets) == 0 or offsets[0] != begins or (offsets[1:] < offsets[:-1]).any():
         text = f"{path}/offsets: offsets begin at 0 and never fall; got {offsets[:4].tolist()}…"
@@ -152,7 +152,7 @@ def broken_offsets(path: str, offsets: NDArray[np.int64], n_values: int | None, 
 
 
 def broken_texts(path: str, texts: list[bytes]) -> Iterator[BrokenRule]:
-    """M17: the first text of a column that is no UTF-8; of ``episodes/demo``, one without a number."""
+    """M17: find the first text of a column that is not UTF-8; in ``episodes/demo``, the first one without a number."""
     for number, text in enumerate(texts):
         try:
             value = text.decode()

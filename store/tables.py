@@ -1,4 +1,4 @@
-"""Owns the tables of an open store as people use them: index, episodes, tasks, ragged keys. Holds what was read and checked.
+"""The tables of an open store for users: index, episodes, tasks, ragged keys. The values were already checked.
 
 Imports no torch.
 """
@@ -24,12 +24,12 @@ __all__ = ["Episodes", "Ragged", "StepIndex", "Tasks", "instructions_of_tasks"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepIndex:
-    """Which episode and step each row is."""
+    """The episode and step of each row."""
 
     episode: NDArray[np.int32]
-    """Episode [n_steps]."""
+    """Episode of each row: [n_steps]."""
     step: NDArray[np.int32]
-    """t inside the episode [n_steps]."""
+    """Step t inside the episode: [n_steps]."""
     flags: NDArray[np.uint8]
     """Bits of ``StepFlag`` [n_steps]."""
 
@@ -39,9 +39,9 @@ class Episodes:
     """The episode table; every array is [n_episodes]."""
 
     start: NDArray[np.int64]
-    """First row."""
+    """First row of each episode."""
     length: NDArray[np.int64]
-    """Steps."""
+    """Number of steps of each episode."""
     task: NDArray[np.int32]
     """Row of the task table."""
     source: NDArray[np.int32]
@@ -57,9 +57,9 @@ class Episodes:
     splits: Mapping[str, NDArray[np.bool_]]
     """Members of each split."""
     instruction: tuple[str, ...] = ()
-    """The words of each episode, as its source states them; "" where it states none."""
+    """The instruction of each episode, as its source states it; "" if it states none."""
     instruction_source: NDArray[np.int8] = field(default_factory=lambda: np.empty(0, np.int8))
-    """``InstructionSource``: where these words come from."""
+    """``InstructionSource``: where the instruction comes from."""
 
     def to_pandas(self) -> pandas.DataFrame:
         """The table as a frame, codes as words; needs ``pip install 'robozarr[view]'``."""
@@ -72,14 +72,14 @@ class Episodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tasks:
-    """The task table; every column has one entry a task."""
+    """The task table; every column has one entry per task."""
 
     name: tuple[str, ...]
     """The file's name without its ending and ``_demo``."""
     instruction: tuple[str, ...]
-    """What the sources state, or the user gave by hand; "" where there is none."""
+    """The instruction that the sources state or the user gave by hand; "" if there is none."""
     instruction_from_name: tuple[str, ...]
-    """As the file's name words it; "" where that does not read as words (in a store of version 1, whatever it is)."""
+    """The instruction as the file name words it; "" if it does not read as words (in a store of version 1, the name itself)."""
     suite: tuple[str, ...]
     """Folder of the file, such as ``libero_spatial``."""
     env_name: tuple[str, ...]
@@ -97,12 +97,12 @@ class Tasks:
 
 @dataclass(frozen=True, slots=True)
 class Ragged:
-    """A key whose width differs between episodes: ``ragged[row]`` is the vector of one step."""
+    """A key whose width varies between episodes: ``ragged[row]`` is the vector of one step."""
 
     values: zarr.Array[Any]
     offsets: NDArray[np.int64]
     read: Callable[[int, int], NDArray[Any]]
-    """Values from one offset to another, checked."""
+    """Reads the values from one offset to another, checked."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -115,7 +115,7 @@ class Ragged:
 
 
 def instructions_of_tasks(tasks: Tasks, task: NDArray[np.int32]) -> dict[str, Any]:
-    """What ``Episodes`` says of instructions, for episodes of tasks `task` of a store that knows tasks only (version 1)."""
+    """The columns about instructions in ``Episodes``, for a store that records them by task only (version 1)."""
     words = [stated or named for stated, named in zip(tasks.instruction, tasks.instruction_from_name, strict=True)]
     stated = np.array([bool(text) for text in tasks.instruction], bool)[task]
     code = np.where(stated, InstructionSource.FILE_ATTRIBUTE, InstructionSource.FILE_NAME)

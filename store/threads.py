@@ -1,4 +1,4 @@
-"""Owns the threads that read: a team that takes jobs from a queue. Imports neither zarr nor torch.
+"""Threads that read: a team that takes jobs from a queue. Imports neither zarr nor torch.
 
 Not ``concurrent.futures``: its locks are written in Python, and Ctrl-C may come after one is taken and before that is noted.
 Then the threads, and with them the end of the program, wait for ever. Here the consumer's thread calls only what is written in
@@ -17,11 +17,11 @@ from typing import Any, Final, TypeAlias
 __all__ = ["ThreadJob", "ThreadTeam"]
 
 LOOK_AGAIN_S: Final = 1.0
-"""A thread that waits looks again after this time: where a wake-up got lost in an interrupt, this is all it costs."""
+"""How long a thread waits before it looks again: this limits the cost of a wake-up that an interrupt swallowed."""
 
 
 class ThreadJob:
-    """Work in parts, that threads of a team do in any order.
+    """Work in parts that threads of a team do in any order.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class ThreadJob:
         self._latch.acquire()
 
     def run(self, part: int) -> None:
-        """Do one part, unless an earlier one failed."""
+        """Do one part, unless an earlier part failed."""
         try:
             if self._work is not None and not self._cancelled and all(part < failed for failed, _ in self._errors):
                 self._work(part)
@@ -59,32 +59,32 @@ class ThreadJob:
             self._latch.release()
 
     def cancel(self) -> None:
-        """Leave out what has not begun; `wait` waits for the rest."""
+        """Skip the parts that have not begun; `wait` waits for the others."""
         self._cancelled = True
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody wants it any more."""
+        """Whether the job was cancelled."""
         return self._cancelled
 
     def wait(self) -> None:
-        """Wait until no thread is at it any more; several may."""
+        """Wait until no thread works on it any longer; several threads may wait."""
         while not self.wait_a_little():
             pass
 
     def wait_a_little(self) -> bool:
-        """Wait so, but not longer than a second; returns whether it has ended."""
+        """Wait likewise, but at most one second; returns whether the job has ended."""
         if not self._finished and self._latch.acquire(timeout=LOOK_AGAIN_S):
             self._latch.release()
         return self._finished
 
     @property
     def error(self) -> BaseException | None:
-        """What the first part that failed raised, once all have ended: the same whichever thread was faster."""
+        """The error of the first part that failed, once all have ended; independent of the threads' timing."""
         return min(self._errors, key=lambda failed: failed[0])[1] if self._errors else None
 
     def result(self) -> None:
-        """Wait; raises what the first part that failed raised."""
+        """Wait, and raise the error of the first part that failed."""
         self.wait()
         error, self._errors = self.error, []
         if error is not None:
@@ -98,7 +98,7 @@ Jobs: TypeAlias = "SimpleQueue[tuple[ThreadJob, int] | None]"
 
 
 class ThreadTeam:
-    """Threads that do jobs until the team is forgotten, or the program ends.
+    """Threads that do jobs until the team is no longer referenced, or the program ends.
 
     Parameters
     ----------
@@ -125,12 +125,12 @@ class ThreadTeam:
             thread.start()
 
     def submit(self, job: ThreadJob) -> None:
-        """Have a job done."""
+        """Start a job."""
         for part in range(job.n_parts):
             self._jobs.put((job, part))
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        """What a function returns for each item; raises what it raises."""
+        """The results of a function for each item; raises its errors."""
         todo = list(items)
         results: list[Any] = [None] * len(todo)
 

@@ -1,4 +1,4 @@
-"""Owns opening ``view`` when something is to be shown, never on import: training needs no view."""
+"""Import ``view`` only when something is shown: training needs no view."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Episode(Protocol):
 
 
 def viewer(module: str) -> Any:
-    """A module of ``robozarr.view``.
+    """Import a module of ``robozarr.view``.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def viewer(module: str) -> Any:
 
 
 def html_of(draw: Callable[[], str]) -> str | None:
-    """What a notebook shows: what `draw` returns, or nothing (it then shows the plain text) where view is not installed."""
+    """The HTML that `draw` returns; None if view is not installed, so that a notebook shows plain text."""
     try:
         return draw()
     except ImportError:

@@ -1,4 +1,4 @@
-"""Owns what zarr-python reads a bucket by: the place's own requests, retries and errors. Imports no obstore.
+"""Let zarr-python read a bucket through the place's own requests, retries and errors. Imports no obstore.
 
 zarr's own store for buckets lets obstore's errors through, waits for ever after a fork, and knows no missing shard.
 """
@@ -22,7 +22,7 @@ SHARD: Final = re.compile(r"/c(/[0-9]+)+$")
 
 
 class BucketOfZarr(Store):
-    """A place in a bucket as a store of zarr; raises what the place raises.
+    """A place in a bucket as a store of zarr; raises the place's errors.
 
     Parameters
     ----------
@@ -71,23 +71,23 @@ class BucketOfZarr(Store):
             return None
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Bytes of an object; None if there is none."""
+        """Read an object; None if there is none."""
         data = await asyncio.to_thread(self._read, key, byte_range)
         return None if data is None else prototype.buffer.from_bytes(data)
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
-        """Bytes of several objects, at the same time."""
+        """Read several objects at the same time."""
         return list(await asyncio.gather(*(self.get(key, prototype, wanted) for key, wanted in key_ranges)))
 
     async def exists(self, key: str) -> bool:
-        """Whether there is an object."""
+        """Whether an object exists."""
         return await asyncio.to_thread(self._place.exists, key)
 
     @property
     def supports_writes(self) -> bool:
-        """Yes: task embeddings are written so."""
+        """True: task embeddings are written in this way."""
         return True
 
     async def set(self, key: str, value: Buffer) -> None:
@@ -97,7 +97,7 @@ class BucketOfZarr(Store):
 
     @property
     def supports_deletes(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     async def delete(self, key: str) -> None:
@@ -107,7 +107,7 @@ class BucketOfZarr(Store):
 
     @property
     def supports_listing(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
     async def _names(self, prefix: str) -> list[str]:
@@ -127,13 +127,13 @@ class BucketOfZarr(Store):
             yield name
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
-        """What lies in a folder: objects and folders."""
+        """The objects and folders in a folder."""
         skip = len(prefix.rstrip("/")) + 1 if prefix.rstrip("/") else 0
         for name in sorted({name[skip:].split("/")[0] for name in await self._names(prefix)}):
             yield name
 
     async def getsize(self, key: str) -> int:
-        """Bytes of an object; FileNotFoundError if there is none."""
+        """Size of an object; FileNotFoundError if there is none."""
         return await asyncio.to_thread(self._place.size, key)
 
 

@@ -1,4 +1,4 @@
-"""Owns zarr's view of a store, for whoever likes to slice. Nothing in robozarr learns from it what a store holds."""
+"""zarr's view of a store, for users who like to slice. robozarr itself does not use it to read a store's content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["zarr_array", "zarr_group", "zarr_store"]
 
 
 def zarr_group(place: Place) -> zarr.Group:
-    """The root group, to be read; StoreError if zarr cannot open it. Copies of documents that it may hold are not believed."""
+    """Open the root group for reading; StoreError if zarr cannot open it. Consolidated copies of documents are ignored."""
     try:
         return zarr.open_group(zarr_store(place), mode="r", zarr_format=3, use_consolidated=False)
     except BucketError:
@@ -23,7 +23,7 @@ def zarr_group(place: Place) -> zarr.Group:
 
 
 def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
-    """An array of it; StoreError if zarr cannot open it."""
+    """Open an array of the group; StoreError if zarr cannot open it."""
     try:
         array = group[path]
     except StoreError:
@@ -38,7 +38,7 @@ def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
 
 
 def zarr_store(place: Place, *, read_only: bool = True) -> Any:
-    """What zarr opens a place by."""
+    """The store object through which zarr opens a place."""
     if place.folder is not None:
         return str(place.folder)
     from robozarr.store.bucket import BucketPlace

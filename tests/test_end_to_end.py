@@ -158,9 +158,9 @@ def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
         (
             ["convert", str(SAMPLE), "--store", "{store}"],
             3,
-            "holds a store already; give another --store, or --append to add to it, or --overwrite",
+            "already holds a store; give another --store, or --append to add to it, or --overwrite",
         ),
-        (["convert", str(SAMPLE), "--store", "{tmp}", "--overwrite"], 3, "is not a robozarr store, so it is left alone"),
+        (["convert", str(SAMPLE), "--store", "{tmp}", "--overwrite"], 3, "is not a robozarr store, so it is not touched"),
         (["verify", "{tmp}/none.zarr"], 3, "is this the path of a store?"),
         (["info", "{tmp}/none.zarr"], 3, "no store there; make one with: robozarr convert"),
         (["verify", "{store}", "--source", "{tmp}"], 1, "a folder holds"),
@@ -210,7 +210,7 @@ def test_overwrite_replaces_a_store_whole(tmp_path: Path) -> None:
     convert(SAMPLE, path, workers=0, overwrite=True)
     assert verify(path, sources=SAMPLE, workers=0).ok
     assert not (path / "steps/agentview_depth").exists()
-    with pytest.raises(StoreError, match="holds a store already"):
+    with pytest.raises(StoreError, match="already holds a store"):
         convert(SAMPLE, path, workers=0)
 
 
@@ -255,7 +255,7 @@ def test_a_source_that_changes_after_the_scan_is_refused(tmp_path: Path) -> None
     synthetic.write_libero(source, lengths=(6, 7))
     plan = make_plan([scan_file(str(source), FlagRules())], profile="raw", rules=FlagRules())
     os.utime(source, ns=(1, 1))
-    with pytest.raises(SourceError, match=r"a source does not change while it is converted.*begin anew with --overwrite"):
+    with pytest.raises(SourceError, match=r"a source does not change while it is converted.*start again with --overwrite"):
         read_partition(next(plan.partitions()))
 
 
@@ -299,7 +299,7 @@ def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path:
     assert "Traceback" not in stderr
     assert not processes_left(process.pid)
     assert [left.name for left in path.rglob(".*robozarr-tmp")] == [".convert.robozarr-tmp"]  # the journal, to go on with
-    with pytest.raises(IncompleteStoreError, match="has not ended; run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="has not finished; run the same `robozarr convert` again to continue it"):
         robozarr.open_store(path)
     assert run("verify", path).returncode == 3
     again = run("convert", source, "--store", path, "--profile", "compact")

@@ -87,6 +87,6 @@ def test_info_says_what_is_not_known_and_what_decoded_the_frames(tmp_path: Path,
     with pytest.raises(SystemExit):
         run(["info", str(tmp_path / "a.zarr")])
     said = " ".join(capsys.readouterr().out.split())
-    assert "noop, key_moment: no element of actions is known as the gripper's" in said
-    assert "a frequency that differs, or is not known" in said
+    assert "noop, key_moment: the gripper's element of the actions is not known" in said
+    assert "a frequency that differs or is unknown" in said
     assert "JPEG by Pillow" in said

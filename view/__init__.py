@@ -1,4 +1,4 @@
-"""What people look at: report, coverage, notebook, terminal.
+"""Show stores to people: report, coverage, notebook, terminal.
 
 In: an open ``Store``. Out: HTML, pictures, tables, text. Never imports ``convert`` or torch; ``store`` opens it on demand.
 Read first: ``report.write_report``.

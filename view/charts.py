@@ -1,4 +1,4 @@
-"""Owns the charts of a whole store: lengths, actions, brightness, coverage. Numbers in, ``Chart`` out."""
+"""Charts of a whole store: lengths, actions, brightness, coverage. Numbers in, ``Chart`` out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart
 
 
 def median_length(length: NDArray[np.integer[Any]]) -> int:
-    """The length that half of the episodes do not exceed: an episode's own, never half a step.
+    """The length that half of the episodes do not exceed: the length of a real episode, never half a step.
 
     >>> median_length(np.array([121, 122, 90, 200]))
     121
@@ -28,7 +28,7 @@ def median_length(length: NDArray[np.integer[Any]]) -> int:
 
 @styled()
 def lengths_chart(length: NDArray[np.integer[Any]], hz: float | None) -> Chart:
-    """How many episodes have which length; a second axis in seconds where the frequency is known."""
+    """Number of episodes by length; with a second axis in seconds if the frequency is known."""
     figure, (axes,) = new_axes(4.6, 2.9)
     low, high, median = int(length.min()), int(length.max()), median_length(length)
     width = math.ceil((high - low + 1) / 40)  # of a bar, whole steps
@@ -94,7 +94,7 @@ def brightness_chart(store: Store, names: list[str]) -> Chart:
 
 @styled()
 def coverage_chart(coverage: Coverage) -> Chart:
-    """What random sampling has seen by epochs: lines are the closed form, marks the simulation; enumeration for comparison."""
+    """Share seen by random sampling per epoch: lines are computed, marks are simulated; with enumeration for comparison."""
     figure, (axes,) = new_axes(4.6, 3.3)
     marks = dict(zip(MEASURES, ("o", "s", "^", "D"), strict=True))
     colours = dict(zip(MEASURES, (BLUE, VERMILLION, PURPLE, SKY), strict=True))
@@ -125,5 +125,5 @@ def coverage_chart(coverage: Coverage) -> Chart:
         figure,
         f"After {count} epoch{'s' * (count > 1)} random sampling has seen {share:.0%} of the windows and "
         f"{coverage.random['episode tails'][-1]:.0%} of episode tails, enumeration {coverage.enumerated['windows'][-1]:.0%} "
-        "of both (lines: closed form; marks: simulated)",
+        "of both (lines: by formula; marks: simulated)",
     )

@@ -1,4 +1,4 @@
-"""Owns what random sampling sees of a store against enumeration: a closed form, and a simulation to check it. Pure numpy.
+"""Compute what random sampling sees compared with enumeration: by formula, checked by a simulation. Pure numpy.
 
 The usual fine-tuning loader draws a file by weight, a demo of it, and a step t in [0, T - C), with C the length of the action
 chunk. So the last C steps of an episode are never the anchor of a window, and drawing with replacement misses windows by
@@ -28,7 +28,7 @@ I64: TypeAlias = NDArray[np.int64]
 Bool: TypeAlias = NDArray[np.bool_]
 
 Weights = Literal["steps", "demos", "equal"]
-"""What a file is drawn by: its number of steps (RDT's rule), its number of demos, or all files alike."""
+"""How files are drawn: by number of steps (RDT's rule), by number of demos, or all alike."""
 
 MEASURES: Final = {
     "windows": "anchors seen, of all steps",
@@ -36,12 +36,12 @@ MEASURES: Final = {
     "key moments": "anchors seen, of the steps where the gripper's command changes nearby",
     "actions in a chunk": "actions read in the chunk of any window seen, of all steps",
 }
-"""What is measured, in words. The last is the kindest to random sampling: a chunk reads actions that are nobody's anchor."""
+"""Names of the measures. The last one favours random sampling most: a chunk also reads actions that are no window's anchor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sampler:
-    """The random sampler on a store's episodes.
+    """The random sampler for a store's episodes.
 
     >>> import numpy as np
     >>> sampler = Sampler.build(np.array([5, 2]), np.array([0, 0]), chunk=3, weights="steps")
@@ -50,23 +50,23 @@ class Sampler:
     """
 
     start: I64
-    """int64 [n_episodes]: first row."""
+    """int64 [n_episodes]: first row of each episode."""
     length: I64
-    """int64 [n_episodes]: steps."""
+    """int64 [n_episodes]: steps of each episode."""
     chunk: int
-    """C, steps."""
+    """Steps of the action chunk, C."""
     order: I64
     """int64 [n_drawable]: episodes longer than C, by file."""
     first: I64
-    """int64 [n_files]: where in `order` each file begins."""
+    """int64 [n_files]: where each file begins in `order`."""
     count: I64
-    """int64 [n_files]: how many of each file can be drawn."""
+    """int64 [n_files]: episodes of each file that can be drawn."""
     weight: F64
-    """float64 [n_files]: how likely a file is drawn; zeros where no file can be."""
+    """float64 [n_files]: probability of drawing each file; zero if it has no drawable episode."""
 
     @classmethod
     def build(cls, length: I64, source: NDArray[np.integer[Any]], *, chunk: int, weights: Weights) -> Self:
-        """The sampler for episodes of `length` steps [n_episodes] of files `source` [n_episodes]."""
+        """Make the sampler for episodes of `length` steps [n_episodes] from files `source` [n_episodes]."""
         length, n_files = np.asarray(length, np.int64), int(source.max()) + 1 if len(source) else 0
         drawable = np.flatnonzero(length > chunk)
         order = drawable[np.argsort(source[drawable], kind="stable")]
@@ -86,7 +86,7 @@ class Sampler:
 
     @property
     def probability(self) -> F64:
-        """How likely one draw is each step of the store, as an anchor: float64 [n_steps]."""
+        """Probability that one draw has its anchor at each step of the store: float64 [n_steps]."""
         out = np.zeros(int(self.length.sum()))
         for file, (first, count) in enumerate(zip(self.first.tolist(), self.count.tolist(), strict=True)):
             for episode in self.order[first : first + count].tolist():
@@ -95,7 +95,7 @@ class Sampler:
         return out
 
     def draw(self, n: int, rng: np.random.Generator) -> I64:
-        """Draw n anchors as the loader does it: file, demo, step; none if no demo is longer than C."""
+        """Draw n anchors as the usual loader does: file, demo, step; none if no demo is longer than C."""
         if not self.order.size:
             return np.empty(0, np.int64)
         file = rng.choice(len(self.weight), size=n, p=self.weight)
@@ -106,30 +106,30 @@ class Sampler:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """What was seen after some epochs, as shares in [0, 1], by measure and epoch; NaN where there is nothing to see."""
+    """Shares seen after some epochs, in [0, 1], by measure and epoch; NaN if a measure has no steps."""
 
     chunk: int
     draws: int
-    """Draws an epoch."""
+    """Draws per epoch."""
     weights: Weights
     seed: int
     n_steps: int
     epochs: tuple[int, ...]
     members: dict[str, int]
-    """Steps behind each measure."""
+    """Number of steps of each measure."""
     random: dict[str, tuple[float, ...]]
-    """Random sampling, by closed form."""
+    """Random sampling, computed."""
     random_simulated: dict[str, tuple[float, ...]]
-    """Random sampling, drawn with the seed."""
+    """Random sampling, simulated with the seed."""
     enumerated: dict[str, tuple[float, ...]]
-    """Enumeration, by closed form."""
+    """Enumeration, computed."""
     enumerated_simulated: dict[str, tuple[float, ...]]
-    """Enumeration, in the order that the loader really takes with the seed."""
+    """Enumeration, simulated in the loader's real order for the seed."""
     never: dict[str, float]
     """Share that random sampling can never see, however long it draws."""
 
     def to_json(self) -> dict[str, Any]:
-        """The coverage as JSON values; null where there is nothing to see."""
+        """The coverage as JSON values; null if a measure has no steps."""
 
         def clean(value: Any) -> Any:
             if isinstance(value, dict):
@@ -213,7 +213,7 @@ def tails(sampler: Sampler) -> Bool:
 
 
 def read_by(sampler: Sampler, anchors: NDArray[Any]) -> F64:
-    """Sums of `anchors` [n_steps] over the anchors whose chunk reads each step: those at most C - 1 steps before it."""
+    """For each step, the sum of `anchors` [n_steps] whose chunk reads it: those at most C - 1 steps before it."""
     running = np.concatenate([[0.0], np.cumsum(anchors, dtype=np.float64)])
     row = np.arange(len(anchors))
     low = np.maximum(row - sampler.chunk + 1, np.repeat(sampler.start, sampler.length))
@@ -222,14 +222,14 @@ def read_by(sampler: Sampler, anchors: NDArray[Any]) -> F64:
 
 
 def _seen_of(probability: F64, n: int) -> F64:
-    """How likely each step is seen by n draws with replacement."""
+    """Probability that each step is seen by n draws with replacement."""
     with np.errstate(divide="ignore"):
         seen: F64 = -np.expm1(n * np.log1p(-np.minimum(probability, 1.0)))
     return seen
 
 
 def _enumerated(sampler: Sampler, n: int) -> tuple[F64, F64]:
-    """How likely each step is an anchor, or read, after the first n windows of a permutation of all steps."""
+    """Probability that each step is an anchor, or is read, after the first n windows of a permutation of all steps."""
     total = int(sampler.length.sum())
     if n >= total:
         return np.ones(total), np.ones(total)
@@ -239,14 +239,14 @@ def _enumerated(sampler: Sampler, n: int) -> tuple[F64, F64]:
 
 
 def _none_of(total: int, n: int, k: int) -> float:
-    """How likely n of `total` taken without replacement hold none of k."""
+    """Probability that n of `total`, taken without replacement, include none of k."""
     if n + k > total:
         return 0.0
     return float(np.exp(lgamma(total - k + 1) + lgamma(total - n + 1) - lgamma(total - k - n + 1) - lgamma(total + 1)))
 
 
 def _in_order(order: Order, first: int, n: int) -> I64:
-    """The windows at positions first … first + n - 1 of an endless run of epochs."""
+    """The windows at positions first … first + n - 1 of an endless sequence of epochs."""
     position = np.arange(first, first + n)
     epoch, inside = np.divmod(position, order.n_windows)
     parts = [order.windows(inside[epoch == e], epoch=int(e)) for e in np.unique(epoch)]
@@ -254,7 +254,7 @@ def _in_order(order: Order, first: int, n: int) -> I64:
 
 
 def _simulate(sampler: Sampler, looks: Sequence[int], draw: Any) -> list[tuple[F64, F64]]:
-    """Which steps were anchors and which were read after each of `looks`, 0 or 1; `draw(epoch)` gives an epoch's anchors."""
+    """Which steps were anchors and which were read (0 or 1) after each of `looks`; `draw(epoch)` returns an epoch's anchors."""
     seen, out = np.zeros(int(sampler.length.sum()), np.bool_), []
     for epoch in range(looks[-1]):
         seen[draw(epoch)] = True

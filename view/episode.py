@@ -1,4 +1,4 @@
-"""Owns looking at one episode: filmstrip, plots, video. Reads that episode and nothing else of the data."""
+"""Show one episode: filmstrip, plots, video. Reads only that episode's data."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from robozarr.view.theme import CYCLE, INK, SKY, Chart, new_axes, seconds_above,
 __all__ = ["Episode", "open_episode"]
 
 DEFAULT_HZ: Final = 20.0
-"""LIBERO's; for stores whose sources differ."""
+"""LIBERO's frequency, used for stores whose sources differ."""
 STATE_KEYS: Final = ("joint_states", "robot0_joint_pos", "ee_pos", "robot0_eef_pos")
-"""What is plotted as the state if nobody says otherwise: the first of these, else the first vector of role "state"."""
+"""Keys to plot as the state by default: the first of these, else the first vector with role "state"."""
 _LEGENDS: Final = {7: ("x", "y", "z", "roll", "pitch", "yaw", "gripper")}
-"""Elements of LIBERO's and robomimic's end-effector commands."""
+"""Names of the elements of LIBERO's and robomimic's end-effector commands."""
 
 
 class Episode:
@@ -127,7 +127,7 @@ class Episode:
         return Chart(figure, title)
 
     def video(self, kind: Literal["webp", "gif"] = "webp", *, speed: float = 1.0) -> Video:
-        """Every step of every camera side by side, with a bar below that runs along and shows key moments.
+        """Every step of every camera side by side, above a moving bar that shows key moments.
 
         Parameters
         ----------
@@ -150,12 +150,12 @@ class Episode:
         frames = np.concatenate([frames, self._bar(frames.shape[2])], axis=1)
         caption = (
             f"Episode {self.number}: {self.instruction or 'no instruction'}; {', '.join(names)}; "
-            f"pictures are {orientation(self.convention)}; {self.hz * speed:g} steps a second; blue in the bar: key moments"
+            f"pictures are {orientation(self.convention)}; {self.hz * speed:g} steps per second; blue in the bar: key moments"
         )
         return animate(frames, self.hz * speed, kind, caption)
 
     def _bar(self, width: int) -> NDArray[np.uint8]:
-        """A bar of 6 pixels below each frame: uint8 [length, 6, width, 3]."""
+        """Draw a bar of 6 pixels below each frame: uint8 [length, 6, width, 3]."""
         at = (np.arange(width) * self.length // width).clip(0, self.length - 1)
         key = (self.flags[at] & int(StepFlag.KEY_MOMENT)) != 0
         colours = np.array([[70, 70, 70], [0, 114, 178], [200, 200, 200], [86, 180, 233]], np.uint8)
@@ -181,7 +181,7 @@ class Episode:
 
 
 def open_episode(store: Store, number: int) -> Episode:
-    """The episode of a number, from the end if it is negative; StoreError if there is none."""
+    """Open the episode with a number, counted from the end if negative; StoreError if there is none."""
     n = store.n_episodes
     if not isinstance(number, int | np.integer) or not -n <= number < n:
         raise StoreError(f"{store.path}: episodes are 0 … {n - 1}; got {number!r} → store.episodes lists them")

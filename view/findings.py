@@ -1,4 +1,4 @@
-"""Owns what a check of a store says: a finding, its level, and how numbers of episodes are listed. Pure."""
+"""The findings of a store's checks: their level, and lists of episode numbers. Pure."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ N_LISTED: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked for."""
+    """The result of one check."""
 
     level: Level
-    """problem: something is wrong; notice: know this before you train; good: looked for, nothing found."""
+    """problem: something is wrong; notice: know this before you train; good: checked, and nothing found."""
     title: str
     detail: str
     """What was found, by which rule, and what to do."""
 
 
 def listed(items: NDArray[np.integer[Any]] | Sequence[object]) -> str:
-    """The first of some numbers or names, and how many more there are.
+    """The first of some numbers or names, and the number of further ones.
 
     >>> listed(np.arange(10))
     '0, 1, 2, 3, 4, 5, 6, 7 and 2 more'

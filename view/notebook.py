@@ -1,4 +1,4 @@
-"""Owns how a store shows itself in a notebook: counts, keys, tasks with a picture each. Reads tables and few frames."""
+"""Show a store in a notebook: counts, keys, tasks with one picture each. Reads tables and few frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ N_TASKS_SHOWN = 12
 def store_html(store: Store) -> str:
     """A store as HTML."""
     summary = summarise(store)
-    hz = "control frequency differs, or is not known" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
+    hz = "control frequency differs or is unknown" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
     ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
     return (
         f"<div><h3>{html.escape(store.path)}</h3><p>{summary.n_tasks:,} tasks · {summary.n_episodes:,} episodes · "
@@ -47,7 +47,7 @@ def _keys(summary: StoreSummary) -> str:
 
 
 def _tasks(store: Store, summary: StoreSummary) -> str:
-    """The tasks; with the middle step of the first episode of each, for every camera."""
+    """The tasks; for each, the middle step of its first episode from every camera."""
     names, body, conventions = cameras(store), [], set()
     for number, task in enumerate(summary.tasks[:N_TASKS_SHOWN]):
         episode = store.episodes.task.tolist().index(number)

@@ -1,4 +1,4 @@
-"""Owns what is noticed about cameras: one colour, frozen, or so for a while. Reads fingerprints and a few single frames.
+"""Check the cameras: one colour, frozen, or frozen for a while. Reads fingerprints, and few single frames.
 
 Frames are compared by their stored fingerprints (FORMAT.md, M21), so that every episode is looked at without its pixels.
 """
@@ -19,16 +19,17 @@ from robozarr.view.rows import read_rows
 __all__ = ["check_cameras"]
 
 FROZEN_SHARE: Final = 0.5
-"""A camera is frozen in an episode if more than this share of its frames equal the frame before them."""
+"""A camera is frozen in an episode if more than this share of its frames equal the previous one."""
 STRETCH_STEPS: Final = 5
-"""A camera is frozen for a while if it shows the same in that many steps on end in which the arm is told to move: a quarter of
-a second in LIBERO. While nothing moves, a simulator renders the same picture rightly."""
+"""A camera is frozen for a while if its picture stays the same for this many steps in which the arm should move: a quarter
+of
+a second in LIBERO. While nothing moves, a simulator rightly renders the same picture."""
 N_FRAMES_READ: Final = 64
-"""Frames that are read, at most, to see whether a stretch is of one colour."""
+"""Most frames that are read to see whether a stretch has one colour."""
 
 
 class Stretch(NamedTuple):
-    """Steps [start, stop) of an episode in which a camera shows the same."""
+    """Steps [start, stop) of an episode with the same picture from a camera."""
 
     episode: int
     start: int
@@ -39,7 +40,7 @@ class Stretch(NamedTuple):
 
 
 def check_cameras(store: Store) -> Iterator[Finding]:
-    """Findings about every key that is a picture."""
+    """Findings about every key with pictures."""
     frames = [key.name for key in store.metadata.keys if key.picture_axes]
     found = [finding for name in frames for finding in _check_camera(store, name)]
     yield from found
@@ -77,7 +78,7 @@ def _check_camera(store: Store, name: str) -> Iterator[Finding]:
 
 
 def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Iterator[Finding]:
-    """Stretches inside the episodes that are `wanted`; `repeats`: rows whose frame equals the one before in their episode."""
+    """Stretches inside the `wanted` episodes; `repeats`: rows whose frame equals the previous one of their episode."""
     edges = np.diff(np.concatenate([[False], repeats, [False]]).astype(np.int8))
     first, stop = np.flatnonzero(edges == 1) - 1, np.flatnonzero(edges == -1)  # rows [first, stop) show the same
     kept = wanted[store.index.episode[first]]
@@ -87,7 +88,7 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
         yield Finding(
             level="problem", title=f"Stretches of one colour: {name}",
             detail=f"all pixels of all frames have one value in {_stretches(store, first[dark], stop[dark])} → the camera "
-            "dropped out; leave these steps or episodes out",
+            "failed there; leave these steps or episodes out",
         )  # fmt: skip
     flags = (store.index.flags & int(StepFlag.NOOP | StepFlag.STILL)) == 0
     moving = np.concatenate([[0], np.cumsum(flags)])
@@ -95,13 +96,13 @@ def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted
     if still.any():
         yield Finding(
             level="problem", title=f"Frozen stretches: {name}",
-            detail=f"the frame stays the same while the arm is told to move, for {STRETCH_STEPS} such steps or more, in "
+            detail=f"the frame stays the same while the arm is told to move, for at least {STRETCH_STEPS} such steps, in "
             f"{_stretches(store, first[still], stop[still])} → the camera hung; look at them",
         )  # fmt: skip
 
 
 def _of_one_colour(store: Store, name: str, first: NDArray[np.int64], stop: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which stretches are of one colour: the longest are looked at, each picture once."""
+    """Which stretches have one colour; the longest are read, each picture once."""
     dark = np.zeros(len(first), np.bool_)
     sums = store.fingerprints(name)[first]
     known: dict[int, bool] = {}

@@ -1,4 +1,4 @@
-"""Owns pictures for people: frames the right way up, as RGB, as PNG or WebP, as HTML. Knows no charts.
+"""Pictures for people: upright frames as RGB, as PNG or WebP, as HTML. Knows no charts.
 
 Stores keep frames as their source did, which for LIBERO is upside down. Whatever is shown here is turned upright where the
 store says how, and the caption says what was done.
@@ -32,7 +32,7 @@ _WORDS: Final = {
 
 
 SEEN: Final = ((), (1,), (3,), (4,))
-"""Channels of pictures that a person can look at."""
+"""Numbers of channels that a person can look at."""
 
 
 def cameras(store: Store) -> list[str]:
@@ -42,7 +42,7 @@ def cameras(store: Store) -> list[str]:
 
 
 def orientation(convention: int) -> str:
-    """What was done to pictures of a convention, in words that follow "pictures are"."""
+    """What was done to pictures of a convention, as words that follow "pictures are"."""
     return _WORDS[ImageConvention(convention)]
 
 
@@ -64,7 +64,7 @@ def to_rgb(store: Store, name: str, frames: NDArray[Any], convention: int) -> U8
 
 
 def encode(frame: U8, *, lossless: bool = True) -> tuple[bytes, str]:
-    """A frame [y, x, 3] as PNG, or smaller and lossy as WebP; and its media type."""
+    """Encode a frame [y, x, 3] as PNG, or smaller and lossy as WebP; returns the media type too."""
     buffer = BytesIO()
     if lossless:
         Image.fromarray(np.ascontiguousarray(frame)).save(buffer, "PNG")
@@ -74,7 +74,7 @@ def encode(frame: U8, *, lossless: bool = True) -> tuple[bytes, str]:
 
 
 def image_tag(frame: U8, alt: str, *, width: int | None = None, lossless: bool = True) -> str:
-    """A frame as an ``<img>`` that carries its data; `alt` says what it shows and is escaped here."""
+    """A frame as an ``<img>`` with its data inside; `alt` is its description and is escaped here."""
     data, media = encode(frame, lossless=lossless)
     style = "max-width:100%;height:auto" + (f";width:{width}px" if width else "")
     return (
@@ -84,7 +84,7 @@ def image_tag(frame: U8, alt: str, *, width: int | None = None, lossless: bool =
 
 
 class Video:
-    """Moving pictures: shows itself in a notebook and plays there; ``save`` writes the file."""
+    """A moving picture that plays in a notebook; ``save`` writes the file."""
 
     def __init__(self, data: bytes, kind: Literal["webp", "gif"], caption: str, size: tuple[int, int]) -> None:
         self.data, self.kind, self.caption, self.size = data, kind, caption, size
@@ -93,7 +93,7 @@ class Video:
         return f"Video({self.kind}, {len(self.data) / 1e6:.2f} MB: {self.caption})"
 
     def save(self, path: str | Path) -> None:
-        """Write the file: an animated WebP or GIF, as made; the name must end so.
+        """Write the file, an animated WebP or GIF as it was made; the name must have that ending.
 
         Raises
         ------
@@ -117,7 +117,7 @@ class Video:
 
 
 def animate(frames: U8, hz: float, kind: Literal["webp", "gif"], caption: str) -> Video:
-    """Frames uint8 [n, y, x, 3] at `hz` a second, for ever; Pillow encodes, so that no codec of the system is needed."""
+    """Animate frames uint8 [n, y, x, 3] at `hz` per second, as an endless loop; Pillow encodes, no system codec needed."""
     pictures = [Image.fromarray(np.ascontiguousarray(frame)) for frame in frames]
     duration = max(20, round(1000 / hz))  # browsers play anything faster than 50 Hz slowly
     buffer = BytesIO()

@@ -1,4 +1,4 @@
-"""Owns what is noticed about a store that a person should know before training on it. Reads tables, actions, and few pictures.
+"""Find what a person should know about a store before training. Reads tables, actions, and few pictures.
 
 Every check is a rule with a number in its words; none of them changes anything. Checks of cameras are in ``picture_checks``, of
 what a store says in ``word_checks``.
@@ -23,15 +23,15 @@ from robozarr.view.word_checks import check_instructions, check_keys, check_rang
 __all__ = ["Finding", "find_problems", "saturation"]
 
 SATURATED_SHARE: Final = 0.05
-"""A command is saturated if it is at its extreme in at least this share of the steps."""
+"""A command is saturated if it is at its extreme in at least this share of steps."""
 NOOP_SHARE: Final = 0.1
-"""No-ops worth leaving out."""
+"""Share of no-ops from which leaving them out is worthwhile."""
 LENGTH_FACTOR: Final = 2.0
-"""An episode is of unusual length if it is that much longer or shorter than the median of its task."""
+"""An episode has an unusual length if it is this many times longer or shorter than the median of its task."""
 
 
 def find_problems(store: Store) -> list[Finding]:
-    """Everything that was looked for: problems first, then notices, then what is in order."""
+    """The results of all checks: problems first, then notices, then what is in order."""
     checks: Sequence[Callable[[Store], Iterator[Finding]]] = (
         _values, check_cameras, _duplicates, _actions, check_ranges, check_instructions, check_splits, _noops, _lengths,
         _orientation, _alignment, _success, check_keys
@@ -41,7 +41,7 @@ def find_problems(store: Store) -> list[Finding]:
 
 
 def saturation(actions: NDArray[Any]) -> NDArray[np.float64]:
-    """Share of steps in which each element of the actions is at its own smallest or largest value; 0 for switches.
+    """Share of steps at which each element of the actions has its own smallest or largest value; 0 for switches.
 
     An element of at most three values (a gripper's command) is a switch, not saturated; a limit of 0 is rest.
 
@@ -72,7 +72,7 @@ def _values(store: Store) -> Iterator[Finding]:
 
 
 def _duplicates(store: Store) -> Iterator[Finding]:
-    """Equal length, equal checksums of the actions and equal fingerprints of one more key that is not constant."""
+    """Find episodes of equal length, with equal checksums of the actions and equal fingerprints of one more key."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     sums = store.checksums("actions")
     frames = [store.fingerprints(key.name) for key in store.metadata.keys if key.frame][:1]
@@ -90,7 +90,7 @@ def _duplicates(store: Store) -> Iterator[Finding]:
         )  # fmt: skip
     else:
         yield Finding(
-            level="good", title="No episode occurs twice", detail=f"{store.n_episodes} episodes, all with actions of their own"
+            level="good", title="No episode occurs twice", detail=f"{store.n_episodes} episodes, all with different actions"
         )
 
 
@@ -104,8 +104,8 @@ def _actions(store: Store) -> Iterator[Finding]:
         )
         yield Finding(
             level="notice", title="Saturated actions",
-            detail=f"{elements}: the command was clipped there, the demonstrator wanted more; the rule: at its extreme in at "
-            f"least {SATURATED_SHARE:.0%} of the steps → expected of a joystick at its stop, not of converted units",
+            detail=f"{elements}: the command was clipped there (an element is saturated if it is at its extreme in at "
+            f"least {SATURATED_SHARE:.0%} of the steps) → expected with a joystick at its stop, not with converted units",
         )  # fmt: skip
     else:
         yield Finding(
@@ -172,11 +172,11 @@ def _orientation(store: Store) -> Iterator[Finding]:
     if len(present) > 1 or ImageConvention.UNKNOWN in present:
         yield Finding(
             level="problem", title="Orientation of pictures differs or is not known",
-            detail=f"pictures are {text} → look at the thumbnails, and turn pictures by each episode's image_convention",
+            detail=f"pictures are {text} → look at the thumbnails, and flip pictures by each episode's image_convention",
         )  # fmt: skip
     else:
         shown = "here they are shown upright; " if present == [ImageConvention.OPENGL] else ""
-        advice = "a pretrained vision model wants them upright: rz.Images turns them" if shown else "nothing is to be done"
+        advice = "a pretrained vision model wants them upright: rz.Images turns them" if shown else "nothing needs to be done"
         level: Level = "notice" if shown else "good"
         yield Finding(level=level, title="Orientation of pictures", detail=f"pictures are {text}; {shown}{advice}")
 

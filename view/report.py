@@ -1,4 +1,4 @@
-"""Owns the report: a store on one self-contained HTML page. Gathers what the template ``report.html.jinja`` lays out."""
+"""Write the report: a store on one self-contained HTML page. Collects the values of ``report.html.jinja``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from robozarr.view.words import key_shape, share_words, size_words, task_title, 
 __all__ = ["report_html", "write_report"]
 
 N_PICTURES: Final = 480
-"""Pictures of a report, at most: 6 kB each, and reading them takes half of its 10 s."""
+"""Most pictures of a report: each takes 6 kB, and reading them takes half of its 10 s."""
 N_TASKS: Final = 200
-"""Tasks that are listed; of more, the first."""
+"""Most tasks that are listed; further ones are left out."""
 N_CHANNELS: Final = 32
-"""Channels of a key that are listed in the statistics; of more, the first."""
+"""Most channels per key in the statistics; further ones are left out."""
 N_SOURCES: Final = 200
 
 
@@ -45,7 +45,7 @@ class Thumbnail:
 
 
 def report_html(store: Store, *, chunk: int = 64) -> str:
-    """The report as one HTML page, which asks for nothing from any network.
+    """The report as one HTML page that loads nothing from a network.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _tasks(store: Store, summary: StoreSummary) -> Iterator[dict[str, Any]]:
 
 
 def _sources_of_words(store: Store, members: NDArray[np.int64]) -> list[str]:
-    """Where the instruction of a task's episodes comes from, in words."""
+    """Sources of the instructions of a task's episodes, in words."""
     codes = np.unique(store.episodes.instruction_source[members]).tolist()
     words = {InstructionSource.NONE: "no source states an instruction", InstructionSource.BY_HAND: "instruction given by hand"}
     return [words.get(code, f"instruction from: {InstructionSource(code).words}") for code in map(InstructionSource, codes)]
@@ -141,7 +141,7 @@ def _thumbnails(store: Store, name: str, episode: int, n: int) -> Iterator[Thumb
 
 
 def _statistics(store: Store) -> Iterator[dict[str, Any]]:
-    """The table of each key that is not ragged: a row a channel."""
+    """The statistics of each key that is not ragged, with one row per channel."""
     order = ("mean", "std", "min", "q01", "q99", "max")
     for key in store.metadata.keys:
         if key.ragged:
@@ -175,7 +175,7 @@ def _flags(store: Store) -> Sequence[dict[str, Any]]:
 
 
 def _number(value: float) -> str:
-    """Six digits at most, thousands apart, and no long tails of zeros."""
+    """A number with at most six digits, thousands separators, and no trailing zeros."""
     if not np.isfinite(value):
         return str(value)
     return f"{value:,.0f}" if value == round(value) and abs(value) < 1e15 else f"{value:.4g}"

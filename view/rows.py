@@ -1,4 +1,4 @@
-"""Owns reading single rows of a store for a viewer: only the chunks asked for, with every check. Imports no Zarr library.
+"""Read single rows of a store for a viewer: only the needed chunks, with every check. Imports no Zarr library.
 
 A missing shard, a broken chunk, a frame that belongs elsewhere are errors here, never a black or a wrong picture. Training
 reads by ``loader.frames.read``, which needs compiled code; looking does not.
@@ -29,7 +29,7 @@ __all__ = ["read_episode", "read_rows"]
 
 
 def read_rows(store: Store, name: str, rows: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[Any]:
-    """Rows of a key that is not ragged.
+    """Read rows of a key that is not ragged.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def _sums(store: Store, name: str, wanted: NDArray[np.int64]) -> _Sums:
 
 
 def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
-    """All rows of one episode of a key [length, …]; raises as `read_rows` does."""
+    """Read all rows of one episode of a key [length, …]; raises as `read_rows` does."""
     start, length = int(store.episodes.start[episode]), int(store.episodes.length[episode])
     values = read_rows(store, name, range(start, start + length))
     if not store.keys[name].frame:
@@ -92,7 +92,7 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
 
 
 def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: _Sums | None = None) -> NDArray[Any]:
-    """Rows of an array, in any order; `sums` are what frames must have."""
+    """Read rows of an array in any order; `sums` are the checksums that frames must have."""
     layout = store.layout(path)
     out = np.empty((len(wanted), *layout.shape[1:]), layout.dtype)
     shards = wanted // layout.shard_rows
@@ -111,7 +111,7 @@ def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: _Sums | None
 
 
 def _open_shard(place: Place, path: str) -> Any:
-    """The bytes of a shard: of a folder those that are looked at, of a bucket all."""
+    """Open a shard for reading: parts of a file in a folder, the whole object in a bucket."""
     if place.folder is None:
         return nullcontext(place.read(path))
     assert isinstance(place, FolderPlace)
@@ -122,7 +122,7 @@ def _open_shard(place: Place, path: str) -> Any:
 def _read_shard(
     store: Store, data: Any, layout: ArrayLayout, shard: int, rows: NDArray[np.int64], sums: _Sums | None
 ) -> NDArray[Any]:
-    """Rows of the array that lie in a shard."""
+    """Read the rows of an array that lie in one shard."""
     index = read_index(data, layout, shard)
     out = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
     at = rows - shard * layout.shard_rows

@@ -1,4 +1,4 @@
-"""Owns the tables of a store as pandas frames: codes become words, names stay names."""
+"""The tables of a store as pandas frames: codes become words, names are kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["episode_frame", "task_frame"]
 
 
 def episode_frame(episodes: Episodes) -> pd.DataFrame:
-    """The episode table, one row an episode; `success` is True, False or missing, splits are ``split_<name>``."""
+    """The episode table with one row per episode; `success` is True, False or missing, splits are ``split_<name>``."""
     success = pd.array([None if code < 0 else bool(code) for code in episodes.success.tolist()], dtype="boolean")
     columns: dict[str, Any] = {
         "task": episodes.task,
@@ -36,7 +36,7 @@ def episode_frame(episodes: Episodes) -> pd.DataFrame:
 
 
 def task_frame(tasks: Tasks) -> pd.DataFrame:
-    """The task table, one row a task; without the BDDL text, which is ``store.tasks.bddl``."""
+    """The task table with one row per task; without the BDDL text, which is ``store.tasks.bddl``."""
     names = ("suite", "instruction", "instruction_from_name", "name", "env_name")
     columns = {name: list(getattr(tasks, name)) for name in names}
     return pd.DataFrame(columns, index=pd.RangeIndex(len(tasks.name), name="task"))

@@ -1,4 +1,4 @@
-"""Owns what the command line prints about a store: compact, aligned tables. Imports rich, and nothing that draws."""
+"""Print facts about a store on the command line: compact, aligned tables. Imports rich, and nothing that draws."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from robozarr.view.words import key_shape, printable, share_words, size_words, t
 __all__ = ["print_coverage", "print_info"]
 
 N_LINES = 20
-"""Tasks, sources and things not stored that are listed each; ``--json`` lists all."""
+"""Most tasks, sources and unstored things that are listed, each; ``--json`` lists all."""
 
 
 def escape(text: str) -> str:
-    """Text of a store for the console: neither markup, nor what a terminal obeys."""
+    """Escape text of a store for the console: markup, and control characters."""
     return escape_markup(visible(text))
 
 
 def print_info(summary: StoreSummary, console: Console) -> None:
-    """A store at a glance: counts, then facts about episodes, keys, tasks, sources."""
-    frequency = "a frequency that differs, or is not known" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
+    """Print a store at a glance: counts, then facts about episodes, keys, tasks, sources."""
+    frequency = "a frequency that differs or is unknown" if summary.control_freq is None else f"{summary.control_freq:g} Hz"
     ratio = summary.decoded_bytes / max(1, summary.stored_bytes)
     console.print(f"[bold]{escape(summary.path)}[/]")
     facts = Table.grid(padding=(0, 2))
@@ -44,7 +44,7 @@ def print_info(summary: StoreSummary, console: Console) -> None:
     )
     facts.add_row("[dim]identity[/]", escape(summary.identity))
     flags = (f"{name} {n:,} ({share_words(n / max(1, summary.n_steps))})" for name, n in summary.flags.items())
-    no_gripper = "" if "noop" in summary.flags else " · noop, key_moment: no element of actions is known as the gripper's"
+    no_gripper = "" if "noop" in summary.flags else " · noop, key_moment: the gripper's element of the actions is not known"
     facts.add_row("[dim]flagged steps[/]", " · ".join(flags) + no_gripper)
     for title, counts in (
         ("alignment", summary.alignment),
@@ -90,11 +90,11 @@ def print_info(summary: StoreSummary, console: Console) -> None:
 
 
 def print_coverage(coverage: Coverage, console: Console) -> None:
-    """Shares seen by epochs, closed form and simulation, and a bar of the last epoch."""
+    """Print shares seen per epoch, computed and simulated, and a bar for the last epoch."""
     by = {"steps": "its number of steps", "demos": "its number of demos", "equal": "all alike"}[coverage.weights]
     console.print(
-        f"{coverage.n_steps:,} windows, {coverage.draws:,} draws an epoch, action chunk C = {coverage.chunk}. Random sampling: "
-        f"a file by {by}, a demo, t in [0, T − C). Enumeration: every t, each once an epoch."
+        f"{coverage.n_steps:,} windows, {coverage.draws:,} draws per epoch, action chunk C = {coverage.chunk}. Random "
+        f"sampling: a file by {by}, a demo, t in [0, T − C). Enumeration: every t once per epoch."
     )
     table = _table(
         "sampling",
@@ -114,8 +114,8 @@ def print_coverage(coverage: Coverage, console: Console) -> None:
             table.add_row(kind, name, f"{coverage.members[name]:,}", *each, never, _bar(shares[name][-1]))
     console.print("", table, "")
     console.print(
-        f"[dim]Each pair: expected by closed form, and one run with seed {coverage.seed}. never: what random sampling cannot "
-        "see, however long it draws.[/]"
+        f"[dim]Each pair: expected by formula, and one run with seed {coverage.seed}. never: the share that random "
+        "sampling cannot see, however long it draws.[/]"
     )
     for name, words in MEASURES.items():
         console.print(f"[dim]{name}: {words}[/]")
@@ -129,7 +129,7 @@ def _bar(share: float, width: int = 20) -> str:
 
 
 def _table(*columns: str) -> Table:
-    """A table without lines; a column that begins with > is set right."""
+    """A table without lines; columns whose heading begins with > are right-aligned."""
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")

@@ -1,4 +1,4 @@
-"""Owns how charts look: colours, axes, and a chart as SVG for light and dark pages. Knows nothing of stores.
+"""The look of charts: colours, axes, and SVG for light and dark pages. Knows nothing of stores.
 
 Figures are made without pyplot, so that drawing leaves no global state behind. Colours are Okabe and Ito's, which people with
 any colour vision tell apart; where two lie side by side, their marks differ as well.
@@ -40,7 +40,7 @@ __all__ = [
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9"
 CYCLE: Final = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, "#8c8c8c")
 INK: Final = "#1a1a1b"
-"""Lines and letters. In SVG it becomes the page's text colour, whatever that is."""
+"""Colour of lines and letters. In SVG it becomes the page's text colour."""
 
 _STYLE: Final[dict[Any, Any]] = {
     "text.parse_math": False,  # a key called $x$ is called that
@@ -70,13 +70,13 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the style of all charts: a context, or a decorator of what draws."""
+    """Draw in the common style of all charts; used as a context or a decorator."""
     with matplotlib.rc_context(_STYLE):
         yield
 
 
 def seconds_above(axes: Axes, hz: float, label: str) -> None:
-    """Add an axis in seconds above one in steps."""
+    """Add an axis in seconds above the axis in steps."""
     seconds = axes.secondary_xaxis("top", functions=(partial(np.multiply, 1 / hz), partial(np.multiply, hz)))
     seconds.set_xlabel(label)
     seconds.tick_params(colors=INK)
@@ -84,14 +84,14 @@ def seconds_above(axes: Axes, hz: float, label: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Chart:
-    """A figure and the sentence that says what to see in it; shows itself in a notebook."""
+    """A figure and the sentence that explains it; shows itself in a notebook."""
 
     figure: Figure
     title: str
-    """What to see, as a sentence."""
+    """What the chart shows, as a sentence."""
 
     def svg(self) -> str:
-        """The chart as an ``<svg>`` element that takes the width and the text colour of where it stands."""
+        """The chart as an ``<svg>`` element that adopts the width and text colour of its surroundings."""
         return self._svg
 
     @cached_property
@@ -114,7 +114,7 @@ class Chart:
         return head + text[text.index(">") + 1 :].strip()
 
     def save(self, file: str | Path | BytesIO, *, format: str | None = None) -> None:
-        """Write the chart to a file, its title above; the ending says the type, such as ``.png`` or ``.svg``."""
+        """Save the chart with its title above; the file's ending chooses the type, such as ``.png`` or ``.svg``."""
         with styled():
             self.figure.suptitle("\n".join(textwrap.wrap(self.title, int(self.figure.get_figwidth() * 13))), ha="left", x=0.01)
             try:

@@ -1,4 +1,4 @@
-"""Owns drawing one window: its frames, its action chunk, its pad masks. Takes a dataset's sample, or reads it without torch."""
+"""Draw one window: its frames, its action chunk, its pad masks. Takes a dataset's sample, or reads it without torch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from robozarr.view.theme import CYCLE, INK, Chart, new_axes, styled
 __all__ = ["WindowView", "read_window", "show_window"]
 
 N_FRAMES_MAX = 16
-"""Frames of a camera that are shown; of more, these many evenly spread."""
+"""Most frames shown per camera; of more, this many are chosen evenly."""
 
 
 class Windows(Protocol):
-    """What is asked of a dataset; ``loader.dataset.WindowDataset`` is one."""
+    """What a dataset must provide; ``loader.dataset.WindowDataset`` does."""
 
     @property
     def store(self) -> Store: ...
@@ -38,13 +38,13 @@ class Windows(Protocol):
 
 
 def show_window(dataset: Windows, window: int) -> WindowView:
-    """One window of a dataset as it is served: frames, action chunk, masks; ``WindowDataset.show`` calls this."""
+    """Show one window of a dataset as it is served: frames, action chunk, masks; called by ``WindowDataset.show``."""
     sample = {name: value if isinstance(value, str) else np.asarray(value) for name, value in dataset[window].items()}
     return WindowView(dataset.store, dataset.spec, window, sample, dataset.upright)
 
 
 def read_window(store: Store, spec: WindowSpec, window: int) -> WindowView:
-    """One window of all those of a store, read without torch; the same as ``WindowDataset(store, spec).show(window)``.
+    """Read one of all windows of a store without torch; the same as ``WindowDataset(store, spec).show(window)``.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def read_window(store: Store, spec: WindowSpec, window: int) -> WindowView:
 
 
 class WindowView:
-    """One window, drawn; shows itself in a notebook. ``sample`` is what was drawn, as numpy arrays."""
+    """One drawn window; shows itself in a notebook. ``sample`` holds the drawn values as numpy arrays."""
 
     def __init__(
         self, store: Store, spec: WindowSpec, window: int, sample: Mapping[str, Any], upright: Sequence[str] = ()
@@ -86,7 +86,7 @@ class WindowView:
         return f"WindowView({self.window}: episode {self.episode}, step {self.step}; padded: {pads})"
 
     def frames(self) -> str:
-        """HTML: the frames of every camera of the window, upright; padded ones are dimmed and say so."""
+        """HTML with the frames of every camera of the window, upright; padded ones are dimmed and labelled."""
         convention = int(self.store.episodes.image_convention[self.episode])
         shown = [key for key in self.spec.keys if key.name in cameras(self.store)]
         if not shown:
@@ -111,7 +111,7 @@ class WindowView:
 
     @styled()
     def plot(self) -> Chart:
-        """The window's low-dim keys by offset, and the pad mask of every key below."""
+        """Plot the window's low-dim keys by offset, with the pad mask of every key below."""
         plain = [key for key in self.spec.keys if key.name not in cameras(self.store) and not self.store.keys[key.name].frame]
         plain.sort(key=lambda key: key.name != "actions")
         drawn = [key for key in plain if len(key.offsets) > 1][:3]
@@ -155,7 +155,7 @@ class WindowView:
 
 
 def _draw_masks(axes: Any, view: WindowView) -> None:
-    """A row of marks a key: full where the row is data, hollow where it is padding."""
+    """Draw a row of marks per key: filled for data, hollow for padding."""
     for y, key in enumerate(view.spec.keys):
         offsets: NDArray[np.int64] = np.array(key.offsets)
         pad = view.sample[f"{key.name}_is_pad"]

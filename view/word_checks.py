@@ -1,4 +1,4 @@
-"""Owns what is noticed about what a store says rather than shows: instructions, splits, units and ranges. Reads tables."""
+"""Check a store's texts and tables: instructions, splits, units and ranges."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ __all__ = ["check_instructions", "check_keys", "check_ranges", "check_splits"]
 
 TRAINING: Final = frozenset({"train", "training"})
 HELD_OUT: Final = frozenset({"valid", "val", "validation", "test", "testing", "eval", "evaluation", "heldout"})
-"""Words in names of splits, such as ``train`` and ``20_percent_valid``."""
+"""Words in the names of held-out splits; names look like ``train`` and ``20_percent_valid``."""
 RANGE_TOLERANCE: Final = 1e-6
 N_SOURCES_READ: Final = 500
-"""Sources whose attributes are looked at for other wordings; of each, the first episode's too."""
+"""Most sources whose attributes are searched for other wordings, together with their first episode's."""
 
 
 def check_instructions(store: Store) -> Iterator[Finding]:
-    """Episodes without an instruction, and instructions that are no one's own words, or one of several wordings."""
+    """Find episodes without an instruction, and instructions that come from file names, or that have other wordings."""
     codes, n = store.episodes.instruction_source, store.n_episodes
     without = np.flatnonzero([not text for text in store.episodes.instruction])
     if without.size:
         all_of_them = len(without) == n
-        who = "no source states any words" if all_of_them else f"episodes {listed(without)} have no words, others do"
+        who = "no source states an instruction" if all_of_them else f"episodes {listed(without)} have no instruction, others do"
         yield Finding(
             level="notice" if all_of_them else "problem",
             title="No instruction" if all_of_them else f"Episodes without an instruction: {len(without)} of {n}",
-            detail=f"{who}: batches hold an empty instruction there, and words are not made up from names of files → convert "
-            "with --instruction TEXT or --instructions FILE, if the policy reads words",
+            detail=f"{who}: batches have an empty instruction there; nothing is made up from file names → convert "
+            "with --instruction TEXT or --instructions FILE, if the policy reads instructions",
         )
     else:
         n_texts = len(set(store.episodes.instruction))
@@ -54,7 +54,7 @@ def check_instructions(store: Store) -> Iterator[Finding]:
     if named.size:
         yield Finding(
             level="notice", title=f"Instructions from names of files: {named.size} episodes",
-            detail=f"the sources of episodes {listed(named)} state no words, so the wording of the file's name is taken, by "
+            detail=f"the sources of episodes {listed(named)} state no instruction, so the file name's wording is used, by "
             f"LIBERO's naming, such as {shown(store.episodes.instruction[int(named[0])])}",
         )  # fmt: skip
     other = list(dict.fromkeys([*_names_that_differ(store), *_attributes_that_differ(store)]))
@@ -62,7 +62,7 @@ def check_instructions(store: Store) -> Iterator[Finding]:
         yield Finding(
             level="notice", title=f"Wordings that differ: {len(other)}",
             detail=f"{'; '.join(other[:4])}{f'; and {len(other) - 4} more' if len(other) > 4 else ''} → batches hold the first "
-            'of each; adapters take either, wording="file" or "name"; evaluate with the wording that was trained on',
+            'of each; adapters take either, wording="file" or "name"; evaluate with the wording used in training',
         )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def _names_that_differ(store: Store) -> Iterator[str]:
 
 
 def _attributes_that_differ(store: Store) -> Iterator[str]:
-    """Other wordings in the attributes of sources and of their first episodes, which the store keeps."""
+    """Other wordings in the stored attributes of sources and of their first episodes."""
     by_hand = InstructionSource.BY_HAND
     first = {source: episode for episode, source in reversed(list(enumerate(store.episodes.source.tolist())))}
     for source, episode in sorted(first.items())[:N_SOURCES_READ]:
@@ -92,7 +92,7 @@ def _attributes_that_differ(store: Store) -> Iterator[str]:
 
 
 def _found_in(attributes: Mapping[str, Any], source: InstructionSource) -> Iterator[Found]:
-    """What the attributes of a store (FORMAT.md, M17) hold that may be an instruction."""
+    """Possible instructions in the attributes of a store (FORMAT.md, M17)."""
     for path, names in attributes.items():
         inside = f"{path}@" if path not in ("", "data") else ""
         for name, entry in names.items():
@@ -116,7 +116,7 @@ def _object(value: object) -> Mapping[str, Any]:
 
 
 def check_splits(store: Store) -> Iterator[Finding]:
-    """Episodes that are in a training split and in one that is held out."""
+    """Find episodes that are in a training split and in a held-out one."""
     splits = store.episodes.splits
     words = {name: set(re.split(r"[^a-z]+", name.lower())) for name in splits}
     pairs = product(*([name for name in splits if words[name] & kind and not words[name] & other]
@@ -126,17 +126,17 @@ def check_splits(store: Store) -> Iterator[Finding]:
     if bad:
         yield Finding(
             level="problem", title=f"Overlapping splits: {len(bad)}",
-            detail=f"{'; '.join(bad)} → what is validated on was trained on; make the splits anew",
+            detail=f"{'; '.join(bad)} → validation data were used in training; make new splits",
         )  # fmt: skip
     elif overlaps:
         yield Finding(
             level="good", title="Splits do not overlap",
-            detail=f"{', '.join(splits)}: no episode is in a training split and in one that is held out",
+            detail=f"{', '.join(splits)}: no episode is both in a training split and in a held-out one",
         )  # fmt: skip
 
 
 def check_ranges(store: Store) -> Iterator[Finding]:
-    """Actions beyond the range that their unit states, such as "controller command in [-1, 1]"."""
+    """Find actions outside the range that their unit states, such as "controller command in [-1, 1]"."""
     stated = []
     for key in store.metadata.keys:
         match = re.search(r"in \[(-?[\d.]+), ?(-?[\d.]+)\]", key.unit)
@@ -153,20 +153,20 @@ def check_ranges(store: Store) -> Iterator[Finding]:
             ]
             yield Finding(
                 level="problem", title=f"{key.name} beyond their stated range",
-                detail=f"[{low:g}, {high:g}] is stated; elements {listed(elements)} leave it, in episodes "
+                detail=f"[{low:g}, {high:g}] is stated; elements {listed(elements)} exceed it in episodes "
                 f"{listed(np.flatnonzero(beyond.any(axis=1)))} → are these commands of another controller, or not scaled?",
             )  # fmt: skip
             stated.pop()
     if stated:
-        yield Finding(level="good", title="Actions keep within their stated range", detail=", ".join(stated))
+        yield Finding(level="good", title="Actions stay within their stated range", detail=", ".join(stated))
 
 
 def check_keys(store: Store) -> Iterator[Finding]:
-    """Keys of which it is not known what they are, or in which unit."""
+    """Find keys of unknown meaning or unit."""
     unknown = [key.name for key in store.metadata.keys if str(key.role) == "unknown" or not key.unit]
     if unknown:
         yield Finding(
             level="notice", title=f"Keys whose meaning is not known: {len(unknown)}",
-            detail=f"{listed(unknown)}: neither name nor values tell role or unit → look them up where the data come from "
+            detail=f"{listed(unknown)}: neither name nor values tell their role or unit → look them up at the data's origin "
             "before you feed them to a policy",
         )  # fmt: skip

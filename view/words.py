@@ -1,4 +1,4 @@
-"""Owns small words for numbers: sizes, shapes, shares. Pure."""
+"""Short words for numbers: sizes, shapes, shares. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["key_shape", "printable", "share_words", "size_words", "task_title", 
 
 
 def printable(text: str) -> str:
-    r"""A text from a source on one line, without characters that steer a terminal: those become escapes.
+    r"""A text from a source on one line, with control characters escaped.
 
     >>> printable("open\nit"), printable("\x1b[31mred"), printable("zwölf – 打开")
     ('open it', '\\x1b[31mred', 'zwölf – 打开')
@@ -24,12 +24,12 @@ def printable(text: str) -> str:
 
 
 def task_title(task: TaskSummary) -> str:
-    """What a task is called: its instruction, or that it has none and the name of its file."""
+    """The title of a task: its instruction, or a note that it has none with the name of its file."""
     return printable(task.instruction or f"(no instruction; file {task.name})")
 
 
 def unit_words(unit: str) -> str:
-    """A unit for people: that of what has none is no number.
+    """A unit for people; no unit where there is none.
 
     >>> unit_words("1"), unit_words("rad"), unit_words("")
     ('no unit', 'rad', 'not known')
@@ -55,7 +55,7 @@ def key_shape(key: KeySummary) -> str:
 
 
 def share_words(share: float) -> str:
-    """A share in percent, without rounding what is not all to all, or what is not nothing to nothing.
+    """A share in percent; never rounded to 100% unless it is all, nor to 0% unless it is nothing.
 
     >>> share_words(0.3104), share_words(0.9999), share_words(1.0), share_words(0.0001), share_words(float("nan"))
     ('31.0%', '>99.9%', '100%', '<0.1%', '–')

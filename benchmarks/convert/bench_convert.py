@@ -1,4 +1,4 @@
-"""Measure converting side by side in one run: cp, h5py and zarr-python, robozarr by profile and workers, the bare encode loop.
+"""Compare conversion speed in one run: cp, h5py, zarr-python, robozarr by profile and workers, and the bare encoding loop.
 
     python benchmarks/convert/bench_convert.py [SOURCE] [--rounds 3] [--size-mb N] [--json FILE]
 
@@ -44,14 +44,14 @@ class Timing:
 
     wall_s: float
     cpu_s: float
-    """User and system time of this process and of the children that ended with the run."""
+    """User and system time of this process and of the child processes that ended with the run."""
     work_s: float | None
-    """From the first scan that workers, already up, were given to the last statistics; None for all but robozarr."""
+    """Seconds from the first scan task (workers already running) to the last statistics; None for all but robozarr."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the result; None where a number makes no sense."""
+    """One line of the result; None where a number would be meaningless."""
 
     name: str
     role: str
@@ -62,23 +62,23 @@ class Row:
     mb_per_s_min: float
     mb_per_s_max: float
     to_cp: float
-    """Its speed as a multiple of cp's."""
+    """Its speed divided by cp's."""
     to_cp_fsync: float
     to_bare: float | None
-    """Its speed as a multiple of the bare loop's of its profile, without fsync."""
-    """None without a profile."""
+    """Its speed divided by the speed of its profile's bare loop, without fsync."""
+    """None for rows without a profile."""
     cpu_s_per_mb: float | None
-    """None for the rows net of start-up: the workers' time counts when they end."""
+    """None for rows without start-up time: the CPU time of workers is only known when they end."""
 
 
 def cpu_seconds() -> float:
-    """User and system time so far of this process and its ended children."""
+    """User and system time used so far by this process and its ended children."""
     usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def time_once(contender: Contender, scratch: Path, check: bool) -> Timing:
-    """Run a contender in a fresh folder, then check what it left if asked to, and remove it."""
+    """Run a contender in a fresh folder, check the result if asked to, and remove it."""
     out = Path(tempfile.mkdtemp(dir=scratch))
     try:
         gc.collect()
@@ -94,7 +94,7 @@ def time_once(contender: Contender, scratch: Path, check: bool) -> Timing:
 
 
 def measure(rows: Sequence[Contender], files: Sequence[Path], scratch: Path, rounds: int) -> dict[str, list[Timing]]:
-    """Time every row once a round."""
+    """Time every row once per round."""
     next(row for row in rows if row.role == "start-up").run(scratch)  # this process imports Dask once, outside timing
     timings: dict[str, list[Timing]] = {row.name: [] for row in rows}
     for number in range(rounds):
@@ -106,7 +106,7 @@ def measure(rows: Sequence[Contender], files: Sequence[Path], scratch: Path, rou
 
 
 def make_rows(contenders: Sequence[Contender], timings: Mapping[str, Sequence[Timing]]) -> list[Row]:
-    """Reduce the timings to rows; each of robozarr's with workers gets a second one, without their start and end."""
+    """Reduce the timings to rows; robozarr with workers gets a second row without the workers' start and end."""
     timed = [contender for contender in contenders if contender.role != "start-up"]
     speeds = {contender.name: [contender.n_bytes / 1e6 / run.wall_s for run in timings[contender.name]] for contender in timed}
 
@@ -140,7 +140,7 @@ def make_rows(contenders: Sequence[Contender], timings: Mapping[str, Sequence[Ti
 
 
 def describe(files: Sequence[Path], source: str, rounds: int, scratch: Path) -> dict[str, Any]:
-    """What a reader needs to judge the numbers; no names of machines, no paths."""
+    """Facts that a reader needs to judge the numbers; no host names, no paths."""
     return {
         "source": source,
         "source_files": len(files),
@@ -165,7 +165,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """What robozarr is to reach, and whether it does: net of start-up, ratios of medians."""
+    """The targets of robozarr and whether it reaches them: without start-up time, ratios of medians."""
     speed = {row.name: row.mb_per_s for row in rows}
     profiles = [row.profile for row in rows if row.name.startswith("bare loop") and row.name.endswith("fsync")]
 
@@ -189,7 +189,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 
 def format_header(header: Mapping[str, Any], start_ups: Mapping[str, Mapping[str, float]]) -> str:
-    """What stands above the table."""
+    """The lines above the table."""
     lines = [
         f"source: {header['source']}, {header['source_files']} files, {header['source_bytes'] / 1e6:.0f} MB; "
         f"{header['rounds']} round(s), interleaved; page cache {header['page_cache']}",

@@ -1,4 +1,4 @@
-"""Measure how converting grows with its source: MB/s, CPU time a MB and peak memory from 0.3 to 10 GB, and of one long demo.
+"""Measure how conversion scales: MB/s, CPU time per MB and peak memory from 0.3 to 10 GB, and for one long demo.
 
     python benchmarks/convert/bench_convert_scale.py [--sizes-mb 300 1000 3000 10000] [--one-demo-mb 3200] [--profile fast]
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "dask", "distributed")
 LIMIT_MB: Final = 600
-"""What no process of a conversion may take, however large the source."""
+"""Memory limit for every process of a conversion, however large the source."""
 
 
 def child(source: str, store: str, profile: Profile, workers: int) -> dict[str, float]:
-    """Convert once; times in seconds, memory in MB (10^6 bytes)."""
+    """Convert once in this process; times in seconds, memory in MB (10^6 bytes)."""
     from contenders import WorkTime
 
     from robozarr.convert import convert
@@ -68,7 +68,7 @@ def measure(files: Sequence[Path], source: Path, store: Path, options: argparse.
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Make each source, convert it, remove it."""
+    """Make each source, convert it and remove it."""
     from recut import recut
 
     real = sorted(options.source.rglob("*.hdf5"))
@@ -89,7 +89,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """The rows as text, and whether the aims are met."""
+    """The rows as text, and whether the targets are met."""
     header, rows = result["header"], result["rows"]
     lines: list[tuple[str, ...]] = [
         ("source", "demos", "partitions", "MB/s", "net of start-up", "net ms/MB", "CPU ms/MB", "peak RSS, MB")

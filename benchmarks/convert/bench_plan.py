@@ -1,4 +1,4 @@
-"""Measure what a large data set costs before and beside its pixels: planning, tasks, the scheduler, the journal.
+"""Measure the costs of a large data set other than its pixels: planning, tasks, the scheduler, the journal.
 
     python benchmarks/convert/bench_plan.py [--files 130 1300 13000] [--tasks 20000] [--json FILE]
 
@@ -29,12 +29,12 @@ SIZE: Final = 128
 
 
 def peak_mb() -> float:
-    """Largest resident set of this process so far, MB."""
+    """Largest resident memory of this process so far, MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def plan_of(n_files: int) -> Any:
-    """The plan of made-up files."""
+    """Make the plan for made-up files."""
     import numpy as np
 
     from robozarr.convert.planning.plan import make_plan
@@ -95,13 +95,13 @@ def child(n_files: int) -> dict[str, float]:
 
 
 def nothing(task: Any) -> int:
-    """What a task does here."""
+    """A task that does nothing."""
     shard: int = task.partition.shard
     return shard
 
 
 def tasks(n_tasks: int) -> dict[str, float]:
-    """Real messages to two real workers that do nothing with them."""
+    """Send real messages to two real workers that do nothing with them."""
     from itertools import cycle
 
     from robozarr.convert.workers.cluster import local_executor
@@ -120,7 +120,7 @@ def tasks(n_tasks: int) -> dict[str, float]:
 
 
 def run(files: list[int], n_tasks: int) -> dict[str, Any]:
-    """All sizes, then the tasks."""
+    """Run all sizes, then the tasks."""
     rows = []
     for n_files in files:
         done = subprocess.run([sys.executable, __file__, "--child", str(n_files)], capture_output=True, text=True, check=False)
@@ -132,7 +132,7 @@ def run(files: list[int], n_tasks: int) -> dict[str, Any]:
 
 
 def format_result(result: dict[str, Any]) -> str:
-    """The numbers as text: a column a size."""
+    """The numbers as text: one column per size."""
     names = (
         ("n_steps", "steps", 0),
         ("n_episodes", "episodes", 0),

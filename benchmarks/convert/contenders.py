@@ -1,4 +1,4 @@
-"""Owns what ``bench_convert`` times: the peers, robozarr, the limits, and how each result is checked.
+"""The contenders that ``bench_convert`` times: other tools, robozarr and the limits, with a check of each result.
 
 Every contender turns the same source files into something in an empty folder. Nothing here measures time.
 """
@@ -38,7 +38,7 @@ from robozarr.schemas.shard import decode_shard
 __all__ = ["Contender", "WorkTime", "contenders", "plan_sources"]
 
 FRAMES_IN_MEMORY_BYTES: Final = 512 * 2**20
-"""Frames that the bare loops hold, at most: of a larger source, shards spread evenly over it."""
+"""Most frames that the bare loops hold in memory; for a larger source, shards are chosen evenly across it."""
 
 Role = Literal["peer", "limit", "robozarr", "start-up"]
 
@@ -59,18 +59,18 @@ class Contender:
     name: str
     role: Role
     n_bytes: int
-    """What its speed is counted in: bytes of the source files, or of the frames in memory; 0 for a start-up."""
+    """Bytes that its speed is computed from: the source files, or the frames in memory; 0 for a start-up."""
     run: Callable[[Path], float | None]
-    """What is timed; takes an empty folder to write to. Returns the seconds in which workers were up, if it has any."""
+    """The code that is timed; it writes to an empty folder. Returns the seconds during which workers were running, if known."""
     check: Callable[[Path], None]
-    """Raises if what `run` left in the folder is wrong. Not timed."""
+    """Raises an error if the output of `run` is wrong. Not timed."""
     profile: Profile | None = None
     workers: int | None = None
-    """Dask workers; 0 is inline."""
+    """Number of Dask workers; 0 runs in this process."""
 
 
 def contenders(files: Sequence[Path], workers: Sequence[int]) -> Iterator[Contender]:
-    """Every row, peers first."""
+    """Every row, other tools first."""
     plans = plan_sources(files)
     n_bytes = sum(file.stat().st_size for file in files)
     frames = _load_frames(plans)
@@ -122,7 +122,7 @@ def _workers_text(n_workers: int) -> str:
 
 
 def plan_sources(files: Sequence[Path]) -> dict[Profile, Plan]:
-    """The plan that robozarr makes for `files`, by profile; alike but for the codec."""
+    """The plan of robozarr for `files`, by profile; the plans differ only in the codec."""
     rules = FlagRules()
     with local_executor(0) as executor:
         scans = scan_sources(executor, files, rules, None, SilentProgress())
@@ -130,7 +130,7 @@ def plan_sources(files: Sequence[Path]) -> dict[Profile, Plan]:
 
 
 def _check_nothing(out: Path) -> None:
-    """What leaves nothing behind has nothing to check."""
+    """The check for a contender that writes nothing."""
 
 
 # cp
@@ -253,7 +253,7 @@ def _check_frames(frames: Sequence[Frames], profile: Profile, out: Path) -> None
 
 
 class WorkTime(SilentProgress):
-    """Hears when the first stage begins, which is when the workers are up, and when the last item is done."""
+    """Records when the first stage begins (workers are running by then) and when the last item is finished."""
 
     _began: float | None = None
     _ended = 0.0
@@ -266,7 +266,7 @@ class WorkTime(SilentProgress):
 
     @property
     def seconds(self) -> float:
-        """Between the two."""
+        """Seconds between the two."""
         assert self._began is not None
         return self._ended - self._began
 
@@ -278,7 +278,7 @@ def _convert(files: Sequence[Path], profile: Profile, n_workers: int, out: Path)
 
 
 def _check_store(profile: Profile, sizes: dict[Profile, int], out: Path) -> None:
-    """Verify the first store of a profile; the others have to be of the same size."""
+    """Verify the first store of a profile; later ones only need the same size."""
     store = out / "store.zarr"
     size = sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
     if profile not in sizes:
@@ -291,6 +291,6 @@ def _check_store(profile: Profile, sizes: dict[Profile, int], out: Path) -> None
 
 
 def _start_up(n_workers: int, out: Path) -> None:
-    """A conversion without work: workers start, import robozarr.convert, run a trivial task each, and stop."""
+    """A conversion without work: workers start, import robozarr.convert, run one trivial task each, and stop."""
     with local_executor(n_workers) as executor:
         list(executor.run(parse_json, ["{}"] * n_workers))

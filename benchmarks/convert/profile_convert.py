@@ -1,4 +1,4 @@
-"""Say where a conversion's CPU time goes: scan, reading, statistics, codec, writing, by profile.
+"""Show where a conversion's CPU time goes, by profile: scan, reading, statistics, codec, writing.
 
     python benchmarks/convert/profile_convert.py [SOURCE] [--size-mb 1500] [--profile raw fast compact]
 
@@ -28,11 +28,11 @@ PARTS: Final = {
     "codec and checksums": "robozarr.convert.writing.write.encode_chunks",
     "writing, fsync, renaming": "robozarr.store.folder.FolderPlace.write",
 }
-"""Functions, by what they do; none calls another."""
+"""Functions grouped by what they do; none calls another."""
 
 
 def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> Callable[..., Any]:
-    """The function, which adds its thread's CPU time to `spent`."""
+    """Wrap a function so that its thread's CPU time is added to `spent`."""
 
     def wrapper(*arguments: Any, **options: Any) -> Any:
         began = time.thread_time()
@@ -45,7 +45,7 @@ def timed(function: Callable[..., Any], spent: dict[str, float], part: str) -> C
 
 
 def profile(files: Sequence[Path], name: str, scratch: Path) -> dict[str, float]:
-    """CPU seconds of each part, of all, and the wall time."""
+    """CPU seconds of each part and of the whole, and the wall time."""
     import pkgutil
 
     from robozarr.convert import convert

@@ -1,4 +1,4 @@
-"""Owns making LIBERO files of any size from real ones: demos cut anew from the same steps, no two of them alike.
+"""Make LIBERO files of any size from real ones: new demos cut from the same steps, no two of them alike.
 
 Uses h5py and numpy only, never robozarr: what is measured must not make its own input. As a command:
 ``python benchmarks/convert/recut.py SOURCE OUT --size-mb N``.
@@ -21,15 +21,15 @@ __all__ = ["recut"]
 BLOCK_STEPS: Final = 64
 """Steps held in memory at once: 3 MB of one camera's frames."""
 FILE_BYTES: Final = 500 * 10**6
-"""Size of a generated file, at most: LIBERO's 50 demos of a task are about as large."""
+"""Largest generated file; LIBERO's 50 demos of one task are about this large."""
 MAX_SHIFT: Final = 16
-"""Pixels that a demo's frames are shifted by, at most, along each axis; what leaves on one side enters on the other."""
+"""Most pixels by which a demo's frames are shifted along each axis; pixels that leave on one side enter on the other."""
 MIN_STEPS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """Steps ``[start, stop)`` of a source demo, its frames shifted by (rows, columns)."""
+    """Steps ``[start, stop)`` of a source demo, with frames shifted by (rows, columns)."""
 
     demo: str
     start: int
@@ -70,7 +70,7 @@ def _write_file(source_path: Path, path: Path, n_bytes: int, rng: np.random.Gene
 
 
 def _cuts(data: h5py.Group, n_bytes: int, rng: np.random.Generator) -> Iterator[Cut]:
-    """Cuts of the demos in turn until they hold `n_bytes`, at least one."""
+    """Take cuts of the demos in turn until they hold `n_bytes`, at least one."""
     names = sorted(data)
     step_bytes = {name: _step_bytes(data[name]) for name in names}
     used: set[Cut] = set()

@@ -1,4 +1,4 @@
-"""The benchmarks also run as plain tests: every kind of row, on little data, once."""
+"""Run every kind of benchmark row once on little data, as a plain test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure the way to a CUDA device against its limits, per profile: decoding, the copy, a training step beside it, the cache.
+"""Measure loading onto a CUDA device against its limits, by profile: decoding, the copy, a training step beside it, the cache.
 
     python benchmarks/gpu/bench_gpu.py [SOURCE] [--rounds 5] [--seconds 2] [--batch-size 64] [--json FILE]
 
@@ -44,12 +44,12 @@ AIM_SLOWER: Final = 0.02
 WARM_BATCHES: Final = 8
 
 Rate = Callable[[], float]
-"""Runs for a while; returns bytes a second, or seconds a step."""
+"""Runs for a while; returns bytes per second, or seconds per step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run measures."""
+    """Settings of a run."""
 
     source: Path
     rounds: int = 5
@@ -59,7 +59,7 @@ class Options:
 
 
 def batches(loader: WindowLoader, seconds: float) -> tuple[int, float]:
-    """Windows and seconds of a run over epochs without an end; the device has done all of it."""
+    """Windows and seconds of a run over endless epochs; all device work is finished when the clock stops."""
     n, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
         for batch in loader:
@@ -76,20 +76,20 @@ def _finish(device: torch.device) -> None:
 
 
 def rate_of_loader(loader: WindowLoader, window_bytes: int, seconds: float) -> float:
-    """Bytes of windows a second."""
+    """Bytes of windows per second."""
     batches(loader, min(0.5, seconds))  # compiled, indexes read, cache filled
     n, took = batches(loader, seconds)
     return n * window_bytes / took
 
 
 def rate_of_pinned_copy(n_bytes: int, device: torch.device, seconds: float) -> float:
-    """Bytes a second from pinned memory to the device, by blocks of a batch."""
+    """Bytes per second from pinned memory to the device, in blocks as large as a batch."""
     host = torch.empty(n_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
     return _rate(lambda there: there.copy_(host, non_blocking=True), n_bytes, device, seconds)
 
 
 def rate_of_device_memory(n_bytes: int, device: torch.device, seconds: float) -> float:
-    """Bytes a second from one place on the device to another."""
+    """Bytes per second from one place on the device to another."""
     here = torch.empty(n_bytes, dtype=torch.uint8, device=device)
     return _rate(lambda there: there.copy_(here), n_bytes, device, seconds)
 
@@ -108,7 +108,7 @@ def _rate(copy: Callable[[torch.Tensor], object], n_bytes: int, device: torch.de
 
 
 class Step:
-    """A training-like step: matrix products of about `STEP_S` that use a batch's pictures."""
+    """A step like training: matrix products that take about `STEP_S` and use a batch's pictures."""
 
     def __init__(self, device: torch.device, size: int) -> None:
         self.device = device
@@ -132,7 +132,7 @@ class Step:
 
 
 def seconds_a_step(step: Step, source: WindowLoader | Mapping[str, Any], seconds: float) -> float:
-    """Seconds of a step, on each batch of a loader or on one batch again and again."""
+    """Seconds per step, on each batch of a loader or on the same batch again and again."""
 
     def endless() -> Any:
         while True:
@@ -157,7 +157,7 @@ def seconds_a_step(step: Step, source: WindowLoader | Mapping[str, Any], seconds
 
 
 def ways_of(store: Path, device: torch.device, options: Options, size: int) -> tuple[dict[str, Rate], int]:
-    """Everything that is timed for one store, and the bytes of a window."""
+    """All timed ways for one store, and the bytes of a window."""
     dataset = WindowDataset(open_store(store), window())
     loader = partial(WindowLoader, dataset, min(options.batch_size, len(dataset)), drop_last=True)
     fields = dataset.windows.fields
@@ -178,7 +178,7 @@ def ways_of(store: Path, device: torch.device, options: Options, size: int) -> t
 
 
 def measure(ways: Mapping[str, Rate], rounds: int) -> dict[str, list[float]]:
-    """Run every way once a round."""
+    """Run every way once per round."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in random.Random(number).sample(list(ways), len(ways)):
@@ -223,7 +223,7 @@ def run(options: Options, device: torch.device, size: int = 8192) -> dict[str, A
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """Header, table, aims."""
+    """Header, table and targets."""
     header = result["header"]
     top = [
         f"{header['n_windows']:,} windows, batches of {header['batch_size']}; {header['rounds']} round(s), interleaved, warm",

@@ -1,4 +1,4 @@
-"""Windows/s of each adapter beside WindowLoader on the same window, interleaved in one run; every batch is read and counted.
+"""Compare each adapter's windows/s with WindowLoader's on the same window, interleaved in one run; every batch is counted.
 
 `make bench-adapters ARGS="--source FOLDER"`. The page cache is warm. "bare" hands out pictures as stored, "turned" turns them
 upright. An adapter is held against the loader that does to pictures what it does: of those that turn them, "turned".
@@ -27,9 +27,9 @@ from robozarr.loader.stream import WindowLoader
 
 TURNED = Images(upright=True, dtype=None, scale=False, channels_first=False)
 AS_STORED = ("RDT, as stored", "robomimic")
-"""Adapters that hand out pictures as they are."""
+"""Adapters that return pictures as stored."""
 LIMIT = 0.7
-"""Of WindowLoader's throughput on the same window: what an adapter may not fall below."""
+"""Smallest allowed share of WindowLoader's throughput on the same window."""
 
 
 def contenders(store: Path, batch_size: int, device: str | None) -> dict[str, tuple[WindowDataset, WindowLoader]]:
@@ -53,7 +53,7 @@ def contenders(store: Path, batch_size: int, device: str | None) -> dict[str, tu
 
 
 def measure(batches: Iterable[Any], seconds: float, wait: Callable[[], None]) -> float:
-    """Windows/s over whole epochs that take at least that long together."""
+    """Windows/s over whole epochs that together take at least the given time."""
     began, n = time.perf_counter(), 0
     while time.perf_counter() - began < seconds:
         n += sum(len(batch["actions" if "actions" in batch else "action"]) for batch in batches)
@@ -62,7 +62,7 @@ def measure(batches: Iterable[Any], seconds: float, wait: Callable[[], None]) ->
 
 
 def run(store: Path, batch_size: int, seconds: float, rounds: int, device: str | None) -> dict[str, tuple[float, float, float]]:
-    """Adapter → medians of windows/s: bare, turned, adapter; the three take turns."""
+    """Adapter → median windows/s: bare, turned, adapter; the three take turns."""
     import torch
 
     wait: Callable[[], None] = torch.cuda.synchronize if device else lambda: None

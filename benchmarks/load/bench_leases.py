@@ -1,4 +1,4 @@
-"""What it costs that a batch never changes under its owner: WindowLoader beside the same loader with a ring that does not look.
+"""Measure the cost of batches that never change while held: WindowLoader beside the same loader with a plain ring of slots.
 
     python benchmarks/load/bench_leases.py [SOURCE] [--rounds 31] [--epochs 1] [--batch-size 64] [--profile raw]
 
@@ -36,11 +36,11 @@ from scale_store import window
 
 HELD: Final = 8
 AIM: Final = 0.05
-"""More CPU time a window than the ring, where batches are not held."""
+"""Largest allowed extra CPU time per window over the ring, when batches are not held."""
 
 
 class RingSlot:
-    """One block of memory; its fields are views that are made once."""
+    """One block of memory whose fields are views made once."""
 
     def __init__(self, fields: tuple[Field, ...], batch_size: int, copy: bool) -> None:
         sizes = [batch_size * int(np.prod(field.shape)) * field.dtype.itemsize for field in fields]
@@ -67,7 +67,7 @@ class RingSlot:
 
 
 class Ring:
-    """As many slots as are read ahead, and one."""
+    """A ring with one slot more than the number of batches read ahead."""
 
     def __init__(self, loader: WindowLoader, copy: bool) -> None:
         self._slots = [RingSlot(loader._fields, loader.batch_size, copy) for _ in range(loader._ahead + 1)]
@@ -86,7 +86,7 @@ class Row(NamedTuple):
 
 
 def make_loaders(dataset: WindowDataset, batch_size: int) -> dict[str, WindowLoader]:
-    """The loader as it is, with a ring, and with a ring and copies."""
+    """Make the loader as it is, one with a ring, and one with a ring and copies."""
     loaders = {name: WindowLoader(dataset, batch_size, threads=1) for name in ("ring", "leases", "copies")}
     for name in ("ring", "copies"):
         loaders[name]._slots = cast(BatchSlots, Ring(loaders[name], name == "copies"))
@@ -94,7 +94,7 @@ def make_loaders(dataset: WindowDataset, batch_size: int) -> dict[str, WindowLoa
 
 
 def measure(loader: WindowLoader, epochs: int, n_held: int) -> float:
-    """CPU-µs a window."""
+    """CPU-µs per window."""
     kept: deque[Any] = deque(maxlen=n_held)
     n, began = 0, time.process_time()
     for _ in range(epochs):
@@ -105,7 +105,7 @@ def measure(loader: WindowLoader, epochs: int, n_held: int) -> float:
 
 
 def check(loader: WindowLoader, dataset: WindowDataset) -> None:
-    """Keep an epoch whole, and compare it with windows that were read for themselves."""
+    """Keep all batches of an epoch and compare them with windows read separately."""
     anchors = dataset.table.anchors(np.arange(len(dataset)))
     number = {at: window for window, at in enumerate(zip(anchors.episode.tolist(), anchors.step.tolist(), strict=True))}
     kept = list(loader)
@@ -119,7 +119,7 @@ def check(loader: WindowLoader, dataset: WindowDataset) -> None:
 
 
 def run(source: Path, profile: Profile, rounds: int, epochs: int, batch_size: int) -> dict[str, Row]:
-    """Row → CPU-µs a window, and how much that is of the ring's, round by round."""
+    """Row → CPU-µs per window and its ratio to the ring, round by round."""
     with tempfile.TemporaryDirectory() as folder:
         convert(source, Path(folder) / "bench.zarr", workers=0, profile=profile)
         dataset = WindowDataset(open_store(Path(folder) / "bench.zarr"), window())
@@ -144,7 +144,7 @@ def run(source: Path, profile: Profile, rounds: int, epochs: int, batch_size: in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print a table; 1 if the default costs more than it may."""
+    """Measure and print a table; returns 1 if the default costs more than allowed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, nargs="?", default=None)
     parser.add_argument("--rounds", type=int, default=31)

@@ -1,4 +1,4 @@
-"""Measure loading windows side by side in one run: HDF5's readers, zarr-python, TensorStore, DataLoader, robozarr, the limit.
+"""Compare loading speed in one run: HDF5 readers, zarr-python, TensorStore, DataLoader, robozarr, and the limit.
 
     python benchmarks/load/bench_load.py [SOURCE] [--rounds 5] [--epochs 4] [--json FILE]
 
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 PACKAGES: Final = ("robozarr", "numpy", "torch", "numba", "blosc2", "google-crc32c", "h5py", "zarr", "tensorstore")
 BATCH: Final = 64
 SLOW_BATCHES: Final = 3
-"""Batches of a row that is slow, in every round."""
+"""Batches per round for a slow row."""
 AIMS: Final = {"raw": 50.0, "fast": 125.0, "compact": 300.0}
-"""CPU-µs a window, checksums checked."""
+"""Targets: CPU-µs per window, with checksums checked."""
 AIM_TO_ZARR: Final = 20.0
 AIM_PYTHON: Final = 0.05
 
@@ -53,14 +53,14 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One line of the result; None where a number makes no sense."""
+    """One line of the result; None where a number would be meaningless."""
 
     name: str
     role: str
     profile: str | None
     threads: int | None
     cpu_us: float
-    """Median, CPU-µs a window."""
+    """Median CPU-µs per window."""
     cpu_us_min: float
     cpu_us_max: float
     windows_per_s: float
@@ -68,14 +68,14 @@ class Row:
     windows_per_s_min: float
     windows_per_s_max: float
     zarr_to_this: float
-    """CPU time of zarr-python's slices of the same profile (fast, without one), as a multiple of its own."""
+    """CPU time of zarr-python's slices (same profile, or fast without one) divided by this row's CPU time."""
     to_limit: float
-    """CPU time as a multiple of the limit's, of as many threads."""
+    """CPU time divided by that of the limit with as many threads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cold:
-    """One way to read frames that no page cache holds."""
+    """One way to read frames that are in no page cache."""
 
     name: str
     windows_per_s: float
@@ -84,7 +84,7 @@ class Cold:
 
 
 def cpu_seconds() -> float:
-    """CPU time so far of this process and of the workers that live, all threads."""
+    """CPU time so far of this process and its live workers, all threads."""
     total = time.process_time()
     for child in multiprocessing.active_children():
         for thread in Path(f"/proc/{child.pid}/task").glob("*/schedstat"):
@@ -93,7 +93,7 @@ def cpu_seconds() -> float:
 
 
 def time_once(contender: Contender, tasks: Sequence[Task]) -> Timing:
-    """Read all batches of some tasks, and drop them."""
+    """Read all batches of some tasks and discard them."""
     gc.collect()
     cpu, wall, n = cpu_seconds(), time.perf_counter(), 0
     for task in tasks:
@@ -103,7 +103,7 @@ def time_once(contender: Contender, tasks: Sequence[Task]) -> Timing:
 
 
 def tasks_of(contender: Contender, n_windows: int, first: int, epochs: int) -> list[Task]:
-    """What a row reads in a round: epochs from the first one on; a slow row a few batches, a peer one epoch."""
+    """The tasks that a row reads in a round: epochs from the first on; a slow row a few batches, another tool one epoch."""
     from load_task import Task
 
     from robozarr.loader.windows.order import Order
@@ -117,7 +117,7 @@ def tasks_of(contender: Contender, n_windows: int, first: int, epochs: int) -> l
 
 
 def check(contender: Contender, demos: Demos, task: Task) -> None:
-    """Compare every batch of a task with the HDF5, read naively; raises if anything differs."""
+    """Compare every batch of a task with a naive read of the HDF5 files; raises an error if anything differs."""
     import numpy as np
     from load_contenders import naive
 
@@ -131,7 +131,7 @@ def check(contender: Contender, demos: Demos, task: Task) -> None:
 
 
 def measure(rows: Sequence[Contender], demos: Demos, files: Sequence[Path], options: Options) -> dict[str, list[Timing]]:
-    """Time every row once a round."""
+    """Time every row once per round."""
     n_windows = int(demos.stop[-1])
     timings: dict[str, list[Timing]] = {row.name: [] for row in rows}
     for row in rows:  # compiled, opened, workers up, buffers there
@@ -172,7 +172,7 @@ def make_rows(contenders: Sequence[Contender], timings: Mapping[str, Sequence[Ti
 
 
 def time_cold(ways: Mapping[str, tuple[Callable[[], int], Sequence[Path]]], rounds: int, *, drop: bool = True) -> list[Cold]:
-    """Time ways to read, each with its files out of the page cache, interleaved over the rounds."""
+    """Time several ways to read with their files out of the page cache, interleaved over the rounds."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds):
         for name in random.Random(number).sample(list(ways), len(ways)):
@@ -202,7 +202,7 @@ def format_table(rows: Sequence[Row]) -> str:
 
 
 def format_notes(rows: Sequence[Row], python: Mapping[str, float]) -> str:
-    """The aims, and where HDF5 wins."""
+    """The targets, and the cases where HDF5 is faster."""
     own = {row.profile: row for row in rows if row.role == "robozarr" and row.threads == 1 and row.profile}
     lines = [
         f"{profile}: {own[profile].cpu_us:.0f} CPU-µs a window (aim: at most {aim:.0f}), {own[profile].zarr_to_this:.0f} times "
@@ -227,7 +227,7 @@ def format_cold(cold: Sequence[Cold]) -> str:
 
 
 def format_header(header: Mapping[str, Any]) -> str:
-    """What stands above the table."""
+    """The lines above the table."""
     stores = ", ".join(f"{profile} {n / 1e6:.0f} MB" for profile, n in header["store_bytes"].items())
     return "\n".join(
         [
@@ -242,7 +242,7 @@ def format_header(header: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a run measures."""
+    """Settings of a run."""
 
     source: Path
     rounds: int = 5
@@ -256,7 +256,7 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Run the whole benchmark; returns header, rows, Python's shares, cold rows."""
+    """Run the whole benchmark; returns header, rows, Python's shares and cold rows."""
     from load_contenders import contenders
     from load_parts import cold_ways, python_share
     from load_task import Demos

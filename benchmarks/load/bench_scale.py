@@ -1,4 +1,4 @@
-"""Measure how loading grows with the store, from 10^3 to 10^7 windows: opening, memory, time a window.
+"""Measure how loading scales from 10^3 to 10^7 windows: opening, memory, time per window.
 
     python benchmarks/load/bench_scale.py [--windows 1000 10000 ...] [--picture 128 128 3] [--profile raw] [--json FILE]
 
@@ -28,7 +28,7 @@ WINDOWS: Final = (10**3, 10**4, 10**5, 10**6, 10**7)
 
 
 def rss_mb() -> dict[str, float]:
-    """Memory of this process, MB: of its own, and shared."""
+    """Memory of this process in MB: its own, and shared."""
     lines = Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
     return {"own": int(found["RssAnon"].split()[0]) / 1e3, "shared": int(found["RssShmem"].split()[0]) / 1e3}
@@ -77,7 +77,7 @@ def child(store: str, seconds: float) -> dict[str, float]:
 
 
 def measure(store: Path, seconds: float) -> dict[str, float]:
-    """What the second of two processes says."""
+    """Run two processes and return the result of the second."""
     for _ in range(2):
         command = [sys.executable, __file__, "--child", str(store), "--seconds", str(seconds)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -106,7 +106,7 @@ def run(
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """Header, table, what a step takes."""
+    """Header, table, and the cost of one step."""
     header, sizes = result["header"], result["sizes"]
     titles = ("windows", "open ms", "+ dataset ms", "+ first batch ms", "own MB", "shared MB", "first touch s")
     lines: list[tuple[str, ...]] = [(*titles, "µs/window", "CPU-µs/window")]

@@ -1,4 +1,4 @@
-"""Owns what ``bench_load`` times: the peers, robozarr, the limit, each a way from window numbers to batches.
+"""The contenders that ``bench_load`` times, each a way from window numbers to batches: other tools, robozarr, the limit.
 
 Every contender gets the same windows in the same order and yields the same batches, as arrays by field; what is prepared once
 (opening files, small keys in memory, buffers, workers) is not timed. Nothing here measures time.
@@ -37,7 +37,7 @@ multiprocessing.set_forkserver_preload(["robozarr.loader.dataset"])
 
 
 def _item(datasets: Mapping[str, Any], first: int, rows: Mapping[str, I64], i: int) -> Arrays:
-    """One window: a slice of each key, padded."""
+    """Read one window: one padded slice per key."""
     item = {}
     for name in OFFSETS:
         at = rows[name][i] - first
@@ -80,14 +80,14 @@ class OpenFiles:
             file.close()
 
     def items(self, task: Task) -> Iterator[Arrays]:
-        """Item by item, through h5py's slices."""
+        """Read window by window, through h5py's slices."""
         for windows in task.batches:
             episode, rows, masks = self.demos.plan(windows)
             numbers = enumerate(episode.tolist())
             yield _stack([_item(self.datasets[n], int(self.demos.start[n]), rows, i) for i, n in numbers], masks)
 
     def batched(self, task: Task) -> Iterator[Arrays]:
-        """HDF5's own reads, from selections that are kept, straight into a ready batch; small keys in memory."""
+        """Read straight into a ready batch with HDF5's low-level calls and reused selections; small keys are in memory."""
         buffers = Buffers(self.demos, self.picture)
         spaces = [{name: each[name].id.get_space() for name in CAMERAS} for each in self.datasets]
         memory = {n: h5py.h5s.create_simple((n, *self.picture)) for n in (1, 2)}
@@ -108,7 +108,7 @@ class OpenFiles:
             yield out | masks
 
     def mapped(self, task: Task) -> Iterator[Arrays]:
-        """The contiguous datasets mapped into memory at their offsets; small keys in memory."""
+        """Map the contiguous datasets into memory at their offsets; small keys are in memory."""
         buffers = Buffers(self.demos, self.picture)
         maps = [
             {
@@ -162,7 +162,7 @@ class TensorStores:
         }
 
     def read(self, task: Task) -> Iterator[Arrays]:
-        """One index-array read a camera and batch."""
+        """One index-array read per camera and batch."""
         buffers = Buffers(self.demos, tuple(self.cameras[CAMERAS[0]].shape[1:]))
         for windows in task.batches:
             _, rows, masks = self.demos.plan(windows)
@@ -176,7 +176,7 @@ class TensorStores:
 
 
 class Loaded:
-    """robozarr's dataset of one store, opened once; behind torch's DataLoader, or WindowLoader."""
+    """robozarr's dataset of one store, opened once, for torch's DataLoader or for WindowLoader."""
 
     def __init__(self, store: Path, batch_size: int) -> None:
         self.dataset = WindowDataset(open_store(store), window())
@@ -185,7 +185,7 @@ class Loaded:
         self._loaders: dict[int, DataLoader[Any]] = {}
 
     def data_loader(self, workers: int, task: Task) -> Iterable[Mapping[str, Any]]:
-        """A DataLoader with workers that live on."""
+        """Make a DataLoader with persistent workers."""
         if workers not in self._loaders:
             self._loaders[workers] = DataLoader(
                 self.dataset, batch_sampler=self.batches, num_workers=workers, collate_fn=self.dataset.collate,
@@ -197,7 +197,7 @@ class Loaded:
     def window_loader(
         self, threads: int, cache: Literal["host"] | None = None
     ) -> Callable[[Task], Iterable[Mapping[str, Any]]]:
-        """What reads batches by a WindowLoader."""
+        """Make a function that reads batches by a WindowLoader."""
         loader = WindowLoader(self.dataset, self.batch_size, threads=threads, cache=cache)
 
         def read(task: Task) -> Iterable[Mapping[str, Any]]:
@@ -211,7 +211,7 @@ class Loaded:
 
 
 class Ram:
-    """The limit: all of it in memory, gathered into a ready batch."""
+    """The limit: everything in memory, gathered into a ready batch."""
 
     def __init__(self, demos: Demos, store: Path) -> None:
         opened = open_store(store)
@@ -221,7 +221,7 @@ class Ram:
         self.pool = ThreadPoolExecutor(2)  # torch's own second thread spins where cores are few: 100 times slower here
 
     def read(self, threads: int, task: Task) -> Iterator[Mapping[str, Any]]:
-        """One index_select a key, thread and batch."""
+        """One index_select per key, thread and batch."""
         torch.set_num_threads(1)
         for windows in task.batches:
             _, rows, masks = self.demos.plan(windows)
@@ -250,7 +250,7 @@ class Ram:
 
 
 def contenders(demos: Demos, stores: Mapping[Profile, Path], batch_size: int) -> Iterator[Contender]:
-    """Every row, peers first."""
+    """Every row, other tools first."""
     files = OpenFiles(demos)
     yield Contender(name="file opened per sample (the seed's way)", role="seed", read=partial(_seed, demos), slow=True)
     yield Contender(name="h5py kept open, item by item", role="h5py", read=files.items)
@@ -291,7 +291,7 @@ def contenders(demos: Demos, stores: Mapping[Profile, Path], batch_size: int) ->
 
 
 def naive(demos: Demos, windows: I64) -> Arrays:
-    """The same batch from the HDF5, one step at a time, as design.md words it: clamped, and masked where it was."""
+    """Read the same batch from HDF5 one step at a time, by the rule of design.md: clamp rows, and mask the clamped ones."""
     items: dict[str, list[Any]] = {}
     for row in windows.tolist():
         number = int(np.searchsorted(demos.stop, row, side="right"))

@@ -1,4 +1,4 @@
-"""Owns two questions of ``bench_load``: what of a loader's CPU time is Python's, and ways to read with a cold page cache."""
+"""Answers two questions for ``bench_load``: Python's share of a loader's CPU time, and speeds with a cold page cache."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from scale_store import window
 __all__ = ["cold_ways", "python_share"]
 
 COMPILED: Final = ("group_rows", "prepare_shards", "read_chunks", "copy_rows")
-"""What ``loader.frames.read`` calls of the kernel for a batch."""
+"""The kernel functions that ``loader.frames.read`` calls for a batch."""
 COLD_BATCHES: Final = 6
 Ways = dict[str, tuple[Callable[[], int], Sequence[Path]]]
 
 
 @contextmanager
 def _counted(spent: dict[str, int], calls: dict[str, list[tuple[Any, ...]]]) -> Iterator[None]:
-    """Add up the CPU time of compiled calls, by function, and keep one call's arguments of each."""
+    """Add up the CPU time of compiled calls by function, and keep one call's arguments of each."""
 
     def wrap(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any) -> Any:
@@ -51,7 +51,7 @@ def _counted(spent: dict[str, int], calls: dict[str, list[tuple[Any, ...]]]) -> 
 
 
 def _without_work(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The same arguments, for no rows: what is left is the way from Python into compiled code and back."""
+    """The same arguments for no rows, so that only the call from Python into compiled code remains."""
     if name == "read_chunks":
         return (*arguments[:2], 0, 0, *arguments[4:])
     if name == "prepare_shards":
@@ -62,7 +62,7 @@ def _without_work(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def python_share(store: Path, batch_size: int, epochs: int) -> float:
-    """Share of a WindowLoader's CPU time that is not spent inside compiled calls; 1 thread, warm.
+    """Share of a WindowLoader's CPU time that is spent outside compiled calls; 1 thread, warm.
 
     The way into compiled code counts as Python's: it is measured by the same calls without rows. So does what the clock
     takes, which makes the share a little too large.
@@ -94,7 +94,7 @@ def python_share(store: Path, batch_size: int, epochs: int) -> float:
 def cold_ways(
     contenders: Sequence[Contender], demos: Demos, stores: Mapping[Profile, Path], sources: Sequence[Path], batch_size: int
 ) -> Ways:
-    """The same windows: one request at a time, by h5py, by WindowLoader of 1 and 2 threads; nothing is open before."""
+    """Read the same windows one request at a time, by h5py, and by WindowLoader with 1 and 2 threads; files begin closed."""
     n_windows = int(demos.stop[-1])
     windows = Order(n_windows=n_windows).windows(range(n_windows), 0)[: COLD_BATCHES * batch_size]
     batches = [windows[at : at + batch_size] for at in range(0, len(windows), batch_size)]
@@ -135,7 +135,7 @@ def _loaded(store: Path, batch_size: int, threads: int) -> Callable[[], int]:
 
 
 def _one_at_a_time(store: Path, batches: Sequence[np.ndarray[Any, np.dtype[np.int64]]]) -> Callable[[], int]:
-    """The frames' bytes by one read a window and camera, each begun when the last one is there; not checked, not decoded."""
+    """Read the frames' bytes with one request per window and camera, each after the last has ended; no checks, no decoding."""
     opened = open_store(store)
     dataset = WindowDataset(opened, window())
     requests: list[tuple[Path, int, int]] = []

@@ -1,4 +1,4 @@
-"""Owns what every contender of ``bench_load`` is given: windows to read, demos to read them from, memory to fill.
+"""The input of every contender of ``bench_load``: windows to read, demos to read them from, memory to fill.
 
 Nothing here measures time.
 """
@@ -31,7 +31,7 @@ Role = Literal["seed", "h5py", "zarr-python", "TensorStore", "DataLoader", "robo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Batches of windows to be read: int64 [b] each, in the order that WindowLoader has them in, from an epoch's start."""
+    """Batches of windows to read: int64 [b] each, in WindowLoader's order from the start of an epoch."""
 
     epoch: int
     batches: Sequence[I64]
@@ -44,30 +44,30 @@ class Contender:
     name: str
     role: Role
     read: Callable[[Task], Iterable[Mapping[str, Any]]]
-    """What is timed; yields batches, whose arrays may be overwritten by the next one."""
+    """The code that is timed; yields batches whose arrays may be overwritten by the next one."""
     profile: Profile | None = None
     threads: int | None = None
     slow: bool = False
-    """Gets fewer batches."""
+    """Whether it reads fewer batches."""
     close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demos:
-    """The sources, episode by episode in the order of the stores, and their small keys in memory."""
+    """The sources, episode by episode in the order of the stores, with their small keys in memory."""
 
     paths: Sequence[tuple[Path, str]]
-    """File, and path of the demo inside it."""
+    """File, and the demo's path inside it."""
     sources: Mapping[str, str]
-    """By key, the dataset's path inside a demo."""
+    """The dataset's path inside a demo, by key."""
     start: I64
     stop: I64
     small: Arrays
-    """By key, [n_steps, …]."""
+    """Values [n_steps, …], by key."""
 
     @classmethod
     def of(cls, store: Store, files: Sequence[Path]) -> Demos:
-        """Match the episodes of a store with the files that it was made from."""
+        """Match the episodes of a store with its source files."""
         names = [entry.name for entry in store.metadata.sources]
         by_name = {name: next(file for file in files if str(file.resolve()).endswith(name)) for name in names}
         episodes = store.episodes
@@ -86,7 +86,7 @@ class Demos:
         return cls(paths=paths, sources=sources, start=episodes.start, stop=episodes.start + episodes.length, small=small)
 
     def plan(self, windows: I64) -> tuple[I64, dict[str, I64], Arrays]:
-        """Episode [b] of windows (which are rows: every step has one), rows [b, n_offsets] by key, and masks."""
+        """Episode [b] of windows (every row is the anchor of one), rows [b, n_offsets] by key, and masks."""
         episode = np.searchsorted(self.stop, windows, side="right")
         low, high = self.start[episode][:, None], self.stop[episode][:, None] - 1
         rows, masks = {}, {}
@@ -106,7 +106,7 @@ class Buffers:
     arrays: Arrays = field(default_factory=dict)
 
     def of(self, n: int) -> Arrays:
-        """Arrays for n windows."""
+        """Make arrays for n windows."""
         for name, offsets in OFFSETS.items():
             if len(self.arrays.get(name, ())) < n:
                 small = self.demos.small.get(name)

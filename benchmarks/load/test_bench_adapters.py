@@ -1,4 +1,4 @@
-"""The benchmark also runs as a plain test: every row, on little data, once. How fast is not asked."""
+"""Run every benchmark row once on little data, as a plain test. Speed is not asserted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark runs, and its check can fail."""
+"""Check that the benchmark runs and that its check can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark of loading also runs as a plain test: every row, on little data, once."""
+"""Run every row of the loading benchmark once on little data, as a plain test."""
 
 from __future__ import annotations
 

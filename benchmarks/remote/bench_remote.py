@@ -1,4 +1,4 @@
-"""Measure loading from a bucket whose every answer comes 20 ms late: one request at a time, and 1 to 16 batches in flight.
+"""Measure loading from a bucket that answers after 20 ms: one request at a time, and 1 to 16 batches in flight.
 
     python benchmarks/remote/bench_remote.py [--steps 100000] [--latency-ms 20] [--rounds 3] [--json FILE]
 
@@ -48,7 +48,7 @@ PACKAGES: Final = ("robozarr", "numpy", "torch", "numba", "obstore", "zarr")
 BATCH: Final = 64
 IN_FLIGHT: Final = (1, 2, 4, 8, 16)
 CHECKED: Final = 3
-"""Batches of each row that are compared."""
+"""Number of batches that are compared in each row."""
 AIM: Final = 20.0
 ONE: Final = "one request at a time"
 LOCAL: Final = "local store"
@@ -59,7 +59,7 @@ Timing = dict[str, float]
 
 
 class Bucket:
-    """A folder served as a bucket, late."""
+    """A folder served as a bucket, with a delay."""
 
     def __init__(self, folder: Path, latency_ms: float) -> None:
         command = [
@@ -74,12 +74,12 @@ class Bucket:
         self.endpoint = f"http://127.0.0.1:{int(self._process.stdout.readline())}"
 
     def open(self, name: str, cache_dir: Path | None = None) -> Store:
-        """A store of the folder, by way of HTTP."""
+        """Open the folder's store over HTTP."""
         return open_store(f"s3://bucket/{name}", self.endpoint, cache_dir=cache_dir)
 
     @property
     def n_requests(self) -> int:
-        """Requests for objects so far."""
+        """Number of object requests so far."""
         with urllib.request.urlopen(f"{self.endpoint}/_requests") as answer:
             return int(answer.read())
 
@@ -112,7 +112,7 @@ def load(loader: WindowLoader, n_batches: int | None, bucket: Bucket) -> Timing:
 
 
 def check(loader: WindowLoader, expected: WindowLoader, name: str) -> None:
-    """Compare the first batches with those of the local store; raises if anything differs."""
+    """Compare the first batches with those of the local store; raises an error if anything differs."""
     for number, batch, other in zip(range(CHECKED), loader, expected, strict=False):
         for field, values in other.items():
             same = torch.equal(batch[field], values) if isinstance(values, torch.Tensor) else batch[field] == values
@@ -121,19 +121,19 @@ def check(loader: WindowLoader, expected: WindowLoader, name: str) -> None:
 
 
 def make_loader(store: Store, **options: Any) -> WindowLoader:
-    """A loader of the benchmark's window."""
+    """Make a loader of the benchmark's window."""
     return WindowLoader(WindowDataset(store, window()), BATCH, seed=1, **options)
 
 
 def with_indexes(loader: WindowLoader) -> None:
-    """Have the index of every shard loaded, many at a time."""
+    """Load the index of every shard, many at a time."""
     for reader in loader._readers[0].reader._readers.values():
         if isinstance(reader, BucketReader):
             list(ThreadPoolExecutor(32).map(reader._load_index, range(len(reader._shards.loaded))))
 
 
 def rows_of(bucket: Bucket, name: str, local: Path) -> dict[str, tuple[Callable[[], WindowLoader], int]]:
-    """By name: what makes a loader, and how much slower than the others it may be."""
+    """By name: a function that makes a loader, and how many times slower than the others it may be."""
     rows: dict[str, tuple[Callable[[], WindowLoader], int]] = {}
 
     def one() -> WindowLoader:
@@ -152,7 +152,7 @@ def rows_of(bucket: Bucket, name: str, local: Path) -> dict[str, tuple[Callable[
 
 
 def measure(bucket: Bucket, local: Path, rounds: int, n_batches: int) -> dict[str, list[Timing]]:
-    """Time every row once a round."""
+    """Time every row once per round."""
     rows = rows_of(bucket, local.name, local)
     timings: dict[str, list[Timing]] = {name: [] for name in rows}
     for number in range(rounds):
@@ -166,7 +166,7 @@ def measure(bucket: Bucket, local: Path, rounds: int, n_batches: int) -> dict[st
 
 
 def measure_cache(bucket: Bucket, local: Path, cache: Path, rounds: int) -> dict[str, list[Timing]]:
-    """Whole epochs: into the cache, out of it, and of the local store, in one order."""
+    """Whole epochs in one order: filling the cache, from the cache, and from the local store."""
     timings: dict[str, list[Timing]] = {INTO: [load(make_loader(bucket.open(local.name, cache)), None, bucket)]}
     ways: dict[str, Callable[[], WindowLoader]] = {
         OUT_OF: lambda: make_loader(bucket.open(local.name, cache)),
@@ -216,7 +216,7 @@ def run(
 
 
 def table(rows: Mapping[str, Timing], more: Sequence[tuple[str, str, int]] = ()) -> str:
-    """Rows as text."""
+    """Format rows as text."""
     columns = [("windows/s", "windows_per_s", 0), ("min", "windows_per_s_min", 0), ("max", "windows_per_s_max", 0), *more]
     columns += [
         ("first batch s", "first_batch_s", 2),
@@ -229,7 +229,7 @@ def table(rows: Mapping[str, Timing], more: Sequence[tuple[str, str, int]] = ())
 
 
 def format_result(result: Mapping[str, Any]) -> str:
-    """Header, tables, and what they come to."""
+    """Header, tables, and a summary."""
     header, rows, cache = result["header"], result["rows"], result["cache"]
     eight = {order: rows[f"8 in flight, {order}"]["to_one"] for order in ("random", "default")}
     rates = [cache[f"{way}, next ones"]["windows_per_s"] for way in (OUT_OF, LOCAL)]

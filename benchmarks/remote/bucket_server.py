@@ -1,4 +1,4 @@
-"""A folder as a bucket of an S3 endpoint, read-only, over HTTP on loopback, each request some milliseconds late.
+"""Serve a folder as a read-only bucket of an S3 endpoint, over HTTP on loopback, with some milliseconds of delay per request.
 
     python benchmarks/remote/bucket_server.py FOLDER [--latency-ms 20] [--port 0]
 
@@ -24,7 +24,7 @@ COMMON: Final = 'ETag: "0"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\nAc
 
 
 class Server(asyncio.Protocol):
-    """One connection; requests on it are answered in turn."""
+    """One connection, which answers its requests in turn."""
 
     folder: Path
     latency_s: float
@@ -80,12 +80,12 @@ class Server(asyncio.Protocol):
 
 @cache
 def opened(path: Path) -> tuple[int, int] | None:
-    """An open file and its size; None if there is none."""
+    """An open file and its size; None if there is no such file."""
     return (os.open(path, os.O_RDONLY), path.stat().st_size) if path.is_file() else None
 
 
 def whole(status: str, body: bytes) -> list[bytes]:
-    """An answer that is no object."""
+    """A complete answer that is not an object."""
     return [f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nContent-Type: application/xml\r\n\r\n".encode(), body]
 
 

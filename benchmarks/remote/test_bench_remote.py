@@ -1,4 +1,4 @@
-"""The benchmark of loading from a bucket also runs as a plain test: every row, on little data, once, 2 ms away."""
+"""Run every row of the bucket benchmark once on little data and 2 ms of delay, as a plain test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns giving episodes the instructions that the user gives by hand: which entry means which demo. Pure."""
+"""Assign the user's instructions to episodes: find the demos that each entry names. Pure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ N_LISTED = 5
 def give_by_hand(
     files: Sequence[FileScan], everywhere: str | None, given: Sequence[Given], before: Sequence[FileScan] = ()
 ) -> list[FileScan]:
-    """The files with the instructions of the user: of `given`, else `everywhere`, else what they have.
+    """The files with the user's instructions: from `given`, else `everywhere`, else their own.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def give_by_hand(
             problems.append(f"{one.where}: {file.path} holds {one.demo!r}; it holds {_listed(sorted(there - {''}))}")
         other = texts.setdefault((file.path, one.demo), one)
         if other.text != one.text:
-            problems.append(f"{one.where}: one instruction an episode; {other.where} gives another")
+            problems.append(f"{one.where}: only one instruction per episode; {other.where} gives another")
     for file in before:
         for demo in file.demos:
             wanted, has = _text_for(file, demo, texts, None), words_of(file, demo).text
@@ -91,7 +91,7 @@ def _text_for(file: FileScan, demo: DemoScan, texts: Mapping[tuple[str, str], Gi
 
 
 def given_before(files: Sequence[FileScan], texts: Mapping[tuple[int, str], str]) -> list[FileScan]:
-    """The files with the instructions that a store says were given by hand: by number of the source and name of the demo."""
+    """The files with the instructions that were given by hand, as the store recorded them: by source number and demo name."""
     by_hand = InstructionSource.BY_HAND
     return [
         replace(
@@ -108,14 +108,14 @@ def given_before(files: Sequence[FileScan], texts: Mapping[tuple[int, str], str]
 
 
 def told(everywhere: str | None, given: Sequence[Given]) -> dict[str, str | None]:
-    """What the user gave, for the journal: two conversions with the same are the same."""
+    """The user's input as the journal records it: equal values mean the same conversion."""
     entries = sorted({one[:3] for one in given})
     code = hashlib.blake2b(repr(entries).encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
     return {"instruction": everywhere, "instructions": f"{len(entries)} entries ({code})" if entries else None}
 
 
 def _is_called(path: str, name: str) -> bool:
-    """Whether a name means a source: the tail of its path, with or without the file's ending."""
+    """Whether a name refers to a source: it is the end of its path, with or without the file extension."""
     if not name:
         return False
     wanted = PurePath(os.path.abspath(name) if ".." in PurePath(name).parts else name)  # noqa: PTH100 - resolve() follows links

@@ -1,4 +1,4 @@
-"""Owns what is converted at all: which demos are good, which keys they share, what is left out. Pure; no I/O, no Dask."""
+"""Decide what is converted: which demos are good, which keys they share, what is left out. Pure; no I/O, no Dask."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from robozarr.schemas.source import Role, is_array_name, is_ragged, role_and_uni
 __all__ = ["Base", "Inferred", "OnError", "infer_schema", "is_of_split"]
 
 OnError = Literal["stop", "skip"]
-"""What becomes of demos and files with problems: an error that lists all, or left out and listed."""
+"""What to do with demos and files that have problems: stop with an error that lists all, or leave them out and list them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inferred:
-    """What is converted at all."""
+    """The result of schema inference."""
 
     files: tuple[FileScan, ...]
     """The files, with the demos that are kept."""
@@ -33,10 +33,10 @@ class Inferred:
     problems: tuple[Problem, ...]
     """Demos, files and splits that were left out, and why."""
     key_problems: tuple[Problem, ...]
-    """Keys that were left out, and why; each of one file."""
+    """Keys that were left out, and why; each belongs to one file."""
     left_out_keys: LeftOutKeys
     nameless: dict[str, str]
-    """Paths that are not stored because no name is left for them, and why."""
+    """Paths that are not stored because their name is taken or not allowed, and why."""
 
 
 def infer_schema(
@@ -47,7 +47,7 @@ def infer_schema(
     base: Base | None,
     left_out_keys: LeftOutKeys | None = None,
 ) -> Inferred:
-    """What is left of the files once everything with a problem is left out, if that was asked for.
+    """Infer the schema; with `skip`, leave out everything that has a problem.
 
     Files are looked at first, then demos that lack what most others hold, then keys that most demos do not hold, so that each
     is judged among what is good. What a base store holds is never to blame.
@@ -79,7 +79,7 @@ def infer_schema(
     if blocking or (on_error == "stop" and problems):
         raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
     if len(files) > n_base and not any(file.demos for file in kept[n_base:]):
-        left = "no demo is left" if base is None else "no demo is left that could be appended"
+        left = "no demo is left" if base is None else "no demo is left to append"
         raise SourceError(f"{left}; {len(out)} problem(s) in the sources; nothing was written:", out)
     return Inferred(
         files=tuple(kept),
@@ -93,7 +93,7 @@ def infer_schema(
 
 
 def _without(file: FileScan, left_out: list[Problem]) -> FileScan:
-    """A file without the demos and splits that problems are about; a problem of neither is the whole file's."""
+    """A file without the demos and splits that have problems; a problem that names neither concerns the whole file."""
     splits = {problem.key for problem in left_out if is_of_split(problem)}
     names = {problem.demo for problem in left_out if not is_of_split(problem)}
     if "" in names:
@@ -113,12 +113,12 @@ def _without(file: FileScan, left_out: list[Problem]) -> FileScan:
 
 
 def is_of_split(problem: Problem) -> bool:
-    """Whether only a split is to be left out."""
+    """Whether only a split has to be left out."""
     return not problem.demo and (problem.key == "mask" or problem.key.startswith("mask/"))
 
 
 def _twice(files: Sequence[FileScan]) -> Iterator[Problem]:
-    """Files of one folder's and file's name and of one task that hold different demos: one is probably not the right one."""
+    """Find files of the same folder name, file name and task that hold different demos: one of them is probably wrong."""
     seen: dict[tuple[Any, ...], FileScan] = {}
     for file in (file for file in files if file.demos):
         tasks = tuple(dict.fromkeys(task_of(file, demo) for demo in file.demos))
@@ -126,14 +126,14 @@ def _twice(files: Sequence[FileScan]) -> Iterator[Problem]:
         facts = [(each.size, *((demo.name, demo.length) for demo in each.demos)) for each in (first, file)]
         if first is not file and facts[0] != facts[1]:
             value = f"{len(file.demos)} demos, {file.size} bytes, but {first.path} has {len(first.demos)}, {first.size} bytes"
-            rule = "files of one name and one task hold the same"
-            yield Problem(file=file.path, rule=rule, value=value, remedy="give the right one only, or rename one's folder")
+            rule = "files with the same name and task must be equal"
+            yield Problem(file=file.path, rule=rule, value=value, remedy="give only the right one, or rename the folder of one")
 
 
 def _unusable_splits(files: Sequence[FileScan]) -> Iterator[Problem]:
     for file in files:
         for split in (split for split in file.splits if not is_array_name(split)):
-            rule = "a split's name can name an array"
+            rule = "the name of a split must be valid as an array name"
             yield Problem(file=file.path, key=f"mask/{split}", rule=rule, value=repr(split), remedy="rename it in the file")
 
 
@@ -150,7 +150,7 @@ def _keys(verdict: Verdict, base: Base | None, files: Sequence[FileScan]) -> Ite
 
 
 def _key(name: str, info: DatasetInfo, dtype: str, shape: tuple[int, ...]) -> Key:
-    """The key that datasets become, with what the layout says of it, or else what name, type and shape bear out."""
+    """The key that datasets become: what the layout says of it, or else what name, type and shape suggest."""
     ragged = is_ragged(name)
     key = Key(
         name=name,
@@ -167,7 +167,7 @@ def _key(name: str, info: DatasetInfo, dtype: str, shape: tuple[int, ...]) -> Ke
 
 
 def _decoders(demos: Iterable[DemoScan]) -> dict[str, set[str]]:
-    """What decodes the frames of each dataset that is encoded in some demo."""
+    """The decoder of each dataset that holds encoded frames in some demo."""
     found: dict[str, set[str]] = {}
     for info in (info for demo in demos for info in demo.datasets if info.decoded):
         found.setdefault(info.path, set()).add(info.decoded)
@@ -175,12 +175,12 @@ def _decoders(demos: Iterable[DemoScan]) -> dict[str, set[str]]:
 
 
 def _decoded_otherwise(files: Sequence[FileScan], base: Base) -> Iterator[Problem]:
-    """Files of an append whose frames another decoder would decode than those of the store."""
+    """Find files of an append whose frames need another decoder version than the store's."""
     for file in files:
         decoded = _decoders(file.demos)
         for key in base.metadata.keys:
             if other := sorted(decoded.get(key.source, set()) - set(key.decoded.split("; "))):
-                rule = "frames are decoded by what decoded those of the store"
+                rule = "new frames must have the same decoder as the store's"
                 value = f"{other[0]}; in the store {key.decoded or 'frames that were not encoded'}"
                 remedy = "install that version, or convert all sources into a new store"
                 yield Problem(file=file.path, key=key.source, rule=rule, value=value, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Owns which words each episode gets, and what makes a task. Pure; no I/O.
+"""Decide the instruction of each episode, and which episodes share a task. Pure; no I/O.
 
 A task is the episodes that share an instruction, in one suite and one environment.
 """
@@ -17,11 +17,11 @@ from robozarr.schemas.source import source_names
 __all__ = ["EpisodeWords", "Task", "instruction_remarks", "task_of", "tasks_of", "words_of"]
 
 N_NAMED = 3
-"""Demos that a remark names; of more, how many."""
+"""Most demos that one remark names; further ones are only counted."""
 
 
 class Task(NamedTuple):
-    """A row of the task table; fields as schemas.metadata.TASK_TEXTS. Two episodes are of one task if their `key` agrees."""
+    """A row of the task table; fields as in schemas.metadata.TASK_TEXTS. Two episodes share a task if their `key` agrees."""
 
     name: str
     instruction: str
@@ -32,7 +32,7 @@ class Task(NamedTuple):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What makes the task: all of it, but for a file's name that is no words where the source states words.
+        """What identifies the task: all fields, except a file name that is not words where the source states an instruction.
 
         Many recorders write one episode a file, episode_0, episode_1, …: these share a task if they share an instruction.
         """
@@ -40,14 +40,14 @@ class Task(NamedTuple):
 
 
 class EpisodeWords(NamedTuple):
-    """The instruction of one episode, and where it comes from."""
+    """The instruction of one episode and its source."""
 
     text: str
     source: InstructionSource
 
 
 def words_of(file: FileScan, demo: DemoScan) -> EpisodeWords:
-    """An episode's words: given by hand, else the demo's own, else the file's, else those of the file's name, else none."""
+    """The instruction of an episode: given by hand, else the demo's own, else the file's, else the file name's, else none."""
     for text, source in (
         (demo.instruction, demo.instruction_source),
         (file.instruction, file.instruction_source),
@@ -59,13 +59,13 @@ def words_of(file: FileScan, demo: DemoScan) -> EpisodeWords:
 
 
 def task_of(file: FileScan, demo: DemoScan) -> Task:
-    """The task of an episode. The wording of the file's name stands beside the instruction, never in its place."""
+    """The task of an episode. The file name's wording is kept beside the instruction and never replaces it."""
     stated = demo.instruction or file.instruction
     return Task(file.task, stated, file.instruction_from_name, file.suite, file.env_name, file.bddl)
 
 
 def tasks_of(episodes: Iterable[tuple[FileScan, DemoScan]]) -> list[Task]:
-    """The tasks of episodes, each as its first episode has it, in the order of these."""
+    """The distinct tasks of episodes, each as its first episode has it, in order of appearance."""
     found: dict[tuple[str, ...], Task] = {}
     for file, demo in episodes:
         task = task_of(file, demo)
@@ -74,14 +74,14 @@ def tasks_of(episodes: Iterable[tuple[FileScan, DemoScan]]) -> list[Task]:
 
 
 def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
-    """What a person should know about the words of a conversion: none, other wordings, texts that could not be taken."""
+    """Remarks on the instructions of a conversion: none at all, differing wordings, texts that could not be used."""
     names = source_names([PurePath(file.path) for file in files])
     for name, file in zip(names, files, strict=True):
         without = [demo.name for demo in file.demos if not words_of(file, demo).text]
         if without:
             which = "" if len(without) == len(file.demos) else f" ({_listed(without)})"
             yield (
-                f"{name}: no instruction for {len(without)} of {len(file.demos)} episodes{which}, so theirs is empty → give it "
+                f"{name}: {len(without)} of {len(file.demos)} episodes have no instruction{which}, so it stays empty → give it "
                 "with --instruction TEXT or --instructions FILE"
             )
         if by_name := sum(words_of(file, demo).source == InstructionSource.FILE_NAME for demo in file.demos):
@@ -95,7 +95,7 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
             for demo in file.demos
         )
         if own:
-            yield f"{name}: {own} demos have other words than the file, {shown(file.instruction)}; theirs are taken"
+            yield f"{name}: {own} demos have another instruction than the file, {shown(file.instruction)}; their own is used"
         counts = Counter(remark for demo in file.demos for remark in demo.remarks)
         for remark, n in counts.items():
             which = next(demo.name for demo in file.demos if remark in demo.remarks)
@@ -104,7 +104,7 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
 
 
 def _names_that_differ(names: Sequence[str], files: Sequence[FileScan]) -> Iterator[str]:
-    """One remark on all files whose names word the instruction otherwise than they do: all of LIBERO-Spatial's, say."""
+    """One remark on all files whose name words the instruction differently, such as LIBERO-Spatial's."""
     found = []
     for name, file in zip(names, files, strict=True):
         named = wording_of_name(file.task)
@@ -112,8 +112,8 @@ def _names_that_differ(names: Sequence[str], files: Sequence[FileScan]) -> Itera
         if named and stated and not any(same_wording(text, named) for text in stated):
             found.append(f"{name} states {shown(stated[0])}, its name says {shown(named)}")
     if found:
-        more = f"; and {len(found) - 1} files more" if len(found) > 1 else ""
-        yield f"names of files word it otherwise than the files, whose words are taken: {found[0]}{more}"
+        more = f"; and {len(found) - 1} more files" if len(found) > 1 else ""
+        yield f"file names differ from the instructions that files state, which are used: {found[0]}{more}"
 
 
 def _listed(names: Sequence[str]) -> str:

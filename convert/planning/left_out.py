@@ -1,4 +1,4 @@
-"""Owns how a store says what it does not hold, and how that is read again, for ``verify`` and for an append. Pure; no I/O."""
+"""Record in a store what it leaves out, and read that back for ``verify`` and for an append. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from robozarr.schemas.source import demo_number
 __all__ = ["REPEATS", "left_out_of", "not_stored", "not_wanted"]
 
 REPEATS: Final = "equals obs one step later at every step but the last, whose next_obs is lost (checked)"
-"""Reason of what is not stored because it repeats."""
+"""Reason for data that is not stored because it repeats other data."""
 
 
 def not_stored(inferred: Inferred, names: Sequence[str]) -> Iterator[NotStored]:
-    """Entries of everything that the files, called `names` in the store, hold and it does not."""
+    """Entries for everything that the files hold and the store does not; `names` are the files' names in the store."""
     for file, name in zip(inferred.files, names, strict=True):
         held = Counter(info.path for demo in file.demos for info in demo.datasets)
         left_out = {path: why for (of, path), why in inferred.left_out_keys.items() if of == file.path}
@@ -57,7 +57,7 @@ def not_wanted(metadata: StoreMetadata) -> tuple[str, ...]:
 
 
 def left_out_of(metadata: StoreMetadata, paths: Sequence[str]) -> tuple[list[Problem], LeftOutKeys]:
-    """What a store says was left out, for a plan of its sources, whose `paths` stand in its order.
+    """What a store lists as left out, for planning its sources again; `paths` are in the store's order.
 
     Demos, files and splits as problems, and keys.
     """

@@ -1,4 +1,4 @@
-"""Owns what most demos have: keys, their types and shapes; who is unlike them. Pure; no I/O.
+"""Find what most demos have (keys, types, shapes) and which demos differ. Pure; no I/O.
 
 A store that is appended to comes first: what it holds is the rule, however many the new demos are. Else the majority is, and
 where two halves are equal the half of the first demo.
@@ -20,20 +20,20 @@ from robozarr.schemas.source import is_array_name, is_ragged, key_name, key_name
 __all__ = ["Base", "LeftOutKeys", "Verdict", "judge"]
 
 Kind = tuple[str, tuple[int, ...]]
-"""Type and shape of one step; a ragged key's shape is empty."""
+"""Type and shape of one step; the shape of a ragged key is empty."""
 LeftOutKeys = dict[tuple[str, str], str]
-"""File and path of a dataset that is left out of all its demos → why (a reason of ``not_stored``)."""
+"""File and path of a dataset that is left out in all its demos → why (a reason of ``not_stored``)."""
 OF_DEMO = "leave the demo out with --on-error skip, or the key with --keys"
 APART = "convert unlike files into stores of their own"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A store that is appended to: what is in it already."""
+    """The content of a store that is appended to."""
 
     metadata: StoreMetadata
     layouts: dict[str, ArrayLayout]
-    """Every array, as it lies on disk."""
+    """Layout of every array, as it is on disk."""
     files: tuple[FileScan, ...]
     """Its sources, as if they were scanned again."""
 
@@ -45,22 +45,22 @@ class Verdict:
     usual: dict[str, Kind]
     """Path → kind, of every dataset that becomes a key."""
     names: dict[str, str]
-    """Path → name, of the same but those that no name is left for."""
+    """Path → name of the key, of the same datasets except the nameless."""
     repeats: tuple[str, ...]
     """Paths below ``next_obs`` that repeat ``obs`` wherever they are."""
     demos: tuple[Problem, ...]
-    """Demos that lack what is usual, or hold it in another kind."""
+    """Demos that lack a usual key, or hold it with another type or shape."""
     keys: tuple[Problem, ...]
-    """Keys of the other demos that are not usual."""
+    """Unusual keys of the other demos."""
     keys_out: LeftOutKeys
-    """The same, as they are left out."""
+    """The same keys, as entries of what is left out."""
     nameless: dict[str, str]
-    """Paths that no name is left for, and why."""
+    """Paths that cannot be stored under any name, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Demo:
-    """A demo with the datasets that are still wanted of it."""
+    """A demo with the datasets that may still become keys."""
 
     file: FileScan
     demo: DemoScan
@@ -68,7 +68,7 @@ class _Demo:
 
 
 def judge(files: Sequence[FileScan], selected: tuple[str, ...] | None, base: Base | None, left_out: LeftOutKeys) -> Verdict:
-    """What is usual among the demos of `files`, and which demos and keys are not; what is in `left_out` does not count."""
+    """Find what is usual among the demos of `files`, and which demos and keys are not; entries of `left_out` do not count."""
     demos = [
         _Demo(
             file,
@@ -118,7 +118,7 @@ def judge(files: Sequence[FileScan], selected: tuple[str, ...] | None, base: Bas
 
 
 def _called(demos: Sequence[_Demo]) -> dict[str, str]:
-    """Path → name, of what layouts give a name; the first demo's counts."""
+    """Path → name that the layouts give; the first demo decides."""
     return {info.path: info.name for each in reversed(demos) for info in reversed(each.demo.datasets) if info.name}
 
 
@@ -137,7 +137,7 @@ def _repeats(
 def _usual(
     demos: Sequence[_Demo], counts: dict[str, Counter[Kind]], repeats: tuple[str, ...], base: Base | None
 ) -> tuple[dict[str, Kind], set[str]]:
-    """Kinds that are the rule, by path; and the paths where it is that of one of two equal halves."""
+    """The usual type and shape of each path; and the paths where two halves are equally large."""
     if base is not None:
         return {key.source: (key.dtype, key.shape) for key in base.metadata.keys}, set()
     usual, halves = {}, set()
@@ -153,7 +153,7 @@ def _usual(
 
 
 def _unlike(each: _Demo, usual: dict[str, Kind], halves: set[str], base: Base | None) -> Iterator[Problem]:
-    """What a demo lacks, or holds in another kind."""
+    """What a demo lacks, or holds with another type or shape."""
     rows = dict(each.demo.misfits)
     first = " (two equal halves: the first demo's counts)"
     for path, (dtype, shape) in usual.items():
@@ -178,7 +178,7 @@ def _unlike(each: _Demo, usual: dict[str, Kind], halves: set[str], base: Base | 
 
 
 def _odd_key(file: str, path: str, holders: list[str], n_hold: int, n_demos: int, base: Base | None) -> Problem:
-    """A key of one or more demos of a file that the others do not have."""
+    """The problem of a key that one or more demos of a file have and the others do not."""
     rule, value = "most demos do not hold it", f"it in {n_hold} of {n_demos} demos"
     remedy = f"leave the key out with --without {path}, or with --on-error skip"
     if 2 * n_hold == n_demos:
@@ -194,10 +194,13 @@ def _odd_key(file: str, path: str, holders: list[str], n_hold: int, n_demos: int
 
 
 def _unusable(demos: Sequence[_Demo], names: dict[str, str]) -> Iterator[tuple[Problem, set[tuple[str, str]]]]:
-    """Names that HDF5 allows and a store cannot: one that leads out of its folder, or is that of a file in it."""
+    """Names that HDF5 allows but a store cannot use: paths out of the folder, and names of files in it."""
     for path, name in names.items():
         if not is_array_name(name):
-            rule, remedy = "a key's name can name an array", "rename the dataset, or leave it out with --without"
+            rule, remedy = (
+                "the name of a key must be valid as an array name",
+                "rename the dataset, or leave it out with --without",
+            )
             holders = {(each.file.path, path): None for each in demos if path in each.kinds}
             problem = Problem(file=next(iter(holders))[0], key=path, rule=rule, value=repr(name), remedy=remedy)
             yield problem, set(holders)

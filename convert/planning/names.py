@@ -1,4 +1,4 @@
-"""Owns the check of names that the user gives: of keys to keep, and of what to leave out. Pure; no I/O."""
+"""Check the names that the user gives: keys to keep, and what to leave out. Pure; no I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["check_names"]
 
 
 def check_names(inferred: Inferred, selected: tuple[str, ...] | None, without: tuple[str, ...]) -> None:
-    """Refuse `selected` that are not stored, and `without` that no source holds.
+    """Refuse `selected` names that are not stored, and `without` names that no source holds.
 
     Raises
     ------
@@ -51,6 +51,6 @@ def check_names(inferred: Inferred, selected: tuple[str, ...] | None, without: t
 
 
 def _near(missing: Iterable[str], known: Iterable[str]) -> str:
-    """What a misspelt name may have meant."""
+    """Names that a misspelt one may mean."""
     near = [match for name in missing for match in difflib.get_close_matches(name, known, n=1)]
     return f" (did you mean {', '.join(near)}?)" if near else ""

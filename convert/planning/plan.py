@@ -1,4 +1,4 @@
-"""Owns the plan: from scans to keys, tables, columns and shard-aligned partitions. Pure; no I/O, no Dask.
+"""Make the plan: from scans to keys, tables, columns and shard-aligned partitions. Pure; no I/O, no Dask.
 
 A *column* is an array whose values come from the sources; a *partition* is one shard of one column, and is written by
 exactly one task, whole. Two writers never share a shard: that loses data silently (dask#12583, zarr-python#3682).
@@ -19,8 +19,9 @@ from robozarr.convert.planning.instructions import Task, task_of, tasks_of, word
 from robozarr.convert.planning.left_out import not_stored
 from robozarr.convert.planning.majority import LeftOutKeys
 from robozarr.convert.planning.names import check_names
-from robozarr.convert.records import Column, DemoScan, FileScan, Partition, Segment
+from robozarr.convert.records import Column, DemoScan, FileScan, Partition, Segment, Stored
 from robozarr.schemas.errors import PlanError, Problem
+from robozarr.schemas.identity import bound_sum
 from robozarr.schemas.index import FlagRules, StepFlag, build_index
 from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
 from robozarr.schemas.metadata import (
@@ -42,25 +43,25 @@ __all__ = ["Plan", "make_plan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything that a conversion will write, but for pixels and statistics."""
+    """Everything that a conversion writes, except pixels and statistics."""
 
     metadata: StoreMetadata
     layouts: dict[str, ArrayLayout]
     """Every array of the store, by path."""
     tables: dict[str, NDArray[Any]]
-    """Arrays that the plan itself determines, by path: index, episode and task tables, offsets, short texts."""
+    """Arrays that the plan determines, by path: index, episode and task tables, offsets, short texts."""
     columns: tuple[Column, ...]
     files: tuple[FileScan, ...]
     """The sources, in the store's order."""
     episodes: tuple[tuple[int, str], ...]
     """Source and demo of each episode."""
     groups: tuple[str, ...]
-    """Path of each episode's group in its file; "" for the file itself."""
+    """Path of each episode's group in its file; "" if the file itself is the episode."""
     left_out: tuple[Problem, ...]
-    """Why demos and files were left out, under ``--on-error skip``; ordered as found."""
+    """Why demos and files were left out under ``--on-error skip``, in the order they were found."""
 
     def partitions(self) -> Iterator[Partition]:
-        """Every partition, pictures first: they are the largest, so the last to end are small."""
+        """Every partition, pictures first: they are the largest, so that small ones come last."""
         for column in sorted(self.columns, key=lambda column: (not _is_frames(column), column.layout.path)):
             for shard in range(column.first_shard, column.layout.n_shards):
                 yield self.partition(column, shard)
@@ -98,6 +99,7 @@ class Plan:
             segments=tuple(segments),
             key=column.key,
             old_rows=column.old_rows,
+            stored=None if column.stored is None else column.stored.of_rows(start, stop),
             begins=tuple((column.starts[first:last][column.starts[first:last] >= start] - start).tolist()),
         )
 
@@ -132,8 +134,9 @@ def make_plan(
     left_out_keys: LeftOutKeys | None = None,
     without: tuple[str, ...] = (),
     base: Base | None = None,
+    anew: bool = False,
 ) -> Plan:
-    """Plan the store that `files`, in this order, become.
+    """Plan the store for `files`, in this order.
 
     Parameters
     ----------
@@ -152,7 +155,7 @@ def make_plan(
     without : tuple of str
         What the user left out by name; the scans say where it was.
     base : Base, optional
-        The store that is appended to.
+        The store that is appended to; or that is written `anew`, as `profile` lays it out, with its own values as the source.
 
     Raises
     ------
@@ -194,12 +197,15 @@ def make_plan(
     widths = {key.name: _widths([demo for _, demo in demos], key) for key in keys if key.ragged}
     tables = _tables(metadata, kept, demos, tasks) | _ragged_offsets(widths, demos)
     sizes = {path.removesuffix("/offsets"): int(offsets[-1]) for path, offsets in tables.items() if path.endswith("/offsets")}
-    layouts = _layouts(array_layouts(metadata, sizes), level, base)
+    layouts = _layouts(array_layouts(metadata, sizes), level, None if anew else base)
+    columns = _new_columns(metadata, layouts, [demo for _, demo in demos], widths)
+    if base is not None:
+        columns = (_from_store(column, base) if anew else _appended(column, base) for column in columns)
     return Plan(
         metadata=metadata,
         layouts=layouts,
         tables=tables,
-        columns=tuple(_columns(metadata, layouts, [demo for _, demo in demos], widths, base)),
+        columns=tuple(columns),
         files=kept,
         episodes=tuple((number, demo.name) for number, demo in demos),
         groups=tuple(demo.group for _, demo in demos),
@@ -208,7 +214,7 @@ def make_plan(
 
 
 def _flag_rules(files: Sequence[FileScan], rules: FlagRules) -> FlagRules:
-    """The rules by which the flags of all demos were made; an error if the files' layouts disagree about the gripper."""
+    """The flag rules that all demos share; an error if the files' layouts disagree about the gripper."""
     made: dict[FlagRules, str] = {}
     for file in files:
         for demo in file.demos:
@@ -223,7 +229,7 @@ def _flag_rules(files: Sequence[FileScan], rules: FlagRules) -> FlagRules:
 
 
 def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | None) -> dict[str, ArrayLayout]:
-    """With the user's level; of an append, as they lie in the store, but for the number of rows."""
+    """The layouts with the user's level; of an append, those of the store with a new number of rows."""
     if base is not None:
         old = base.layouts
         return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}
@@ -236,7 +242,7 @@ def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | No
 
 
 def is_bulk(path: str) -> bool:
-    """Whether an array holds data of the sources that the profile's codec applies to."""
+    """Whether an array holds source data that uses the profile's codec."""
     return path.startswith("steps/") or (path.startswith("ragged/") and path.endswith("/values"))
 
 
@@ -298,13 +304,13 @@ def _tables(
 
 
 def _flags(metadata: StoreMetadata, scans: list[DemoScan]) -> NDArray[np.uint8]:
-    """Flags of all steps. Where the demos have no joint key in common, none is called still (FORMAT.md, M12)."""
+    """Flags of all steps. If the demos share no joint key, no step is marked as still (FORMAT.md, M12)."""
     flags = np.concatenate([demo.flags for demo in scans]) if scans else np.empty(0, np.uint8)
     return flags if metadata.joint_key is not None else flags & ~np.uint8(StepFlag.STILL)
 
 
 def _control_freqs(files: Sequence[FileScan], of_episode: Sequence[int], n_tasks: int) -> NDArray[np.float64]:
-    """Of each task, from the file and the task of each episode; NaN where a task's files differ."""
+    """Control frequency of each task; NaN where a task's files differ."""
     of_task: list[dict[str, FileScan]] = [{} for _ in range(n_tasks)]
     for file, task in zip(files, of_episode, strict=True):
         of_task[task][file.path] = file
@@ -326,16 +332,17 @@ def _ragged_offsets(widths: dict[str, NDArray[np.int64]], demos: list[tuple[int,
     return {f"ragged/{name}/offsets": _offsets(np.repeat(width, lengths)) for name, width in widths.items()}
 
 
-def _columns(
-    metadata: StoreMetadata,
-    layouts: dict[str, ArrayLayout],
-    demos: list[DemoScan],
-    widths: dict[str, NDArray[np.int64]],
-    base: Base | None,
-) -> Iterator[Column]:
-    for column in _new_columns(metadata, layouts, demos, widths):
-        old = None if base is None else base.layouts.get(column.layout.path)
-        yield column if old is None else replace(column, old_rows=old.shape[0])
+def _appended(column: Column, base: Base) -> Column:
+    """A column whose first rows are already in the store."""
+    old = base.layouts.get(column.layout.path)
+    return column if old is None else replace(column, old_rows=old.shape[0])
+
+
+def _from_store(column: Column, base: Base) -> Column:
+    """A column whose values are in the store."""
+    layout = base.layouts[column.layout.path]
+    sums = tuple(bound_sum(base.metadata.files, layout.path, shard) for shard in range(layout.n_shards))
+    return replace(column, stored=Stored(layout=layout, sums=sums, frames=_is_frames(column)))
 
 
 def _new_columns(

@@ -1,4 +1,4 @@
-"""Owns who may write to a store in a bucket: one converter at a time. Imports nothing of a conversion.
+"""Lock a store in a bucket, so that one converter writes at a time. Independent of the rest of a conversion.
 
 The lock is an object that only one can create (a conditional PUT). It says who holds it; the holder writes it anew every
 `HEARTBEAT_S`, on the condition that it is still its own. It is stale once it was not written for `STALE_S`, by the service's
@@ -29,7 +29,7 @@ __all__ = ["hold_bucket_lock"]
 
 @contextlib.contextmanager
 def hold_bucket_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock object `name` of `store`; yields what raises StoreError once it is another's.
+    """Hold the lock object `name` of `store`; yields a function that raises StoreError once another converter has the lock.
 
     Raises
     ------
@@ -80,10 +80,10 @@ class _BucketLock:
                     raise refused(self._store.url, self._store.at(self._name), holder)
             if self._put(tag):
                 return
-        raise StoreError(f"{self._store}: the lock comes and goes; another converter is at work on this store")
+        raise StoreError(f"{self._store}: the lock keeps changing; another converter is working on this store")
 
     def _put(self, tag: Tag | None) -> bool:
-        """Write the lock if it is still the one with `tag`, or if there is none (tag None); whether it is ours now."""
+        """Write the lock if its tag is still `tag`, or if there is none (tag None); returns whether the lock is ours now."""
         text, began = self._text(), clock_s()
         new = self._store.put_if(self._name, text, tag)
         if new is None:
@@ -95,13 +95,13 @@ class _BucketLock:
         return new is not None
 
     def keep(self) -> None:
-        """Write the lock anew until told to stop, or until it is another's."""
+        """Renew the lock until told to stop, or until another converter has it."""
         while not self.stop.wait(HEARTBEAT_S) and not self.lost:
             with contextlib.suppress(OSError), self._beat:  # a network that is gone for a while; the next beat comes soon
                 self.lost = not self._put(self._tag)
 
     def check(self) -> None:
-        """Stop a converter that slept, or was cut off, for so long that another may have taken its lock over; StoreError.
+        """Raise StoreError if this converter slept or was cut off for so long that another may have taken the lock.
 
         A beat that is overdue is made up for first: whoever slept finds out before it writes, not after.
         """
@@ -128,7 +128,7 @@ class _BucketLock:
         ).encode()
 
     def _age_s(self) -> float | None:
-        """Seconds since the lock was written, by the clock of the service; None if that cannot be said now.
+        """Seconds since the lock was written, by the service's clock; None if that is unknown now.
 
         What is written to see the clock may be removed by the lock's holder, who cleans its journal: that says nothing of the
         lock.
@@ -153,13 +153,13 @@ def _parsed(data: bytes) -> dict[str, Any]:
 
 
 def _processes() -> str:
-    """Which process numbers these are: of a boot of a machine, and of a container on it."""
+    """The namespace of process numbers here: one boot of a machine, and one container on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     return f"{boot.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}" if boot.exists() else ""
 
 
 def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "" if there is none, or one that ended and was not waited for yet."""
+    """Start time of a process in the kernel's ticks; "" if it does not exist, or has ended and was not waited for."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] in ("Z", "X", "x") else fields[19]
@@ -168,6 +168,6 @@ def _started(pid: int) -> str:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """Whether the lock's holder was a process of this machine that has ended."""
     mine = holder.get("processes") == _processes() != ""
     return mine and _started(holder.get("pid", 0)) != holder.get("started")

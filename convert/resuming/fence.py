@@ -1,4 +1,4 @@
-"""Owns what keeps writers out that nobody waits for any more: a token in the journal, looked at before every file and PUT.
+"""Stop workers that no converter waits for any longer: a token in the journal, checked before every file and PUT.
 
 A worker that was cut off from its scheduler, or a converter that slept, goes on with what it had been given. The token is the
 run's own: the next holder of the lock takes it away before it writes anything. Imports nothing of a conversion.
@@ -20,26 +20,26 @@ __all__ = ["FENCE", "CheckedPlace", "Fence"]
 FENCE: Final = "fence"
 """Name of the token in the journal's folder."""
 LOOK_AGAIN_S: Final = 1.0
-"""In a bucket one look holds so long: a hundred small objects are not each asked for twice. A shard takes about as long."""
+"""How long one check stays valid in a bucket, so that a hundred small objects need few checks."""
 _looked: dict[tuple[Place, str], float] = {}
 
 
 def clock_s() -> float:
-    """Seconds that pass while the machine sleeps, too."""
+    """A clock that also counts the time while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Who may write: a small value that crosses processes with the tasks."""
+    """The right to write: a small value that is sent to workers with their tasks."""
 
     place: Place
     """The journal's folder."""
     plan: str
-    """The token: one run's, for one plan."""
+    """The token of one run with one plan."""
 
     def check(self) -> None:
-        """StoreError if the store is finished, is another run's, or is made from another plan now."""
+        """Raise StoreError if the store is finished, belongs to another run, or now has another plan."""
         if self.place.folder is None and clock_s() - _looked.get((self.place, self.plan), float("-inf")) < LOOK_AGAIN_S:
             return
         began = clock_s()
@@ -48,78 +48,78 @@ class Fence:
         except (FileNotFoundError, NotADirectoryError):
             there = ""
         if there != self.plan:
-            raise StoreError(f"{self.place}: the conversion that this worker was at work for has ended, so it writes no more")
+            raise StoreError(f"{self.place}: the conversion that this worker belonged to has ended, so it writes no more")
         _looked.clear()
         _looked[self.place, self.plan] = began
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedPlace:
-    """A place of which nothing is changed before `check` was called: the store, and the journal, as a converter writes them."""
+    """A place that calls `check` before every change; a converter writes its store and journal through it."""
 
     place: Place
     check: Callable[[], None]
-    """Raises StoreError if this process may not write any more."""
+    """Raises StoreError if this process must not write any longer."""
 
     def __str__(self) -> str:
         return self.url
 
     @property
     def url(self) -> str:
-        """As the place says."""
+        """URL of the place."""
         return self.place.url
 
     @property
     def folder(self) -> Path | None:
-        """As the place says."""
+        """Folder of the place."""
         return self.place.folder
 
     @property
     def patience_s(self) -> float:
-        """As the place says."""
+        """Patience of the place."""
         return self.place.patience_s
 
     def at(self, path: str) -> str:
-        """As the place says."""
+        """Location of a file, as messages name it."""
         return self.place.at(path)
 
     def below(self, path: str) -> CheckedPlace:
-        """A folder inside, checked alike."""
+        """A folder inside, with the same check."""
         return CheckedPlace(self.place.below(path), self.check)
 
     def read(self, path: str, most: int | None = None) -> bytes:
-        """As the place does."""
+        """Read a file."""
         return self.place.read(path, most)
 
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """As the place does."""
+        """Read ranges of a file."""
         return self.place.read_ranges(path, starts, ends)
 
     def exists(self, path: str) -> bool:
-        """As the place says."""
+        """Whether a file exists."""
         return self.place.exists(path)
 
     def names(self, limit: int | None = None) -> list[str]:
-        """As the place says."""
+        """Names of the files below a path."""
         return self.place.names(limit)
 
     def write(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
-        """As the place does, after the check."""
+        """Write a file, after the check."""
         self.place.write(path, parts, self.check)
 
     def move(self, path: str, to: Place) -> None:
-        """As the place does, after the check."""
+        """Move a file, after the check."""
         self.check()
         self.place.move(path, to.place if isinstance(to, CheckedPlace) else to)
 
     def remove(self, paths: Iterable[str]) -> None:
-        """As the place does, after the check."""
+        """Remove files, after the check."""
         gone = list(paths)
         if gone:
             self.check()
             self.place.remove(gone)
 
     def empty(self, folders: Sequence[str]) -> None:
-        """As the place does, after the check."""
+        """Remove folders with their content, after the check."""
         self.check()
         self.place.empty(folders)

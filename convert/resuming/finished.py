@@ -1,4 +1,4 @@
-"""Owns the record of finished partitions: a file that grows, or in a bucket objects of some lines each. Imports no Dask."""
+"""Record finished partitions: lines of a growing file, or in a bucket objects of some lines each. Imports no Dask."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from robozarr.store.place import Place
 __all__ = ["FinishedFile", "FinishedObjects", "FinishedRecord"]
 
 SHARE_OF_TIME: Final = 0.01
-"""Of a run's time may pass between two objects: a kill costs so much of the work, and their number grows with its logarithm."""
+"""Longest pause between two objects, as a share of the run's time: a kill loses that much of the work."""
 LEAST_INTERVAL_S: Final = 2.0
 
 
 class FinishedRecord(Protocol):
-    """What a journal needs to remember finished partitions by."""
+    """The journal's record of finished partitions."""
 
     def read(self) -> Iterator[FinishedPartition]:
-        """All that were recorded; what a killed writer left of a line is left out."""
+        """Every recorded partition; a line that a killed writer left incomplete is skipped."""
         ...
 
     def add(self, finished: FinishedPartition) -> None:
-        """Record one."""
+        """Record one partition."""
         ...
 
     def close(self) -> None:
-        """Write what waits to be written."""
+        """Write what is still waiting."""
         ...
 
     def forget(self) -> None:
-        """Let go of what waits, before the journal is removed."""
+        """Discard what is waiting, before the journal is removed."""
         ...
 
 
@@ -53,14 +53,14 @@ def _parsed(lines: Sequence[bytes]) -> Iterator[FinishedPartition]:
 
 
 class FinishedFile:
-    """Lines of a file, one a partition."""
+    """The record as a file with one line per partition."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: int | None = None
 
     def read(self) -> Iterator[FinishedPartition]:
-        """Every whole line."""
+        """Every complete line."""
         return _parsed(self._path.read_bytes().splitlines() if self._path.exists() else [])
 
     def add(self, finished: FinishedPartition) -> None:
@@ -87,7 +87,7 @@ class FinishedFile:
 
 
 class FinishedObjects:
-    """Objects below a prefix, each with the lines of some partitions: an object cannot grow."""
+    """The record as objects below a prefix, each with the lines of some partitions, because an object cannot grow."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -100,14 +100,14 @@ class FinishedObjects:
             yield from _parsed(data.splitlines())
 
     def add(self, finished: FinishedPartition) -> None:
-        """Record a partition with the next object."""
+        """Record a partition in the next object."""
         self._waiting.append(finished)
         now = time.monotonic()
         if now - self._wrote >= max(LEAST_INTERVAL_S, SHARE_OF_TIME * (now - self._began)):
             self._flush()
 
     def close(self) -> None:
-        """Write an object with what waits, if that can be; after a conversion's end nothing does."""
+        """Write what is waiting as an object, if possible; after a conversion's end nothing is waiting."""
         if self._waiting:
             on_the_way_out(self._flush_if_allowed)
 
@@ -122,5 +122,5 @@ class FinishedObjects:
         self._waiting, self._wrote = [], time.monotonic()
 
     def forget(self) -> None:
-        """Let go of what waits."""
+        """Discard what is waiting."""
         self._waiting = []

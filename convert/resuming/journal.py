@@ -1,4 +1,4 @@
-"""Owns the memory of an unfinished conversion: what it was begun with, which partitions are done. Imports no Dask.
+"""Remember an unfinished conversion: its options and sources, and its finished partitions. Imports no Dask.
 
 It lives in a folder of the store whose name is a temporary's, so that no finished store has one (FORMAT.md, M20):
 ``plan.json`` (what it was begun with), ``fence`` (for which plan workers may write), ``done.jsonl`` (a line a finished
@@ -35,36 +35,36 @@ Kind = Literal["convert", "append"]
 
 
 class SourceFacts(NamedTuple):
-    """What tells one content of a source file from another."""
+    """Facts that distinguish one content of a source file from another."""
 
     size: int
     """Bytes."""
     mtime_ns: int
-    """Time of change, ns since the epoch."""
+    """Modification time, ns since the epoch."""
     digest: str
     """Sampled digest of its content (``schemas.digest``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """What a conversion was begun with: all that decides about its bytes."""
+    """Everything that decides the bytes of a conversion, as recorded when it began."""
 
     kind: Kind
     options: Mapping[str, Any]
-    """Profile, level, keys, and the versions of what encodes."""
+    """Profile, level, keys, and the versions of the encoding packages."""
     sources: Mapping[str, SourceFacts]
-    """Path of each source → its size, time of change and digest."""
+    """Path of each source → its size, modification time and digest."""
     left_out: tuple[Problem, ...] = ()
-    """Demos that turned out to be unreadable while their pictures were read, under ``--on-error skip``."""
+    """Demos that turned out to be unreadable while their pictures were being read, under ``--on-error skip``."""
 
 
 def sources_of(files: Sequence[FileScan]) -> dict[str, SourceFacts]:
-    """Size, time of change and digest of each file, as they were when it was scanned."""
+    """Size, modification time and digest of each file when it was scanned."""
     return {file.path: SourceFacts(file.size, file.mtime_ns, file.digest) for file in files}
 
 
 def check_same(begun: Begun, now: Begun, store: Place) -> None:
-    """Refuse to go on with a conversion that would not end in the bytes that it was begun for.
+    """Refuse to continue a conversion with options or sources that would give other bytes.
 
     Raises
     ------
@@ -82,17 +82,17 @@ def check_same(begun: Begun, now: Begun, store: Place) -> None:
     for path in sorted({*begun.sources, *now.sources}):
         old, new = begun.sources.get(path), now.sources.get(path)
         if old != new:
-            value = f"{_fact(new)}; when it was begun: {_fact(old)}"
-            rule, remedy = f"an unfinished {begun.kind} goes on with the sources it was begun with", f"put it back, or {anew}"
+            value = f"{_fact(new)}; when it began: {_fact(old)}"
+            rule, remedy = f"an unfinished {begun.kind} must use the sources that it began with", f"put it back, or {anew}"
             problems.append(Problem(file=path, rule=rule, value=value, remedy=remedy))
     if problems:
-        raise SourceError(f"{store}: sources are not what they were when this {begun.kind} was begun:", problems)
+        raise SourceError(f"{store}: sources have changed since this {begun.kind} began:", problems)
 
 
 def _anew(begun: Begun, store: Place) -> str:
     if begun.kind == "append":
-        return f"remove {store.at(FOLDER)} to give up the append (the store stays what it was)"
-    return "begin anew with --overwrite"
+        return f"remove {store.at(FOLDER)} to cancel the append (the store stays as it was)"
+    return "start again with --overwrite"
 
 
 def _fact(fact: SourceFacts | None) -> str:
@@ -102,7 +102,7 @@ def _fact(fact: SourceFacts | None) -> str:
 
 
 def digest(partition: Partition) -> str:
-    """What a partition was planned from: layout, sources as they were scanned, rows."""
+    """Digest of a partition's plan: layout, sources as scanned, rows."""
     return hashlib.blake2b(repr(partition).encode(), digest_size=12).hexdigest()
 
 
@@ -127,18 +127,18 @@ class Journal:
         )
 
     def check(self) -> None:
-        """StoreError if the lock or the fence is another's meanwhile: this process slept, or was cut off, for too long."""
+        """Raise StoreError if another converter has the lock or the fence: this process slept, or was cut off, for too long."""
         self._lock_is_ours()
         if self._fence is not None:
             self._fence.check()
 
     def checked(self, place: Place) -> CheckedPlace:
-        """A place of this store, to be written to: it is looked at the lock and the fence before every change."""
+        """A place of this store for writing; the lock and the fence are checked before every change."""
         return CheckedPlace(place, self.check)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the store's lock, as long as anything is written; StoreError if another converter holds it.
+        """Hold the store's lock while anything is written; StoreError if another converter holds it.
 
         Who gets it takes the fence away: whatever an earlier holder left running writes nothing more.
         """
@@ -161,19 +161,19 @@ class Journal:
                 self._held = False
 
     def _refuse_links(self, store: Path) -> None:
-        """A link in the journal's place would lead what is written, and removed, out of the store."""
+        """Refuse a link at the journal's place: writing and removing through it would leave the store."""
         for path in (store / FOLDER, store / FOLDER / "stage"):
             if path.is_symlink():
                 raise StoreError(f"{path} is a link, and nothing is written through links inside a store; remove it")
 
     def tidy(self) -> None:
-        """Remove the lock of a converter that was killed when all was done; StoreError if somebody holds it."""
+        """Remove the lock of a converter that was killed after its last step; StoreError if a converter holds it."""
         if not self._held and set(self.place.names(3)) in ({"lock"}, {"lock", FENCE}):
             with self.locked():
                 pass
 
     def begun(self) -> Begun | None:
-        """What the unfinished conversion was begun with; None if there is none."""
+        """What the unfinished conversion began with; None if there is none."""
         try:
             value = json.loads(self.place.read("plan.json"))
             if value["kind"] not in get_args(Kind):
@@ -189,14 +189,14 @@ class Journal:
         except BucketError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); begin anew with --overwrite") from exc
+            raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); start again with --overwrite") from exc
 
     def begin(self, begun: Begun) -> None:
-        """Write down what a conversion begins with; whole or not at all."""
+        """Record what a conversion begins with, whole or not at all."""
         self._checked.write("plan.json", [json.dumps(asdict(begun), indent=1).encode()])
 
     def fence(self, begun: Begun | None = None) -> Fence:
-        """Let this run, and its workers, write for what was begun, and no others."""
+        """Allow this run and its workers to write, and no others."""
         facts = json.dumps([self._run, None if begun is None else asdict(begun)], sort_keys=True).encode()
         fence = Fence(self.place, hashlib.blake2b(facts, digest_size=12).hexdigest())
         self.check()
@@ -205,7 +205,7 @@ class Journal:
         return fence
 
     def withdraw(self) -> None:
-        """Let nobody write any more: workers that are still busy stop before their next file."""
+        """Allow no more writing: busy workers stop before their next file."""
         fence, self._fence = self._fence, None
         if fence is not None:
             with suppress(StoreError):  # it is another's already
@@ -214,7 +214,7 @@ class Journal:
                 self.place.remove([FENCE])
 
     def finished(self) -> dict[tuple[str, int], FinishedPartition]:
-        """The partitions that were finished, by array and shard."""
+        """The finished partitions, by array and shard."""
         return {(finished.path, finished.shard): finished for finished in self._finished.read()}
 
     def record(self, finished: FinishedPartition) -> None:
@@ -223,7 +223,7 @@ class Journal:
         self._finished.add(finished)
 
     def look(self, command: Command, root: Literal["none", "foreign", "incomplete", "complete"], others: bool) -> State:
-        """The state of the place, given what its root document says and whether files of others are there."""
+        """The state of the place, given its root document and whether other files exist."""
         try:
             begun = self.begun()
         except BucketError:
@@ -244,15 +244,15 @@ class Journal:
         )
 
     def ready_to_commit(self) -> None:
-        """Say that all files of an append wait in the stage."""
+        """Record that all files of an append are staged."""
         self._checked.write("commit", [b""])
 
     def close(self) -> None:
-        """Write down what is not yet."""
+        """Write what is not yet written."""
         self._finished.close()
 
     def clear(self, *, given_up: bool = False) -> None:
-        """Forget the conversion: it is done, or `given_up`. The lock stays, and a fence.
+        """Remove the record of a conversion that has finished or was `given_up`. The lock stays, and a fence.
 
         What says how far it came goes last, so that a kill in between changes no state; but of what is given up it goes
         first, so that nobody goes on with what is no longer whole.

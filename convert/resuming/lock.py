@@ -1,4 +1,4 @@
-"""Owns who may write to a store: one converter at a time. Imports nothing of a conversion.
+"""Lock a store in a folder, so that one converter writes at a time. Independent of the rest of a conversion.
 
 The lock is a file in the journal's folder. The kernel holds it (flock) for as long as the process lives, so a killed converter
 leaves no lock. File systems that are shared between machines do not always pass flock on; so the file says who holds it, and
@@ -26,12 +26,12 @@ __all__ = ["HEARTBEAT_S", "STALE_S", "hold_lock", "lost", "refused"]
 
 HEARTBEAT_S: Final = 30.0
 STALE_S: Final = 300.0
-"""Ten missed touches: a machine that is merely slow keeps its lock, a dead one is waited for a coffee's length."""
+"""Age at which a lock is stale: ten missed updates. A slow machine keeps its lock; a dead one delays others by some minutes."""
 
 
 @contextlib.contextmanager
 def hold_lock(path: Path, store: Path) -> Iterator[Callable[[], None]]:
-    """Hold the lock file `path` of `store`; its folder is made, and removed again where nothing else is in it.
+    """Hold the lock file `path` of `store`; its folder is made, and removed afterwards if nothing else is in it.
 
     Yields what raises StoreError once the lock is another's: where the kernel holds none, a machine that slept can lose it.
 
@@ -80,7 +80,7 @@ def _touch(descriptor: int, mine: bytes, stop: threading.Event) -> None:
 
 
 def _acquire(path: Path, store: Path) -> tuple[int, bytes]:
-    """The lock file, open, and the text in it that says it is ours."""
+    """The open lock file, and the text in it that marks it as ours."""
     for _ in range(100):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _acquire(path: Path, store: Path) -> tuple[int, bytes]:
             os.close(descriptor)
             raise
         os.close(descriptor)  # its last holder removed it in between
-    raise StoreError(f"{path}: the lock comes and goes; another converter is at work on {store}")
+    raise StoreError(f"{path}: the lock keeps changing; another converter is working on {store}")
 
 
 def _not_written(path: Path, exc: OSError) -> StoreError:
@@ -115,7 +115,7 @@ def _not_written(path: Path, exc: OSError) -> StoreError:
 
 
 def _flock(descriptor: int) -> bool:
-    """Whether the kernel gave the lock; True too where the file system has none, and only the file's text counts."""
+    """Whether the kernel gave the lock; also True if the file system has no locks, so that only the file's text counts."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -145,7 +145,7 @@ def _read(descriptor: int) -> dict[str, Any]:
 
 
 def _lives_elsewhere(descriptor: int, holder: dict[str, Any]) -> bool:
-    """Whether another machine holds the lock, as far as one can tell: it touched the file a short while ago."""
+    """Whether another machine seems to hold the lock: it updated the file a short while ago."""
     return holder.get("host") != socket.gethostname() and time.time() - os.fstat(descriptor).st_mtime < STALE_S
 
 
@@ -161,14 +161,14 @@ def _write(descriptor: int) -> bytes:
 
 
 def lost(store: str) -> StoreError:
-    """What to say to a converter whose lock is another's."""
-    return StoreError(f"{store}: another converter has taken this store over; nothing more is written to it from here")
+    """The error for a converter whose lock was taken by another."""
+    return StoreError(f"{store}: another converter has taken over this store; this process writes nothing more to it")
 
 
 def refused(store: str, path: str, holder: dict[str, Any]) -> StoreError:
-    """What to say to the second converter."""
+    """The error for a second converter."""
     who = f"process {holder.get('pid')} on {holder.get('host')}, since {holder.get('since')}" if holder else "it has just begun"
     return StoreError(
-        f"{store}: another converter is at work on this store ({who}); wait for it or stop it. If that machine is gone, its "
+        f"{store}: another converter is working on this store ({who}); wait for it or stop it. If that machine is gone, its "
         f"lock ends {STALE_S / 60:.0f} minutes after its last update ({path})"
     )

@@ -1,4 +1,4 @@
-"""Owns the states that the place of a store can be in, and what a command may do in each. Pure: facts in, a step out; no I/O.
+"""The states of a store's place, and each command's next step in each state. Pure: facts in, a step out; no I/O.
 
 Every way back from an interruption passes here, as a fresh start does: who recovers something looks at the place again, and
 asks again. ``docs/converting.md`` draws it. Imports nothing of ours.
@@ -13,39 +13,39 @@ from typing import Final, Literal
 __all__ = ["RECOVERIES", "Command", "Found", "State", "Step", "next_step", "refusal", "state_of"]
 
 Command = Literal["convert", "append", "overwrite"]
-"""What the user asked for: neither option, ``--append``, or ``--overwrite``."""
+"""The user's command: neither option, ``--append``, or ``--overwrite``."""
 
 
 class State(Enum):
-    """What the place of a store is."""
+    """State of a store's place."""
 
     EMPTY = "nothing is there"
-    FOREIGN = "something that is no robozarr store"
-    BEGUN = "a conversion that was begun, and the record of how far it came"
+    FOREIGN = "something that is not a robozarr store"
+    BEGUN = "an unfinished conversion, and the record of its progress"
     LOST = "a store that is not complete, without a record that could finish it"
     COMPLETE = "a complete store"
     ENDED = "a complete store, and the record of the conversion that made it"
-    APPENDING = "a complete store, and the record of an append that was begun"
-    COMMITTING = "an append that has all its files, which are to be put into place"
-    COMMITTED = "a complete store, and what is left of an append that was put into place"
+    APPENDING = "a complete store, and the record of an unfinished append"
+    COMMITTING = "an append whose files are all written, but not yet moved into place"
+    COMMITTED = "a complete store, and the record of an append that was moved into place"
 
 
 class Step(Enum):
-    """What is to be done next."""
+    """What to do next."""
 
     BEGIN = "make a store"
-    RESUME = "go on with the conversion that was begun, if it is the same"
-    RESUME_OR_REPLACE = "go on with the conversion that was begun if it is the same, else remove it and make a store"
+    RESUME = "continue the unfinished conversion, if it is the same"
+    RESUME_OR_REPLACE = "continue the unfinished conversion if it is the same, else remove it and make a store"
     REPLACE = "remove the store and make another"
     APPEND = "begin an append"
-    RESUME_APPEND = "go on with the append that was begun, if it is the same"
-    COMMIT = "put the append's files into place, then look again"
-    CLEAR = "remove the record of what is done, then look again"
+    RESUME_APPEND = "continue the unfinished append, if it is the same"
+    COMMIT = "move the append's files into place, then look again"
+    CLEAR = "remove the record, then look again"
     REFUSE = "touch nothing; `refusal` says why"
 
 
 RECOVERIES: Final = frozenset({Step.COMMIT, Step.CLEAR})
-"""Steps that end what was interrupted, and nothing else; afterwards the place is looked at again."""
+"""Steps that only finish what was interrupted; the place is looked at again afterwards."""
 
 _STEPS: Final[dict[State, dict[Command, Step]]] = {
     State.EMPTY: {"convert": Step.BEGIN, "append": Step.REFUSE, "overwrite": Step.BEGIN},
@@ -59,36 +59,36 @@ _STEPS: Final[dict[State, dict[Command, Step]]] = {
     State.COMMITTED: {"convert": Step.CLEAR, "append": Step.CLEAR, "overwrite": Step.CLEAR},
 }
 _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
-    (State.EMPTY, "append"): "{store}: no store is there that could be appended to; make it first, without --append",
-    (State.FOREIGN, None): "{store} exists and is not a robozarr store, so it is left alone; give another --store",
+    (State.EMPTY, "append"): "{store}: there is no store to append to; make it first, without --append",
+    (State.FOREIGN, None): "{store} exists and is not a robozarr store, so it is not touched; give another --store",
     (State.BEGUN, "append"): "{store} holds an unfinished conversion; finish it first: run its command again, without --append",
-    (State.LOST, None): "{store} holds an unfinished conversion, but not the record of how far it came; begin anew with "
+    (State.LOST, None): "{store} holds an unfinished conversion, but the record of its progress is missing; begin anew with "
     "--overwrite",
-    (State.COMPLETE, "convert"): "{store} holds a store already; give another --store, or --append to add to it, or "
+    (State.COMPLETE, "convert"): "{store} already holds a store; give another --store, or --append to add to it, or "
     "--overwrite to replace it",
-    (State.APPENDING, "convert"): "{store} holds a store already, and an append that is not finished: run that again with "
+    (State.APPENDING, "convert"): "{store} already holds a store, with an unfinished append: run that again with "
     "--append, or give another --store, or --overwrite to replace it",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What one look at the place of a store found."""
+    """Facts from one look at the place of a store."""
 
     root: Literal["none", "foreign", "incomplete", "complete"]
-    """The root document: none, one of something else, or what a robozarr store says of itself."""
+    """The root document: missing, of something else, or the attributes of a robozarr store."""
     others: bool
-    """Whether files are there besides the root document, a converter's journal and its temporary files."""
+    """Whether there are files other than the root document, a converter's journal and its temporary files."""
     record: Literal["none", "convert", "append"]
     """What the journal says was begun."""
     committing: bool
-    """Whether the journal says that all files of an append wait in its stage."""
+    """Whether the journal says that all files of an append are staged."""
     staged: bool
-    """Whether the root document of an append still waits in the stage; it is put into place last."""
+    """Whether the root document of an append is still staged; it is moved last."""
 
 
 def state_of(found: Found) -> State:
-    """The state of a place.
+    """The state that follows from the facts.
 
     >>> state_of(Found(root="complete", others=True, record="append", committing=False, staged=False)).name
     'APPENDING'
@@ -107,10 +107,10 @@ def state_of(found: Found) -> State:
 
 
 def next_step(state: State, command: Command) -> Step:
-    """What a command may do in a state.
+    """The step that a command may take in a state.
 
     >>> next_step(State.COMMITTING, "convert"), next_step(State.COMPLETE, "convert")
-    (<Step.COMMIT: "put the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)
+    (<Step.COMMIT: "move the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)
     """
     return _STEPS[state][command]
 

@@ -1,4 +1,4 @@
-"""Owns what an attribute of an HDF5 object is, whichever way its writer put it: bytes and arrays of one text are text.
+"""Read HDF5 attributes however they were written: bytes, and arrays of one text, count as text.
 
 Works on what h5py gives, and knows h5py's value for a null space.
 """
@@ -25,7 +25,7 @@ def read_attribute(attributes: Mapping[str, Any], name: str) -> Any:
 
 
 def text_of(value: object) -> str | None:
-    """The text that a value is: a text, bytes that are UTF-8, an array or list of one of these; None for anything else.
+    """A value as text: text, UTF-8 bytes, or an array or list of one of these; None for anything else.
 
     Bytes that are no UTF-8 become lone surrogates, as h5py makes of them.
 
@@ -39,7 +39,7 @@ def text_of(value: object) -> str | None:
 
 
 def bytes_of(value: object) -> bytes | None:
-    """The bytes of the text that a value is; None if it is none.
+    """A text value as bytes; None if it is not text.
 
     >>> bytes_of(np.array(["a"], object)), bytes_of(1.0)
     (b'a', None)
@@ -49,14 +49,14 @@ def bytes_of(value: object) -> bytes | None:
 
 
 def _only(value: object) -> object:
-    """The one element of an array, however deep; the value itself if it is no array of one."""
+    """The only element of an array, however deep; any other value unchanged."""
     if isinstance(value, np.ndarray):
         return value.reshape(-1)[0] if value.size == 1 and value.dtype.kind in "SUO" else None
     return value
 
 
 def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, list[str]]:
-    """Attributes of (path, HDF5 object, names left out): as JSON, and ``path@name`` of those that JSON cannot hold.
+    """Attributes of (path, HDF5 object, names left out) as JSON, and ``path@name`` of those that JSON cannot hold.
 
     The JSON is one object: path → name → {dtype, shape, value}. Floats are written so that they read back to the same
     bits; NaN and infinities as text; types without a JSON form as the hex digits of their bytes.

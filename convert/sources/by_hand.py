@@ -1,4 +1,4 @@
-"""Owns instructions that the user gives by hand: reading ``--instructions FILE``, CSV, JSON or TOML. Imports no h5py.
+"""Read instructions that the user gives by hand: ``--instructions FILE`` as CSV, JSON or TOML. Imports no h5py.
 
 What they are matched with is the business of ``convert.planning.by_hand``.
 """
@@ -18,7 +18,7 @@ from robozarr.schemas.instructions import MAX_CHARACTERS, shown
 __all__ = ["Given", "Instructions", "checked_instruction", "read_instructions"]
 
 Instructions: TypeAlias = "str | Path | Mapping[str, str | Mapping[str, str]]"
-"""A file, or what one says: source → instruction, or source → demo → instruction."""
+"""A file, or its content: source → instruction, or source → demo → instruction."""
 HOW: Final = (
     "CSV with the columns file, instruction and perhaps demo; JSON or TOML: file → instruction, or file → demo → instruction"
 )
@@ -26,19 +26,19 @@ MAX_BYTES: Final = 2**26
 
 
 class Given(NamedTuple):
-    """One instruction given by hand."""
+    """One instruction that was given by hand."""
 
     file: str
-    """Name of a source: its file's name, or a longer tail of its path."""
+    """Name of a source: its file name, or a longer end of its path."""
     demo: str
-    """Name of a demo; "" for all of the file's."""
+    """Name of a demo; "" for all demos of the file."""
     text: str
     where: str
     """Where it was given, for messages."""
 
 
 def read_instructions(given: Instructions) -> list[Given]:
-    """What the user gives by hand, checked entry by entry.
+    """Read what the user gives by hand and check each entry.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def read_instructions(given: Instructions) -> list[Given]:
 
 
 def checked_instruction(text: object, where: str) -> str:
-    """An instruction given by hand, without white space around it; PlanError if it is none."""
+    """An instruction given by hand, without surrounding white space; PlanError if it is not one."""
     if not isinstance(text, str) or not text.strip():
         raise PlanError(f"{where}: an instruction is text, not empty; got {text!r} → leave out what has none")
     text = text.strip()

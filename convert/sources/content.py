@@ -1,4 +1,4 @@
-"""Owns what a source file is: the digest of its content, whatever it is called and wherever it lies. Imports no h5py."""
+"""Identify a source file by the digest of its content, whatever its name and place. Imports no h5py."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["digest_of_file", "digest_or_nothing"]
 
 
 def digest_of_file(path: str | Path) -> str:
-    """The sampled digest of a file's content (``schemas.digest``): 4 MiB are read, however large it is.
+    """The sampled digest of a file's content (``schemas.digest``); it reads 4 MiB, however large the file.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def digest_of_file(path: str | Path) -> str:
 
 
 def digest_or_nothing(path: str | Path) -> str:
-    """The digest of a file that is damaged in any case; "" if it cannot be read."""
+    """The digest of a file that is already known to be damaged; "" if it cannot be read."""
     try:
         return digest_of_file(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Owns what is concluded about a demo from its numbers and names: alignment, image convention, flags, success. Pure.
+"""Infer facts about a demo from its numbers and names: alignment, image convention, flags, success. Pure.
 
 Every rule is somebody's, and cited; every conclusion is recorded with its evidence, never baked into the data.
 """
@@ -25,11 +25,11 @@ __all__ = [
 ]
 
 ALIGNMENT_TOLERANCE_RAD: Final = 1e-3
-"""Joint positions nearer to a simulator state than this (rms) are that state's: LIBERO's agree exactly, replayed ones to
+"""Largest rms distance at which joint positions belong to a simulator state: LIBERO's agree exactly, replayed ones to
 rounding, and one step of a moving arm is some hundredths of a radian."""
 
 BLOCK_STEPS: Final = 1024
-"""Steps compared with all columns at once: some MB."""
+"""Steps that are compared with all columns at once: some MB."""
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +76,7 @@ def detect_alignment(joints: NDArray[Any] | None, states: NDArray[Any] | None) -
 
 
 def _best_rms(joints: Floats, states: Floats) -> float:
-    """The least rms of joints [step, joint] to as many neighbouring columns of states [step, n]."""
+    """Smallest rms distance of joints [step, joint] to as many neighbouring columns of states [step, n]."""
     n_joints = joints.shape[1]
     squares = np.zeros(states.shape[1] - n_joints + 1)
     for start in range(0, len(joints), BLOCK_STEPS):
@@ -90,7 +90,7 @@ def _best_rms(joints: Floats, states: Floats) -> float:
 def detect_image_convention(
     convention: str | None, env_args: Mapping[str, Any], datasets: Iterable[str]
 ) -> tuple[ImageConvention, ImageEvidence]:
-    """Which way up a file's pictures are, and what says so.
+    """Which way up a file's pictures are, and the evidence for that.
 
     >>> detect_image_convention("opengl", {}, [])
     (<ImageConvention.OPENGL: 0>, <ImageEvidence.ATTRIBUTE: 1>)
@@ -106,7 +106,7 @@ def detect_image_convention(
 
 
 def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: FlagRules) -> NDArray[np.uint8]:
-    """Flags of each step of a demo, by the rules that ``FlagRules.to_json`` words.
+    """Flags of each step of a demo, by the rules of ``FlagRules.to_json``.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def detect_flags(actions: NDArray[Any], joints: NDArray[Any] | None, rules: Flag
 
 
 def _noops(still: NDArray[np.bool_], gripper: Floats) -> NDArray[np.bool_]:
-    """OpenVLA's rule compares the gripper with the last action it *kept*, so a run of no-ops is judged by one action."""
+    """Flag no-ops. OpenVLA's rule compares the gripper with the last action *kept*, so a run of no-ops has one reference."""
     noop = np.zeros(len(still), np.bool_)
     kept: int | None = None
     for t in range(len(still)):
@@ -162,7 +162,7 @@ def detect_success(robomimic: bool, rewards: NDArray[Any] | None) -> int:
 
 
 def success_of(value: object, rule: str) -> int:
-    """1, 0, or -1 for unknown, from what a recorder wrote: bools or 0 and 1, of the episode or of each step.
+    """Success as 1, 0, or -1 for unknown, from recorded bools or 0 and 1, for the episode or for each step.
 
     >>> success_of(np.bool_(True), "last"), success_of(np.array([True, False]), "any"), success_of("yes", "last")
     (1, 1, -1)
@@ -176,7 +176,7 @@ def success_of(value: object, rule: str) -> int:
 
 
 def control_frequency(env_args: Mapping[str, Any]) -> float | None:
-    """Steps a second that ``env_args`` states; None where it states none that could be one.
+    """Steps per second as ``env_args`` states it; None if it states no valid value.
 
     >>> control_frequency({"env_kwargs": {"control_freq": 20}}), control_frequency({"env_kwargs": None})
     (20.0, None)
@@ -189,7 +189,7 @@ def control_frequency(env_args: Mapping[str, Any]) -> float | None:
 
 
 def parse_json(text: object) -> dict[str, Any]:
-    """The object in a JSON attribute; {} for what is none: attributes are evidence here, not data."""
+    """The object in a JSON attribute; {} if there is none: attributes are evidence here, not data."""
     if not isinstance(text, str):
         return {}
     try:

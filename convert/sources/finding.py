@@ -1,4 +1,4 @@
-"""Owns finding the source files behind what the user names. Opens none, but to see that it is one of macOS's ``._`` files."""
+"""Find the source files that the user names. Opens a file only to see whether it is one of macOS's ``._`` files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["find_sources"]
 
 
 def find_sources(sources: Sequence[str | Path]) -> list[Path]:
-    """HDF5 files behind files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
+    """HDF5 files from files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
 
     The ``._x.hdf5`` that macOS writes beside files on foreign disks hold no data and are passed over.
 
@@ -50,14 +50,14 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
 
 
 def _in_order(path: Path) -> tuple[object, ...]:
-    """By folder, and in it by name, but by number what differs in a last number only: episode_2 before episode_10."""
+    """Sort by folder, then by name; names that differ only in a final number are sorted by it: episode_2 before episode_10."""
     match = re.fullmatch(r"(.*?)([0-9]{1,18})", path.stem)
     stem, number = (path.stem, -1) if match is None else (match.group(1), int(match.group(2)))
     return (*path.parts[:-1], stem + path.suffix), number, path.name
 
 
 def _files_below(folder: Path) -> list[Path]:
-    """HDF5 files below a folder, through links; a folder that cannot be read is an error, not a gap."""
+    """HDF5 files below a folder, also through links; a folder that cannot be read is an error."""
 
     def refuse(error: OSError) -> None:
         problem = Problem(

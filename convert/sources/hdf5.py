@@ -1,4 +1,4 @@
-"""Owns access to HDF5: the only module that imports h5py. Knows trees and bytes, not what they mean for a store.
+"""Read HDF5; the only module that imports h5py. Knows trees and bytes, not what they mean for a store.
 
 h5py holds one global lock, so files are read in parallel by processes, never by threads.
 """
@@ -36,11 +36,11 @@ __all__ = ["SourceFile", "find_sources"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError)
-"""What h5py raises when it meets damaged metadata, seen by changing random bytes of good files."""
+"""Errors that h5py raises on damaged metadata, found by changing random bytes of good files."""
 
 
 def _names_damage(method: F) -> F:
-    """Turn whatever h5py raises inside a method of SourceFile into a SourceError that names file, demo and key."""
+    """Turn any h5py error inside a method of SourceFile into a SourceError that names file, demo and key."""
 
     @functools.wraps(method)
     def wrapped(self: SourceFile, *args: Any, **kwargs: Any) -> Any:
@@ -86,7 +86,7 @@ class SourceFile:
         self._file.close()
 
     def expect(self, size: int, mtime_ns: int) -> None:
-        """Refuse a file that is not the one that was scanned.
+        """Refuse a file that changed since it was scanned.
 
         Raises
         ------
@@ -96,31 +96,31 @@ class SourceFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "begin anew with --overwrite")
+            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
 
     def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
-        """A SourceError about this file that holds one problem."""
+        """A SourceError about this file with one problem."""
         problem = Problem(file=self.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy)
         return SourceError("a source cannot be used:", [problem])
 
     @_names_damage
     def recognise(self, own: Sequence[Layout] = ()) -> Layout:
-        """Find the layout that the file follows, the user's `own` first; from then on demos are looked for where it says."""
+        """Find the layout that the file follows, the user's `own` first; demos are then looked up where it says."""
         found = recognise(lambda place: holds(self._file, place), own)
         self.layout = DEMOS if found is None else found
         return self.layout
 
     def place(self, demo: str, group: str) -> None:
-        """Say where a demo lies, for a file whose layout is known already."""
+        """Set a demo's path in a file whose layout is already known."""
         self._groups[demo] = group
 
     def group(self, demo: str) -> str:
-        """Path of a demo's group; "" for the file itself."""
+        """Path of a demo's group; "" if the file itself is the demo."""
         return self._groups.get(demo, self.layout.group(demo))
 
     @_names_damage
     def demo_names(self) -> list[str]:
-        """Names of the demos, by number; they may have gaps.
+        """Names of the demos, sorted by number; numbers may be missing.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class SourceFile:
 
     @_names_damage
     def dead_demos(self) -> dict[str, Fault]:
-        """Names where demos are, in ``data`` say, that are links to nowhere."""
+        """Names in the demos' group (such as ``data``) that are links to nowhere."""
         if self.layout.one_episode:
             return {}
         data = self._parent()
@@ -158,7 +158,7 @@ class SourceFile:
 
     @_names_damage
     def datasets(self, demo: str) -> list[DatasetInfo]:
-        """Every dataset inside a demo, by path, each with what is wrong with it; links that lead nowhere too."""
+        """Every dataset inside a demo, by path, with its fault; includes links that lead nowhere."""
         found = []
         for path, item in self._demo(demo).tree:
             if isinstance(item, h5py.Dataset):
@@ -175,11 +175,11 @@ class SourceFile:
 
     @_names_damage
     def read(self, demo: str, dataset: str) -> NDArray[Any]:
-        """A whole dataset of a demo, in native byte order: for low-dim data."""
+        """A whole dataset of a demo, in native byte order; for low-dim data."""
         return self.read_rows(demo, dataset, 0, self._dataset(demo, dataset).shape[0])
 
     def _dataset(self, demo: str, dataset: str) -> Any:
-        """HDF5's own handle: h5py's takes longer to open than the rows of a low-dim key take to read.
+        """HDF5's own handle: opening h5py's takes longer than reading the rows of a low-dim key.
 
         What other files hold of it is looked at again: one that went since the scan would read as fill values.
         """
@@ -213,11 +213,11 @@ class SourceFile:
 
     @_names_damage
     def encoded(self, demo: str, dataset: str, step: int) -> bytes:
-        """One row of a dataset as bytes: an encoded frame, if it holds any; b"" for what is no text, bytes or uint8."""
+        """One row of a dataset as bytes: an encoded frame, if there is one; b"" if it is not text, bytes or uint8."""
         return row_bytes(self._demo(demo).group[dataset][step])
 
     def read_frames(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any]) -> NDArray[Any]:
-        """Frames [start, stop) into `out` [stop - start, y, x, …]: decoded where the file holds them encoded."""
+        """Read frames [start, stop) into `out` [stop - start, y, x, …]; encoded ones are decoded."""
         item = self._dataset(demo, dataset)
         if item.shape[1:] == out.shape[1:]:
             return self.read_rows(demo, dataset, start, stop, out)
@@ -237,7 +237,7 @@ class SourceFile:
 
     @_names_damage
     def width(self, demo: str, dataset: str) -> int:
-        """Values in one step of a dataset [step, n]."""
+        """Number of values in one step of a dataset [step, n]."""
         return int(self._dataset(demo, dataset).shape[1])
 
     @_names_damage
@@ -253,38 +253,38 @@ class SourceFile:
 
     @_names_damage
     def data_attribute(self, name: str) -> str | None:
-        """A text attribute of what holds the demos, ``/data`` say; None if there is none, or it is no text."""
+        """A text attribute of the group that holds the demos, such as ``/data``; None if there is no such text."""
         return text_of(read_attribute(self._parent().attrs, name))
 
     @_names_damage
     def demo_attribute(self, demo: str, path: str, name: str) -> Any:
-        """An attribute inside a demo, of the demo itself where `path` is empty; None if there is none."""
+        """An attribute inside a demo, or of the demo itself if `path` is empty; None if there is none."""
         item = self._demo(demo).group if not path else self._demo(demo).group.get(path)
         return None if item is None else read_attribute(item.attrs, name)
 
     @_names_damage
     def demo_words(self, demo: str) -> Words:
-        """The instruction that a demo states itself."""
+        """The instruction that a demo itself states."""
         opened = self._demo(demo)
         words = words_at(self.layout.instruction, opened.group, self._file)
         return words if words.text else find_words([("", opened.group), *opened.tree], InstructionSource.DEMO_ATTRIBUTE)
 
     @_names_damage
     def file_words(self) -> Words:
-        """The instruction that the file states outside of its demos."""
+        """The instruction that the file states outside its demos."""
         items = [(path, item) for path, item, _ in self._outside(set())]
         return find_words(items, InstructionSource.FILE_ATTRIBUTE)
 
     @_names_damage
     def demo_attributes(self, demo: str) -> tuple[str, list[str]]:
-        """Every attribute inside a demo but its model file and initial state (``attributes_json``)."""
+        """Every attribute inside a demo except its model file and initial state (``attributes_json``)."""
         opened = self._demo(demo)
         kept = {name for name in (MODEL_FILE, INIT_STATE) if self.is_bulk_attribute(demo, name)}
         return attributes_json([("", opened.group, kept), *((path, item, set()) for path, item in opened.tree)])
 
     @_names_damage
     def is_bulk_attribute(self, demo: str, name: str) -> bool:
-        """Whether an attribute is stored in a column of its own: a text model file, a float64 initial state."""
+        """Whether an attribute is stored in its own column: a text model file, a float64 initial state."""
         value = self._demo(demo).attribute(name)
         if name == MODEL_FILE:
             return text_of(value) is not None
@@ -292,11 +292,11 @@ class SourceFile:
 
     @_names_damage
     def file_attributes(self, without: Sequence[str] = ()) -> tuple[str, list[str]]:
-        """Every attribute of the root, of ``/data`` (but those in `without`) and of what lies beside the demos."""
+        """Every attribute of the root, of ``/data`` (except those in `without`) and of objects beside the demos."""
         return attributes_json(self._outside(set(without)))
 
     def _outside(self, without: set[str]) -> list[tuple[str, Any, set[str]]]:
-        """What belongs to no demo, by path, and the attributes to leave out: the root, what holds the demos, the rest."""
+        """Everything outside the demos, by path, with the attributes to leave out: the root, the demos' group, the rest."""
         if self.layout.one_episode:  # all is the demo's
             return []
         parent = self.layout.parent
@@ -328,7 +328,7 @@ class SourceFile:
         return {f"mask/{name}": fault for name, fault in faults.items() if fault is not None}
 
     def _filter_keys(self) -> Iterator[tuple[str, Any]]:
-        """Datasets of texts in ``mask``, by name; None for a link that leads nowhere."""
+        """Text datasets in ``mask``, by name; None for a link that leads nowhere."""
         mask = None if self.layout.one_episode else self._item("mask")
         for name in mask if isinstance(mask, h5py.Group) else ():
             item = resolve(mask, name)
@@ -343,12 +343,12 @@ class SourceFile:
         return item
 
     def _item(self, name: str) -> Any:
-        """What a name at the root stands for; None if there is none, or it leads nowhere."""
+        """The object that a name at the root refers to; None if there is none, or its link leads nowhere."""
         return resolve(self._file, name) if name in set(self._file) else None
 
     @_names_damage
     def strays(self) -> list[str]:
-        """Paths of datasets (and of links that lead nowhere) that belong to no demo and no filter key."""
+        """Paths of datasets, and of links that lead nowhere, that belong to no demo and no filter key."""
         inside = f"{self.layout.parent}/" if self.layout.parent else ""
         known = {*(f"mask/{name}" for name, _ in self._filter_keys()), *(inside + name for name in self.dead_demos())}
         known |= self.bad_splits().keys()

@@ -1,4 +1,4 @@
-"""Owns finding the instruction of a demo, and of a file, in what HDF5 holds: attributes, JSON in attributes, text datasets.
+"""Find the instruction of a demo and of a file in HDF5: attributes, JSON in attributes, text datasets.
 
 What counts as one is ruled in ``schemas.instructions``. Works on h5py's objects; imports no h5py itself.
 """
@@ -25,16 +25,16 @@ from robozarr.schemas.instructions import (
 __all__ = ["WORDS_OF_DATASET", "find_words", "is_text_dataset", "words_at"]
 
 WORDS_OF_DATASET: Final = "text, kept as the instruction of the episodes"
-"""Reason of what is not stored because its words are."""
+"""Reason for a dataset that is not stored because it is the source of the instruction."""
 MAX_JSON_BYTES: Final = 2**24
-"""RoboCasa's ``ep_meta`` has some 100 kB."""
+"""Largest JSON text that is parsed: RoboCasa's ``ep_meta`` has some 100 kB."""
 BLOCK_BYTES: Final = 2**20
 BLOCK_ROWS: Final = 1024
-"""Rows of a text dataset that are read at once, while it is looked whether all of them say the same."""
+"""Rows of a text dataset that are read at once, to check that all of them agree."""
 
 
 def find_words(items: Iterable[tuple[str, Any]], source: InstructionSource) -> Words:
-    """The instruction among HDF5 objects.
+    """The instruction found in HDF5 objects.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def find_words(items: Iterable[tuple[str, Any]], source: InstructionSource) -> W
 
 
 def words_at(places: Iterable[str], demo: Any, file: Any) -> Words:
-    """The instruction at the first place of a layout that holds one: h5py's groups of a demo and its file are looked into."""
+    """The instruction at the first place of a layout that has one; looks into h5py's groups of a demo and its file."""
     for place in places:
         path, _, attribute = place.lstrip("/").partition("@")
         item = (file if place.startswith("/") else demo).get(path) if path else (file if place.startswith("/") else demo)
@@ -102,7 +102,7 @@ def _json_object(value: object) -> Mapping[str, Any]:
 
 
 def _constant_text(item: Any) -> tuple[object, str]:
-    """What all rows of a text dataset say (empty ones say nothing), or why they say no one thing."""
+    """The text of all rows of a text dataset (empty rows are ignored), or why they do not agree."""
     if item.shape is None or 0 in item.shape:
         return "", ""
     if item.dtype.itemsize > 4 * MAX_CHARACTERS:

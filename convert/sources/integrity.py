@@ -1,4 +1,4 @@
-"""Owns whether all values of a dataset are really there. Reads no values.
+"""Check that all values of a dataset are really there. Reads no values.
 
 HDF5 makes up the fill value for what was never written, for virtual datasets whose sources are gone, and for external raw
 files that are short.
@@ -25,7 +25,7 @@ from robozarr.convert.sources.mappings import Axes, Mapping, TooFineError, first
 __all__ = ["Integrity"]
 
 DEPTH: Final = 32
-"""Virtual datasets of virtual datasets that are followed."""
+"""How many levels of virtual datasets of virtual datasets are followed."""
 NEVER: Final = "nothing was ever written to it"
 PARTLY: Final = "a part of it was never written"
 VIRTUAL: Final = "a virtual dataset lacks values"
@@ -46,7 +46,7 @@ FILTERS: Final = {
 
 
 class Integrity:
-    """Checks datasets of one open file, and of those that its virtual datasets point to, which it opens at most once."""
+    """Checks datasets of one open file; it opens each file that its virtual datasets point to at most once."""
 
     def __init__(self, open_file: Callable[[str], Any]) -> None:
         self._open_file = open_file
@@ -61,7 +61,7 @@ class Integrity:
         self._files.clear()
 
     def fault(self, dataset: Any, *, written: bool = True, depth: int = 0) -> Fault | None:
-        """Why values of an h5py dataset are not there; None if all are.
+        """Why values of an h5py dataset are missing; None if all are there.
 
         `written` False looks at other files only: those can go while a conversion runs.
         """
@@ -107,7 +107,7 @@ class Integrity:
         return Fault(rule=VIRTUAL, value=value, remedy=RECORD_AGAIN)
 
     def _source(self, owner: Any, mapping: Mapping, depth: int) -> tuple[tuple[int, ...], Fault | None]:
-        """Shape of a mapping's source, and why its values are not there."""
+        """Shape of a mapping's source, and why its values are missing."""
         file = owner if mapping.file == "." else self._source_file(owner, mapping.file)
         if file is None:
             value = f"{mapping.file}, a file that is not there or is not readable HDF5"
@@ -125,7 +125,7 @@ class Integrity:
         return tuple(source.shape or ()), fault
 
     def _known(self, source: Any, depth: int) -> Fault | None:
-        """The fault of a source dataset, looked for once: many mappings may point to one."""
+        """The fault of a source dataset, checked once because many mappings may point to it."""
         info = h5py.h5o.get_info(source.id)
         if (info.fileno, info.addr) not in self._faults:
             self._faults[info.fileno, info.addr] = self.fault(source, depth=depth + 1)
@@ -149,7 +149,7 @@ def _source_words(mapping: Mapping) -> str:
 
 
 def _external_fault(dataset: Any, made: Any) -> Fault | None:
-    """Whether the raw files that hold a dataset's bytes are there, and long enough."""
+    """Find raw files of a dataset that are missing or too short."""
     prefix = os.environ.get("HDF5_EXTFILE_PREFIX") or name_text(dataset.id.get_access_plist().get_efile_prefix() or b"")
     folder = os.path.dirname(os.path.abspath(dataset.file.filename))  # noqa: PTH100, PTH120 - resolve() follows links
     left = math.prod(dataset.shape) * dataset.id.get_type().get_size()
@@ -194,7 +194,7 @@ def _missing_chunks(dataset: Any, made: Any) -> Fault | None:
 
 
 def _missing_filter(dataset: Any, made: Any) -> Fault | None:
-    """Whether a filter that the chunks went through cannot be undone here."""
+    """Find a filter of the chunks that cannot be undone here."""
     for i in range(made.get_nfilters()):
         code, _, _, name = made.get_filter(i)
         if _can_undo(code):
@@ -210,7 +210,7 @@ def _missing_filter(dataset: Any, made: Any) -> Fault | None:
 
 @functools.cache
 def _can_undo(code: int) -> bool:
-    """Whether HDF5 has a filter here, and can decode with it; looks for plugins."""
+    """Whether HDF5 has a filter here and can decode with it; looks for plugins."""
     return bool(h5py.h5z.filter_avail(code)) and bool(h5py.h5z.get_filter_info(code) & h5py.h5z.FILTER_CONFIG_DECODE_ENABLED)
 
 

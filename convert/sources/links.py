@@ -1,4 +1,4 @@
-"""Owns links that lead nowhere: where HDF5 looks for another file, and what is said of a link that finds nothing.
+"""Explain links that lead nowhere: where HDF5 looks for the other file, and what is missing.
 
 HDF5 looks for files by a rule of its own (``H5F_prefix_open_file``); ``candidates`` follows it, for messages and for checks.
 """
@@ -17,18 +17,18 @@ from robozarr.convert.records import Fault
 __all__ = ["DEAD_LINK", "candidates", "dead_link", "name_text", "put_back", "resolve"]
 
 DEAD_LINK: Final = "a link that leads nowhere"
-"""What stands for the type of what is not there."""
+"""The recorded type of an object that a dead link should lead to."""
 LINKS_FOLLOWED: Final = 16
-"""HDF5's own limit of links in a row."""
+"""HDF5's own limit on links followed in a row."""
 
 
 def name_text(name: str | bytes) -> str:
-    """A name as text: h5py gives those that are no UTF-8 as bytes."""
+    """A name as text; h5py gives bytes for names that are not UTF-8."""
     return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
 
 
 def resolve(group: Any, name: str | bytes) -> Any:
-    """What a name in a group stands for, links followed; None for a link that leads nowhere, or in a circle.
+    """The object that a name in a group refers to, following links; None for a link that leads nowhere or in a circle.
 
     A hard link that cannot be followed is damage, which h5py raises.
     """
@@ -42,7 +42,7 @@ def resolve(group: Any, name: str | bytes) -> Any:
 
 
 def candidates(owner: str, name: str, variable: str) -> list[Path]:
-    """Where HDF5 looks for the file `name` that the file `owner` speaks of, in its order.
+    """The places where HDF5 looks for the file `name` that the file `owner` refers to, in order.
 
     `variable` is the environment's: HDF5_EXT_PREFIX for external links, HDF5_VDS_PREFIX for virtual datasets.
     """
@@ -57,7 +57,7 @@ def candidates(owner: str, name: str, variable: str) -> list[Path]:
 
 
 def dead_link(group: Any, name: str | bytes) -> Fault:
-    """What to say of a link in a group that leads nowhere: every link on the way, and what is missing at its end."""
+    """Explain a link in a group that leads nowhere: every link on the way, and what is missing at the end."""
     root, path = group.file, posixpath.join(group.name or "/", name_text(name))
     steps: list[str] = []
     link = _link(root, path)
@@ -83,12 +83,12 @@ def dead_link(group: Any, name: str | bytes) -> Fault:
 
 
 def put_back(name: str, variable: str) -> str:
-    """The remedy for a file that another one needs beside it."""
+    """The remedy for a file that another file needs beside it."""
     return f"put {name} back beside the file, or its folder into {variable}; or leave it out with --on-error skip"
 
 
 def _link(root: Any, path: str) -> Any:
-    """The link at a path, not what it leads to; None if there is none."""
+    """The link at a path, not its target; None if there is none."""
     try:
         return root.get(path, getlink=True)
     except (KeyError, RuntimeError, OSError, TypeError, ValueError):

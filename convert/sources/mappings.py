@@ -1,4 +1,4 @@
-"""Owns the arithmetic of virtual datasets: which elements the mappings of one cover. Opens no file.
+"""Compute which elements the mappings of a virtual dataset cover. Opens no file.
 
 A mapping says: these elements of the virtual dataset are those of a dataset in a file. What no mapping covers reads as the
 fill value. Selections are kept as runs of indices, so that a claimed size takes no memory.
@@ -20,27 +20,27 @@ from robozarr.convert.sources.links import name_text
 __all__ = ["Mapping", "TooFineError", "first_uncovered_row", "mappings_of"]
 
 UNLIMITED: Final = 2**64 - 1
-"""A count or a block of a selection that grows with its dataset."""
+"""Marks a count or block of a selection that grows with its dataset."""
 MOST_RUNS: Final = 2**20
-"""Runs on one axis, and blocks of a pattern of names, that are followed: real files have some thousand."""
+"""Most runs per axis, and most blocks of a name pattern, that are followed; real files have some thousand."""
 MOST_CELLS: Final = 2**27
-"""Cells that coverage is decided over, at most: bytes of memory."""
+"""Most cells for deciding coverage: bytes of memory."""
 Runs = NDArray[np.int64]
-"""Selected indices of one axis, as [run, (start, stop)], sorted, apart from each other."""
+"""Selected indices of one axis, as [run, (start, stop)], sorted and disjoint."""
 Axes = tuple[Runs, ...]
 """Runs of each axis; the selection is their product."""
 
 
 class TooFineError(Exception):
-    """A selection of more runs than can be followed: damaged, or meant to exhaust memory."""
+    """A selection has too many runs to follow: damaged, or made to exhaust memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mapping:
-    """One mapping of a virtual dataset; one block of it, where a pattern names a file a block."""
+    """One mapping of a virtual dataset; if a pattern gives each block its own file, one block of it."""
 
     file: str
-    """Name of the source file as it stands in the dataset; ``.`` is the file of the virtual dataset itself."""
+    """Name of the source file as stated in the dataset; ``.`` is the virtual dataset's own file."""
     dataset: str
     """Path of the source dataset in it."""
     target: Any
@@ -48,10 +48,10 @@ class Mapping:
     source: Any
     """Selection in the source dataset, as HDF5's space."""
     block: int | None = None
-    """Number of the block of `target` that is meant; None: all of it."""
+    """Number of the block of `target`; None means all of it."""
 
     def covered(self, shape: tuple[int, ...], source_shape: tuple[int, ...]) -> list[Axes] | None:
-        """What it covers of a virtual dataset of `shape`; None if the source is too small for it."""
+        """What the mapping covers of a virtual dataset of `shape`; None if the source is too small for it."""
         grows = _growing_axis(self.target)
         if grows is None:
             covered = list(_selected(self.target, shape))
@@ -95,13 +95,13 @@ def mappings_of(made: Any, shape: tuple[int, ...]) -> Iterator[Mapping]:
 
 
 def _named(pattern: str, block: int | None) -> str:
-    """A name with ``%b`` as the number of a block, and ``%%`` as a per cent sign."""
+    """A name pattern with ``%b`` replaced by a block's number, and ``%%`` by a per cent sign."""
     parts = (part if block is None else part.replace("%b", str(block)) for part in pattern.split("%%"))
     return "%".join(parts)
 
 
 def first_uncovered_row(covered: Sequence[Axes], shape: tuple[int, ...]) -> int | None:
-    """The first row of a dataset that products of runs do not cover wholly; None if they cover all.
+    """The first row of a dataset that the given products of runs do not cover completely; None if they cover all.
 
     Raises
     ------
@@ -129,7 +129,7 @@ def first_uncovered_row(covered: Sequence[Axes], shape: tuple[int, ...]) -> int 
 
 
 def _cells(runs: Runs, ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the cells that runs cover."""
+    """Numbers of the cells inside the runs."""
     first, last = np.searchsorted(ends, runs[:, 0]), np.searchsorted(ends, runs[:, 1])
     return np.concatenate([np.arange(0), *(np.arange(low, high) for low, high in zip(first, last, strict=True))])
 
@@ -143,7 +143,7 @@ def _size(axes: Axes) -> int:
 
 
 def _first_of(runs: Runs, n: int) -> Runs:
-    """The first `n` indices of runs."""
+    """The first `n` indices of some runs."""
     lengths = runs[:, 1] - runs[:, 0]
     before = np.cumsum(lengths) - lengths
     kept: Runs = runs[before < n].copy()
@@ -176,7 +176,7 @@ def _regular_axes(space: Any, shape: tuple[int, ...]) -> list[Runs]:
 
 
 def _runs(start: int, stride: int, count: int, block: int, size: int) -> Runs:
-    """Blocks of a selection along one axis, as far as the axis goes."""
+    """Blocks of a selection along one axis, up to the end of the axis."""
     if start >= size:
         return np.empty((0, 2), np.int64)
     n = min(count, -(-(size - start) // stride))

@@ -1,4 +1,4 @@
-"""Owns datasets whose rows are not the demo's steps: a mistake where as many demos of the file have it right, else no key."""
+"""Datasets with another number of rows than the demo's steps: an error if as many demos have it right, else not a key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Misfits:
         self._observed: set[str] = set()
 
     def add(self, demo: str, path: str, rows: int, length: int) -> None:
-        """One dataset of numbers: its rows, and the demo's steps."""
+        """Add one numeric dataset: its rows, and the demo's steps."""
         if rows != length:
             self._unlike[path][demo] = rows, length
             return
@@ -32,11 +32,11 @@ class Misfits:
             self._observed.add(demo)
 
     def of_demo(self, demo: str) -> tuple[tuple[str, int], ...]:
-        """Those of a demo: path and rows."""
+        """The misfits of one demo: path and rows."""
         return tuple((path, demos[demo][0]) for path, demos in self._unlike.items() if demo in demos)
 
     def problems(self) -> list[Problem]:
-        """Of demos that differ from at least as many others of the file, and of those that would lose all observations."""
+        """Problems of demos that differ from at least as many others of the file, or that would lose all observations."""
         return [
             Problem(file=self.file, demo=demo, key=path, rule=AS_MANY, value=f"{rows} and {length} steps", remedy=REMEDY)
             for path, demos in self._unlike.items()
@@ -45,7 +45,7 @@ class Misfits:
         ]
 
     def listed(self) -> Iterator[str]:
-        """Path of each dataset that is no key and does no harm, once a demo."""
+        """Path of each dataset that is harmless and not a key, once per demo."""
         for path, demos in self._unlike.items():
             yield from (path for demo in demos if not self._is_wrong(path, demo))
 

@@ -1,4 +1,4 @@
-"""Owns frames that are encoded in their source: JPEG and PNG, and what decodes them. Imports Pillow; knows no HDF5.
+"""Decode frames that are stored as JPEG or PNG. Imports Pillow; knows no HDF5.
 
 A PNG decodes to the same pixels everywhere. A JPEG decodes to the pixels of its decoder, so the store names it
 (``decoder_of``). Whatever Pillow would change on the way (palettes, 16-bit colours, 2-bit greys) is refused, never converted.
@@ -17,7 +17,7 @@ __all__ = ["PictureError", "codec_of", "decode", "decoder_of", "picture_header",
 
 MAGIC: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 LARGEST: Final = 64 * 2**20
-"""Pixels of a frame, at most: what claims more is damaged, or meant to exhaust memory."""
+"""Most pixels of a frame; a header that claims more is damaged, or made to exhaust memory."""
 _JPEG: Final = {"L": ("uint8", 1), "RGB": ("uint8", 3)}
 _PNG: Final[dict[tuple[int, int], tuple[str, int]]] = {
     (8, 0): ("uint8", 1),
@@ -26,15 +26,15 @@ _PNG: Final[dict[tuple[int, int], tuple[str, int]]] = {
     (8, 6): ("uint8", 4),
     (16, 0): ("uint16", 1),
 }
-"""Bits and colour type that Pillow gives back exactly → dtype, channels."""
+"""Bit depth and colour type that Pillow decodes exactly → dtype, channels."""
 
 
 class PictureError(Exception):
-    """What bytes hold is no picture that can be decoded exactly."""
+    """The bytes are not a picture that can be decoded exactly."""
 
 
 def codec_of(data: bytes) -> str | None:
-    """JPEG or PNG, by the first bytes; None for what is neither.
+    """JPEG or PNG, told by the first bytes; None for anything else.
 
     >>> codec_of(bytes([0xFF, 0xD8, 0xFF, 0xE0])), codec_of(b"pixels")
     ('JPEG', None)
@@ -44,7 +44,7 @@ def codec_of(data: bytes) -> str | None:
 
 @functools.cache
 def decoder_of(codec: str) -> str:
-    """What decodes frames of a codec here, with its versions, such as "JPEG by Pillow 12.0.0, libjpeg-turbo 3.1.0"."""
+    """The decoder of a codec here with its versions, such as "JPEG by Pillow 12.0.0, libjpeg-turbo 3.1.0"."""
     import PIL
     from PIL import features
 
@@ -56,7 +56,7 @@ def decoder_of(codec: str) -> str:
 
 
 def row_bytes(row: Any) -> bytes:
-    """A row of a dataset of encoded frames: bytes, or an array of them, perhaps with zeros behind; b"" for what is neither.
+    """A row of a dataset of encoded frames as bytes: bytes, or an array of them, possibly zero-padded; b"" for anything else.
 
     >>> row_bytes(np.array([74, 80], np.uint8)), row_bytes(np.zeros((2, 2)))
     (b'JP', b'')
@@ -68,7 +68,7 @@ def row_bytes(row: Any) -> bytes:
 
 
 def picture_header(data: bytes) -> tuple[str, str, tuple[int, ...]]:
-    """Codec, dtype and shape [y, x] or [y, x, c] of the picture that bytes hold, without decoding it.
+    """Codec, dtype and shape [y, x] or [y, x, c] of an encoded picture, without decoding it.
 
     Raises
     ------

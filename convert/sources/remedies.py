@@ -1,4 +1,4 @@
-"""Owns why a file cannot be opened, and what helps: told from HDF5's message, its lock, and the file's first bytes."""
+"""Explain why a file cannot be opened, and what helps, from HDF5's message, its lock, and the file's first bytes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["is_apple_double", "open_hdf5", "why_not_open"]
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 APPLE_DOUBLE: Final = b"\x00\x05\x16\x07"
-"""How the files begin that macOS writes beside others on foreign disks, called ``._`` and the other's name."""
+"""First bytes of the files that macOS writes beside others on foreign disks, named ``._`` and the other's name."""
 HELD: Final = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
-"""What a lock that another program holds is refused with; any other refusal means that there are no locks."""
+"""Error numbers of a lock that another program holds; any other refusal means that the file system has no locks."""
 AGAIN: Final = "copy or download it again"
 WAIT: Final = "wait until that program has closed it, then run the same command again"
 NOT_HDF5: Final = "the file is not HDF5"
 CUT_OFF: Final = "the file is cut off"
 CUT_REMEDY: Final = f"{AGAIN}, or wait if it is still being written"
 SUPERBLOCK_BYTES: Final = 48
-"""The least that HDF5 needs at the beginning of a file."""
+"""Fewest bytes that HDF5 needs at the beginning of a file."""
 LFS: Final = "git lfs pull in its repository, then run the same command again"
 
 # what a file begins with · what it is · what helps
@@ -45,7 +45,7 @@ LOOKS: Final[tuple[tuple[bytes, str, str], ...]] = (
 
 
 def open_hdf5(path: str) -> Any:
-    """Open a file for reading, by h5py. Where the file system has no locks, without one.
+    """Open a file for reading with h5py; without a lock if the file system has none.
 
     Raises OSError as h5py does; ``why_not_open`` explains it.
     """
@@ -59,7 +59,7 @@ def open_hdf5(path: str) -> Any:
 
 
 def lock_error(exc: OSError) -> int | None:
-    """The error number that a lock was refused with; None if something else went wrong."""
+    """The error number of a refused lock; None if something else went wrong."""
     found = re.search(r"unable to lock file, errno = (\d+)", str(exc))
     return int(found.group(1)) if found else None
 
@@ -111,7 +111,7 @@ def why_not_open(path: str, exc: OSError) -> Fault:
 
 
 def _has_signature(file: Any, size: int) -> bool:
-    """HDF5's signature stands at byte 0, or behind a user block of 512, 1024, 2048, … bytes."""
+    """Whether HDF5's signature is at byte 0, or after a user block of 512, 1024, 2048, … bytes."""
     at = 0
     while at < size:
         file.seek(at)
@@ -131,7 +131,7 @@ def _is_locked(descriptor: int) -> bool:
 
 
 def _not_hdf5(head: bytes, size: int) -> Fault:
-    """What a file without HDF5's signature is, as far as its first bytes tell."""
+    """What a file without HDF5's signature is, judged by its first bytes."""
     if not size:
         return Fault(rule="the file is empty", value="0 bytes", remedy=AGAIN)
     if not head.strip(b"\0"):
@@ -153,6 +153,6 @@ def _not_hdf5(head: bytes, size: int) -> Fault:
 
 
 def _words(head: bytes) -> str:
-    """The beginning of a text, in one line that a terminal can show."""
+    """The beginning of a text, as one line that a terminal can show."""
     words = " ".join(head[:200].decode("utf-8", "replace").split())
     return "".join(character if character.isprintable() else "?" for character in words)[:80]

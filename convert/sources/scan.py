@@ -1,4 +1,4 @@
-"""Owns the scan: what one file holds and whether it can be converted, before any picture is read. One task a file.
+"""Scan a source: what one file holds and whether it can be converted, before any picture is read. One task per file.
 
 Reads HDF5 through ``convert.sources.hdf5`` only. Finds every problem of a file, not just the first.
 """
@@ -48,7 +48,7 @@ from robozarr.schemas.source import (
 __all__ = ["scan_file"]
 
 COMPARE_BYTES = 16 * 2**20
-"""Bytes of a dataset held at once while ``next_obs`` is compared with ``obs``."""
+"""Bytes of a dataset held in memory while ``next_obs`` is compared with ``obs``."""
 
 
 LEAVE_OUT = "repair the file, or leave the demo out with --on-error skip"
@@ -62,7 +62,7 @@ def scan_file(
     without: tuple[str, ...] = (),
     layouts: tuple[Layout, ...] = (),
 ) -> FileScan:
-    """Scan one file; never raises for what is wrong with the file, but lists it.
+    """Scan one file; problems of the file are listed, never raised.
 
     `selected` names the keys (or paths of datasets) that are wanted; None: all that are found. `without` names those that are
     not, and nothing that is wrong with them is a problem. `layouts` are the user's own,
@@ -158,7 +158,7 @@ class _Scan:
         )
 
     def _bddl(self) -> str:
-        """The BDDL text, if a table of UTF-8 texts can hold it; else it stays with the file's other attributes."""
+        """The BDDL text, if a table of UTF-8 texts can hold it; otherwise it stays with the file's other attributes."""
         text = self.source.data_attribute("bddl_file_content") or ""
         return text if is_text(text) else ""
 
@@ -170,7 +170,7 @@ class _Scan:
         (self.blocking if fault.of_machine else self.problems).append(problem)
 
     def _without_misfits(self, demos: Sequence[DemoScan], names: Sequence[str]) -> list[DemoScan]:
-        """Demos but those with a dataset of the wrong length that most demos hold rightly; each is a problem."""
+        """The demos without those whose dataset has a wrong length that most demos have right; each of these is a problem."""
         bad = self.misfits.problems()
         self.not_stored.update((path, MISFIT) for path in self.misfits.listed())
         order = {name: number for number, name in enumerate(names)}
@@ -215,7 +215,7 @@ class _Scan:
         return replace(demo, instruction=words.text, instruction_source=words.source, remarks=words.remarks)
 
     def _decoded(self, demo: str, info: DatasetInfo) -> DatasetInfo:
-        """A dataset of encoded frames, as what its frames become; any other as it is."""
+        """A dataset of encoded frames with the dtype and shape of its pixels; any other dataset unchanged."""
         rows = info.dtype is None and len(info.shape) == 1
         if not (rows or (info.dtype == "uint8" and len(info.shape) == 2 and info.shape[1] > 64)) or not info.shape[0]:
             return info
@@ -233,7 +233,7 @@ class _Scan:
         return replace(info, dtype=dtype, shape=(info.shape[0], *shape), decoded=decoder_of(codec), fault=fault)
 
     def _last_frame(self, demo: str, info: DatasetInfo, first: tuple[str, tuple[int, ...]]) -> Fault | None:
-        """What is wrong with the last frame: a recorder that died leaves it empty. Others are looked at when they are read."""
+        """The fault of the last frame: a recorder that died leaves it empty. Other frames are checked when they are read."""
         try:
             _, *last = picture_header(self.source.encoded(demo, info.path, info.shape[0] - 1))
             value = "" if tuple(last) == first else f"{last[0]} {last[1]} at the last step, {first[0]} {first[1]} at the first"
@@ -293,7 +293,7 @@ class _Scan:
         )
 
     def _convention(self, infos: dict[str, DatasetInfo]) -> tuple[ImageConvention, ImageEvidence]:
-        """Which way up the pictures are: by what the file says, else by what the layout's writer does."""
+        """Which way up the pictures are: as the file says, else as the layout's writer stores them."""
         found, evidence = detect_image_convention(self.source.data_attribute("macros_image_convention"), self.env_args, infos)
         if evidence is ImageEvidence.NONE and self.layout.pictures in ("top", "bottom"):
             found = ImageConvention.OPENCV if self.layout.pictures == "top" else ImageConvention.OPENGL
@@ -301,7 +301,7 @@ class _Scan:
         return found, evidence
 
     def _rules(self, width: int) -> FlagRules:
-        """The rules for the flags of actions of a width: the user's, or with the gripper that the layout knows."""
+        """The flag rules for actions of a width: the user's, or with the gripper that the layout knows."""
         if self.rules.gripper != "layout":
             return self.rules.of_width(width)
         return replace(self.rules, gripper=self.layout.gripper_of(width), switches=self.layout.switches).of_width(width)
@@ -319,7 +319,7 @@ class _Scan:
         return -1
 
     def _fits(self, info: DatasetInfo, length: int) -> bool:
-        """Whether a dataset has as many rows as there are actions, or one more where the layout allows it."""
+        """Whether a dataset has as many rows as the actions, or one more where the layout allows it."""
         return info.shape[0] == length or (info.shape[0] == length + 1 and self.layout.may_have_one_more(info.path))
 
     def _step_datasets(self, demo: str, infos: dict[str, DatasetInfo], length: int) -> dict[str, DatasetInfo]:
@@ -351,7 +351,7 @@ class _Scan:
         return kept
 
     def _named(self, info: DatasetInfo, length: int) -> DatasetInfo:
-        """A dataset with what the layout says of its key; as long as the actions."""
+        """A dataset with the layout's facts about its key, cut to the length of the actions."""
         if info.shape[0] == length + 1:
             self.not_stored[info.path, "its last row, which was seen after the last action; the others are stored"] += 1
         name = self.layout.key_name(info.path)
@@ -382,7 +382,7 @@ class _Scan:
 
 
 def near_names(wanted: str, paths: Iterable[str]) -> list[str]:
-    """Paths whose last part is spelt nearly like `wanted`, or the same in another place."""
+    """Paths whose last part is spelt almost like `wanted`, or exactly like it in another group."""
     by_last: dict[str, list[str]] = {}
     for path in paths:
         by_last.setdefault(path.rpartition("/")[2].lower(), []).append(path)
@@ -390,7 +390,7 @@ def near_names(wanted: str, paths: Iterable[str]) -> list[str]:
 
 
 def is_text(text: str) -> bool:
-    """Whether a text from HDF5 is UTF-8 (h5py puts lone surrogates for bytes that are none)."""
+    """Whether a text from HDF5 is UTF-8; h5py marks other bytes by lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 

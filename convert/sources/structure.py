@@ -1,4 +1,4 @@
-"""Owns asking an open HDF5 file whether it holds a place, as layouts word places. Reads no values."""
+"""Check whether an open HDF5 file holds a place, as layouts write places. Reads no values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robozarr.convert.sources.links import name_text, resolve
 __all__ = ["holds"]
 
 RECOGNISED_BY: Final = 16
-"""Demos that are looked at to see which layout a file follows."""
+"""Demos that are looked at to find a file's layout."""
 
 
 def holds(file: Any, place: str) -> bool:
-    """Whether a file holds a place of a layout: a path, ``*`` in it for one name, and ``@name`` behind it for an attribute."""
+    """Whether a file holds a place of a layout: a path, with ``*`` for one name, and a final ``@name`` for an attribute."""
     path, _, attribute = place.partition("@")
     items = [file]
     for part in path.split("/") if path else ():
@@ -26,7 +26,7 @@ def holds(file: Any, place: str) -> bool:
 
 
 def _inside(group: Any, part: str) -> list[Any]:
-    """What a part of a path stands for in a group; links that lead nowhere are left out."""
+    """The objects of a group that one part of a path matches; links that lead nowhere are left out."""
     if "*" in part:
         names = list(islice((name for name in group if fnmatch.fnmatchcase(name_text(name), part)), RECOGNISED_BY))
     else:

@@ -1,4 +1,4 @@
-"""Owns walking what lies in an open HDF5 file, by path. Reads no values.
+"""Walk the objects of an open HDF5 file by path. Reads no values.
 
 h5py's own visitor leaves out soft and external links, and names a dataset that has two names once.
 """
@@ -17,7 +17,7 @@ __all__ = ["OpenDemo", "all_but", "tree_of"]
 
 
 class OpenDemo:
-    """The demo that is looked at, so that its tree is walked, and its long texts are read, once."""
+    """One demo, so that its tree is walked and its long texts are read only once."""
 
     def __init__(self, name: str, group: Any) -> None:
         self.name, self.group = name, group
@@ -25,7 +25,7 @@ class OpenDemo:
 
     @functools.cached_property
     def tree(self) -> list[tuple[str, Any]]:
-        """Everything inside, by path (``tree_of``)."""
+        """Everything inside the demo, by path (``tree_of``)."""
         return list(tree_of(self.group))
 
     def attribute(self, name: str) -> Any:
@@ -36,7 +36,7 @@ class OpenDemo:
 
 
 def tree_of(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Everything below a group by path, links followed, None for a link that leads nowhere.
+    """Everything below a group by path, following links; None for a link that leads nowhere.
 
     h5py's own visitor leaves out soft and external links, and names a dataset that has two names once.
     """
@@ -49,7 +49,7 @@ def tree_of(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -
 
 
 def all_but(group: Any, prefix: str, apart: Callable[[str, Any], bool]) -> Iterator[tuple[str, Any]]:
-    """What lies in a group, by path, but what is `apart` because it is looked at elsewhere."""
+    """Everything in a group by path, except the names in `apart`, which are read elsewhere."""
     for name in group:
         item, path = resolve(group, name), prefix + name_text(name)
         if not apart(name_text(name), item):
@@ -59,6 +59,6 @@ def all_but(group: Any, prefix: str, apart: Callable[[str, Any], bool]) -> Itera
 
 
 def _identity(group: Any) -> tuple[int, int]:
-    """File and address of a group: an address alone may be another group's in a file that a link leads to."""
+    """File and address of a group: the address alone may occur again in a file that a link leads to."""
     info = h5py.h5o.get_info(group.id)
     return info.fileno, info.addr

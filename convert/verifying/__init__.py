@@ -1,4 +1,4 @@
-"""A finished store → violations of FORMAT.md, and differences from its sources.
+"""Check a finished store: violations of FORMAT.md, and differences from its sources.
 
 In: a place. Out: a ``VerifyReport``. Never imports Dask.
 Read first: ``verification.verify``.

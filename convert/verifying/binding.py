@@ -1,4 +1,4 @@
-"""Owns M23: whether every file of a store is the one that its root document binds, and the root's identity its own digest."""
+"""Check M23: every file of a store is the one that its root document binds, and the root's identity is its own digest."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["check_binding"]
 def check_binding(
     root: Place, metadata: StoreMetadata, layouts: Mapping[str, ArrayLayout], sums: Mapping[str, int]
 ) -> Iterator[Violation]:
-    """M23 of a store that is otherwise good.
+    """Check M23 of a store that has no other violations.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def check_binding(
 
 
 def _first_other(metadata: StoreMetadata, path: str, document: int, sums: list[int]) -> str:
-    """Which file of an array is another one."""
+    """The first file of an array that is not the bound one."""
     for shard, found in [(None, document), *enumerate(sums)]:
         bound = bound_sum(metadata.files, path, shard)
         if bound != found:

@@ -1,4 +1,4 @@
-"""Owns the rules of FORMAT.md that hold between the tables of a store. Pure: tables in, broken rules out.
+"""Check the rules of FORMAT.md that hold between the tables of a store. Pure: tables in, broken rules out.
 
 What holds inside one shard is checked by ``schemas.shard``; what holds against the sources by ``convert.verifying.compare``.
 """
@@ -42,31 +42,31 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-9
-"""Relative: sums of floats differ in their last bits between processors."""
+"""Relative tolerance: sums of floats differ in their last bits between processors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A rule of FORMAT.md, or bit-exactness with the sources ("source"), that a store breaks."""
+    """A rule of FORMAT.md that a store breaks, or a difference from its sources ("source")."""
 
     rule: str
     """Number of the rule, such as ``M11``; ``source`` for a difference from the sources."""
     text: str
-    """Where, what was expected, what was found."""
+    """Where it is, what was expected, what was found."""
 
     def __str__(self) -> str:
         return f"[{self.rule}] {self.text}"
 
 
 def violations_of(broken: Iterable[BrokenRule]) -> Iterator[Violation]:
-    """Broken rules as ``verify`` lists them."""
+    """List broken rules as violations."""
     return (Violation(rule=rule, text=text) for rule, text in broken)
 
 
 def check_checksums(
     path: str, stored: NDArray[np.uint32], found: NDArray[np.uint32], what: str, first: int
 ) -> Iterator[Violation]:
-    """M21: the checksums (or fingerprints) of a key's steps or episodes, from number `first` on, against those of its data."""
+    """M21: compare checksums or fingerprints of a key's steps or episodes, from number `first` on, with those of its data."""
     if (bad := np.flatnonzero(stored != found)).size:
         number = first + int(bad[0])
         text = f"{path}: of {what} {number} the data has {found[bad[0]]:#010x}, got {stored[bad[0]]:#010x}"
@@ -79,7 +79,7 @@ def texts_of(tables: Tables, path: str) -> list[bytes]:
 
 
 def check_tables(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]:
-    """M11, M13 to M17, and M22."""
+    """Check M11, M13 to M17, and M22."""
     if broken := list(violations_of(broken_index(metadata, tables))):
         yield from broken  # everything below counts on episodes and rows
         return
@@ -124,7 +124,7 @@ def _check_texts(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]
 
 
 def _check_instructions(tables: Tables) -> Iterator[Violation]:
-    """M22: an episode's instruction is its task's, and says where it comes from."""
+    """M22: check that an episode's instruction is its task's, and that its source is stated."""
     stated, named = (texts_of(tables, f"tasks/{name}") for name in ("instruction", "instruction_from_name"))
     texts, codes = texts_of(tables, "episodes/instruction"), tables["episodes/instruction_source"].tolist()
     for episode, (task, text, code) in enumerate(zip(tables["episodes/task"].tolist(), texts, codes, strict=True)):
@@ -157,7 +157,7 @@ def texts_by_hand(metadata: StoreMetadata, tables: Tables) -> dict[tuple[int, st
 def _check_attributes(value: object) -> None:
     """Raise ValueError unless `value` is path → name → an object with a dtype."""
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     for path, names in value.items():
         if not isinstance(names, dict) or not all(isinstance(entry, dict) and "dtype" in entry for entry in names.values()):
             raise ValueError(f"{path!r} does not lead to attributes with a dtype")
@@ -166,7 +166,7 @@ def _check_attributes(value: object) -> None:
 def check_flags(
     metadata: StoreMetadata, tables: Tables, actions: NDArray[Any], joints: NDArray[Any] | None
 ) -> Iterator[Violation]:
-    """M12: the flags follow their rules, from the columns `actions` and `joints` [step, …].
+    """M12: check that the flags follow their rules, from the columns `actions` and `joints` [step, …].
 
     Where the rule for still starts looked at a key that was left out of the store, its bit cannot be checked.
     """
@@ -193,7 +193,7 @@ def check_flags(
 def check_statistics(
     path: str, stored: NDArray[Any], computed: NDArray[Any], rule: str, scale: NDArray[Any] | float = 0.0
 ) -> Iterator[Violation]:
-    """M18 and M19: a stored table of statistics against one computed from the data.
+    """M18 and M19: compare a stored table of statistics with one computed from the data.
 
     `scale` bounds the size of the numbers that were added up: a difference of rounding is relative to them.
     """

@@ -1,4 +1,4 @@
-"""Owns the comparison of a store with its sources, bit for bit, key by key, demo by demo.
+"""Compare a store with its sources, bit for bit, key by key, demo by demo.
 
 The sources are scanned and planned anew; then every table and every value of the store must be what the plan says.
 """
@@ -20,13 +20,14 @@ from robozarr.convert.verifying.checks import Violation
 from robozarr.convert.writing.write import read_partition
 from robozarr.schemas.errors import SourceError
 from robozarr.schemas.metadata import Key, SourceEntry, StoreMetadata
+from robozarr.store.place import Place
 from robozarr.store.table_rules import Tables
 
 __all__ = ["compare_digests", "compare_plan", "compare_rows", "match_sources"]
 
 
 def match_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
-    """The file among `paths` for each source of the store: the one of its content, wherever it lies, else the one of its name.
+    """Find the file among `paths` for each source of the store: first by content, wherever it lies, then by name.
 
     Raises
     ------
@@ -53,7 +54,7 @@ def match_sources(metadata: StoreMetadata, paths: Sequence[Path]) -> list[Path]:
 
 
 def _by_name(source: SourceEntry, paths: Sequence[Path], sizes: Mapping[Path, int]) -> Path:
-    """The file that a source is now, if its content is another, or if the store does not say what it was."""
+    """The file with a source's name, if its content has changed or the store does not record it."""
     found = [path for path in paths if _is_called(path, source.name)]
     if not found:  # its folder may have been renamed
         found = [path for path in paths if path.name == source.name.split("/")[-1] and sizes[path] == source.size]
@@ -72,7 +73,7 @@ def _is_called(path: Path, name: str) -> bool:
 
 
 def compare_plan(metadata: StoreMetadata, tables: Tables, plan: Plan) -> Iterator[Violation]:
-    """Attributes and tables of a store against a plan made from its sources anew."""
+    """Compare attributes and tables of a store with a new plan made from its sources."""
     # a source may be called otherwise here: it is what it holds, and its folder may have been renamed
     called = {mine.name: theirs.name for mine, theirs in zip(plan.metadata.sources, metadata.sources, strict=True)}
     not_stored = tuple(replace(entry, source=called[entry.source]) for entry in plan.metadata.not_stored)
@@ -102,7 +103,7 @@ def compare_plan(metadata: StoreMetadata, tables: Tables, plan: Plan) -> Iterato
 
 
 def compare_digests(metadata: StoreMetadata, plan: Plan) -> Iterator[Violation]:
-    """Sources whose content is another now, in something that the store does not hold, or nowhere that was compared."""
+    """Sources whose content has changed, in data that the store does not hold or that was not compared."""
     for source, file in zip(metadata.sources, plan.files, strict=True):
         if source.digest not in ("", file.digest):
             text = f"source {source.name}: its content had the digest {source.digest} when converted, {file.digest} now"
@@ -110,12 +111,12 @@ def compare_digests(metadata: StoreMetadata, plan: Plan) -> Iterator[Violation]:
 
 
 def _codecs(key: Key) -> str:
-    """The codecs of a key's frames, without their decoders: JPEG, PNG."""
+    """The codecs of a key's frames (JPEG, PNG), without their decoders."""
     return "; ".join(sorted({text.split()[0].rstrip(",") for text in key.decoded.split("; ") if text}))
 
 
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
-    """Equal in shape, type and every bit: NaN equals itself, 0.0 is not -0.0."""
+    """Whether two arrays are equal in shape, type and every bit: NaN equals itself, 0.0 is not -0.0."""
     return a.shape == b.shape and a.dtype == b.dtype and bytes_of(a) == bytes_of(b)
 
 
@@ -124,9 +125,9 @@ def bytes_of(values: NDArray[Any]) -> bytes:
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def compare_rows(stored: NDArray[Any], partition: Partition) -> Iterator[Violation]:
-    """The rows of one shard against the sources' bytes; names the first step that differs in each demo."""
-    expected = read_partition(partition)
+def compare_rows(stored: NDArray[Any], partition: Partition, origin: Place | None = None) -> Iterator[Violation]:
+    """Compare a shard's rows with the bytes of the sources, or of the store `origin`; names the first step that differs."""
+    expected = read_partition(partition, store=origin)
     for segment in partition.segments:
         rows = slice(segment.at, segment.at + segment.stop - segment.start)
         mine, theirs = stored[rows], expected[rows]

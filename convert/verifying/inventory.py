@@ -1,4 +1,4 @@
-"""Owns the inventory of a store on disk: which documents, arrays and shards there are, against those there must be.
+"""Compare the documents, arrays and shards on disk with those that a store must have.
 
 What is inside the shards of columns is read by ``convert.verifying.verification``; only offsets and tables are read here.
 """
@@ -24,7 +24,7 @@ __all__ = ["check_temporaries", "is_table", "read_layouts", "read_tables"]
 
 
 def check_temporaries(root: Place, names: Sequence[str]) -> Iterator[Violation]:
-    """M20: nothing of an interrupted writer lies about. `names` is every file of the store."""
+    """M20: check that no file of an interrupted writer is left. `names` is every file of the store."""
     temporary = re.compile(rf"(?:.*/)?\.[^/]*{re.escape(TEMPORARY)}")
     files = {name for name in names if temporary.fullmatch(name)}
     parts = (name.split("/")[:-1] for name in names)
@@ -39,13 +39,13 @@ def check_temporaries(root: Place, names: Sequence[str]) -> Iterator[Violation]:
             remedy = "an append is not finished; run it again, or remove this folder to give it up"
             if [name for name in names if name.startswith(f"{path}/")] == [f"{path}/lock"]:
                 remedy = (
-                    "a converter is at work on the store, or was killed when all was done; wait for it, or remove this folder"
+                    "a converter is working on the store, or was killed after its last step; wait for it, or remove this folder"
                 )
         yield Violation(rule="M20", text=f"{path}: {remedy}")
 
 
 def read_layouts(root: Place, metadata: StoreMetadata, names: Sequence[str]) -> tuple[dict[str, ArrayLayout], list[Violation]]:
-    """M1 and M3 to M7: every array that the attributes call for, as it is on disk. `names` is every file, sorted."""
+    """M1 and M3 to M7: read every array that the attributes require. `names` is every file, sorted."""
     found: dict[str, ArrayLayout] = {}
     violations: list[Violation] = []
     for expected in fixed_layouts(metadata):
@@ -100,7 +100,7 @@ def _read_one(root: Place, names: Sequence[str], expected: ArrayLayout, found: d
 
 
 def _check_shards(names: Sequence[str], layout: ArrayLayout) -> Iterator[Violation]:
-    """M7: the files below an array are its shards, all of them. Never as many steps as a document may claim shards."""
+    """M7: check that the files below an array are exactly its shards; a claimed number of shards needs as many files."""
     name = re.compile(rf"c/(0|[1-9][0-9]*){'/0' * (len(layout.shape) - 1)}")
     there = set()
     top = f"{layout.path}/"
@@ -121,7 +121,7 @@ def _check_shards(names: Sequence[str], layout: ArrayLayout) -> Iterator[Violati
 
 
 def is_table(path: str) -> bool:
-    """Whether an array is small enough to be held whole: all but the columns."""
+    """Whether an array is small enough to hold whole: all arrays except the columns."""
     bulk = ("episodes/model_file/bytes", "episodes/init_state/values")
     folder, _, last = path.partition("/")
     return folder != "steps" and path not in bulk and not (folder == "ragged" and last.endswith("/values"))
@@ -130,7 +130,7 @@ def is_table(path: str) -> bool:
 def read_tables(
     root: Place, layouts: dict[str, ArrayLayout], bound: StoreMetadata | None = None
 ) -> tuple[dict[str, NDArray[Any]], list[Violation]]:
-    """Every table by path, and a violation for each that cannot be read, or that is not the one that `bound` binds."""
+    """Read every table by path, with a violation for each that cannot be read or is not the one that `bound` binds."""
     tables, violations = {}, []
     for path, layout in layouts.items():
         if is_table(path):

@@ -1,4 +1,4 @@
-"""Owns decoding frames a second time, with the library that the loader uses (c-blosc2), where it is installed.
+"""Decode frames a second time with the loader's library (c-blosc2), if it is installed.
 
 ``schemas.compressed`` and ``schemas.frame_chunk`` let only chunks through that all decoders read the same; here that is tried,
 so that what ``verify`` calls good is what the loader serves. c-blosc2 exports the LZ4 and zstd that frames with keyframes need.
@@ -34,7 +34,7 @@ class _Parameters(ctypes.Structure):
 
 
 def check_second_decoder(data: bytes, layout: ArrayLayout, shard: int, rows: NDArray[Any]) -> None:
-    """Decode a shard of frames with c-blosc2, and compare with `rows` [n, …], which another library decoded.
+    """Decode a shard of frames with c-blosc2, and compare with `rows` [n, …] from another library.
 
     Without c-blosc2, or of frames that no codec encodes, there is nothing to compare.
 
@@ -63,7 +63,7 @@ def check_second_decoder(data: bytes, layout: ArrayLayout, shard: int, rows: NDA
 
 
 def _check_frames(library: Any, data: bytes, layout: ArrayLayout, shard: int, rows: NDArray[Any]) -> None:
-    """The same of chunks of frames with keyframes."""
+    """Compare chunks of frames with keyframes likewise."""
     context = library.ZSTD_createDCtx()
     first = layout.rows_of_shard(shard)[0]
     try:
@@ -80,7 +80,7 @@ def _check_frames(library: Any, data: bytes, layout: ArrayLayout, shard: int, ro
 
 
 def _decode_frames(library: Any, context: int, chunk: NDArray[np.uint8], layout: ArrayLayout) -> list[NDArray[np.uint8] | None]:
-    """The bytes of each frame of a chunk; None for one that c-blosc2 does not decode."""
+    """The bytes of each frame of a chunk; None where c-blosc2 cannot decode it."""
     found: list[NDArray[np.uint8] | None] = []
     coded: list[NDArray[np.uint8] | None] = []
     table = FrameTable.of(chunk, layout.chunk_rows, layout.row_bytes)
@@ -99,7 +99,7 @@ def _decode_frames(library: Any, context: int, chunk: NDArray[np.uint8], layout:
 def _decode_payload(
     library: Any, context: int, payload: NDArray[np.uint8], coding: Coding, below: NDArray[np.uint8] | None, n_bytes: int
 ) -> NDArray[np.uint8] | None:
-    """What the strips of a frame decode to, with the keyframe `below`."""
+    """Decode the strips of a frame, with the keyframe `below`."""
     ranges = strips(n_bytes)
     out = np.empty(n_bytes, np.uint8)
     sizes = [len(payload)] if len(ranges) == 1 else payload[: 4 * len(ranges)].view("<u4").tolist()
@@ -120,7 +120,7 @@ def _decode_payload(
 
 @cache
 def _library() -> Any:
-    """C-blosc2, from the wheel that the loader takes it from; None if it is not installed."""
+    """The c-blosc2 library from the loader's wheel; None if it is not installed."""
     spec = find_spec("blosc2")
     found = [] if spec is None or spec.origin is None else sorted((Path(spec.origin).parent / "lib").glob("libblosc2.so*"))
     if not found:

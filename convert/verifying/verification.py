@@ -1,4 +1,4 @@
-"""Owns ``verify``: every byte of a store, every rule of FORMAT.md, and on request every bit against the sources.
+"""Verify a store: every byte, every rule of FORMAT.md, and on request every bit against the sources.
 
 Trusts neither the converter that wrote the store nor the loader that reads it.
 """
@@ -34,6 +34,7 @@ from robozarr.convert.verifying.checks import (
 from robozarr.convert.verifying.compare import compare_digests, compare_plan, compare_rows, match_sources
 from robozarr.convert.verifying.inventory import check_temporaries, is_table, read_layouts, read_tables
 from robozarr.convert.verifying.second_decoder import check_second_decoder
+from robozarr.convert.verifying.stored_source import plan_of_store, stored_source
 from robozarr.convert.workers.cluster import default_workers, local_executor
 from robozarr.convert.workers.executor import Executor
 from robozarr.convert.workers.progress import Progress, SilentProgress
@@ -51,7 +52,7 @@ __all__ = ["VerifyReport", "verify"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerifyReport:
-    """What ``verify`` found."""
+    """The result of ``verify``."""
 
     store: str
     n_arrays: int
@@ -63,7 +64,7 @@ class VerifyReport:
     compared_with_source: bool
     seconds: float
     violations: tuple[Violation, ...]
-    """Every rule that is broken; empty for a good store."""
+    """Every broken rule; empty for a good store."""
 
     @property
     def ok(self) -> bool:
@@ -77,16 +78,16 @@ class VerifyReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ShardTask:
-    """One shard to be read back."""
+    """One shard to read back."""
 
     layout: ArrayLayout
     shard: int
     key: Key | None
-    """Its key, where moments of frames are wanted."""
+    """Its key, if moments of frames are needed."""
     runs: tuple[tuple[int, int, int], ...]
-    """Episodes in it: (episode, first row, row after the last), rows counted in the shard."""
+    """Episodes in it: (episode, first row, row after the last), counted from the start of the shard."""
     source: Partition | None
-    """What the sources say it holds; None to leave them alone."""
+    """What the sources hold in its place; None to skip that comparison."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,14 +100,14 @@ class _ShardResult:
     checksums: NDArray[np.uint32] | None
     fingerprints: NDArray[np.uint32] | None
     bound: int
-    """What binds the file (M23)."""
+    """The checksum that binds the file (M23)."""
 
 
 def verify(
     store: str | Path | Place,
     *,
     endpoint_url: str | None = None,
-    sources: str | Path | Sequence[str | Path] | None = None,
+    sources: str | Path | Place | Sequence[str | Path] | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> VerifyReport:
@@ -119,7 +120,7 @@ def verify(
     endpoint_url : str, optional
         Of a service that speaks S3, for a store in a bucket. Default: what the environment says.
     sources : path or sequence of paths, optional
-        Files, folders or patterns that hold the HDF5 files that it was made from.
+        Files, folders or patterns that hold the HDF5 files that it was made from; or one store that must hold the same.
     workers : int, optional
         Dask worker processes; 0 runs in this process. Default: the cores that this process may use.
     progress : Progress, optional
@@ -169,7 +170,11 @@ def verify(
     if violations:  # what follows rests on the tables
         return report(n_shards=0, n_bytes=0, seconds=time.monotonic() - began, violations=tuple(violations))
     with local_executor(default_workers() if workers is None else workers) as executor:
-        planned = None if sources is None else _plan_of_sources(executor, metadata, tables, sources, progress)
+        origin = None if sources is None else stored_source(sources, endpoint_url)
+        if origin is not None:
+            planned: Plan | None = plan_of_store(origin, metadata.profile)[0]
+        else:
+            planned = None if sources is None else _plan_of_sources(executor, metadata, tables, _paths(sources), progress)
         plan = planned
         if plan is not None:
             violations += compare_plan(metadata, tables, plan)
@@ -180,7 +185,7 @@ def verify(
         progress.start("read back shards", len(tasks), n_bytes)
         moments = {f"steps/{key.name}": MomentsOfKey(key) for key in metadata.keys if key.frame}
         sums: dict[str, int] = {}
-        for result in executor.run(partial(_check_shard, root), tasks):
+        for result in executor.run(partial(_check_shard, root, origin), tasks):
             violations += result.violations
             sums[layouts[result.path].shard_path(result.shard)] = result.bound
             if result.moments is not None:
@@ -201,14 +206,21 @@ def verify(
     return report(n_shards=n_shards, n_bytes=n_bytes, seconds=time.monotonic() - began, violations=tuple(violations))
 
 
+def _paths(sources: str | Path | Place | Sequence[str | Path]) -> Sequence[str | Path]:
+    if isinstance(sources, str | Path):
+        return [sources]
+    assert isinstance(sources, Sequence)
+    return sources
+
+
 def _plan_of_sources(
     executor: Executor,
     metadata: StoreMetadata,
     tables: dict[str, NDArray[Any]],
-    sources: str | Path | Sequence[str | Path],
+    sources: Sequence[str | Path],
     progress: Progress,
 ) -> Plan:
-    given = find_sources([sources] if isinstance(sources, str | Path) else sources)
+    given = find_sources(sources)
     paths = match_sources(metadata, given)
     layouts = tuple(Layout.from_json(layout, "of the store") for layout in metadata.layouts)
     without = not_wanted(metadata)
@@ -253,7 +265,7 @@ def _runs(tables: dict[str, NDArray[Any]], start: int, stop: int) -> Iterator[tu
         yield episode, max(begin, start) - start, min(end, stop) - start
 
 
-def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
+def _check_shard(root: Place, origin: Place | None, task: _ShardTask) -> _ShardResult:
     """Read one shard back. Runs in a worker."""
     violations: list[Violation] = []
     moments = checksums = fingerprints = None
@@ -273,7 +285,7 @@ def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
             moments = frame_moments(rows, task.runs, task.key)
             fingerprints = fingerprints_of(rows)
         if task.source is not None:
-            violations += compare_rows(rows, task.source)
+            violations += compare_rows(rows, task.source, origin)
     return _ShardResult(
         path=task.layout.path,
         shard=task.shard,
@@ -287,7 +299,7 @@ def _check_shard(root: Place, task: _ShardTask) -> _ShardResult:
 
 
 def _episode_of(task: _ShardTask, row: int) -> str:
-    """Words for the episode of a row of the array; "" where rows are no steps."""
+    """Words for the episode of a row of the array; "" if rows are not steps."""
     at = row - task.layout.rows_of_shard(task.shard)[0]
     return next((f"episode {episode}" for episode, start, stop in task.runs if start <= at < stop), "")
 
@@ -300,7 +312,7 @@ def _check_values(
     moments: dict[str, MomentsOfKey],
     progress: Progress,
 ) -> Iterator[Violation]:
-    """M12, M18 and M19: what the converter derived from the data, derived again."""
+    """M12, M18 and M19: derive from the data again what the converter derived."""
     joint_key = metadata.joint_key
     actions = read_array(root, read_layout(root, "steps/actions"))
     joints = None

@@ -1,4 +1,4 @@
-"""Owns calls that may take the process down: HDF5's C code over a damaged file can crash, or never come back.
+"""Run calls that may crash the process: HDF5's C code can crash on a damaged file, or never return.
 
 A call runs in a child process that is kept between calls. The child ends itself when a call takes too long, by a timer that
 needs no Python: HDF5 holds the interpreter's lock while it hangs.
@@ -22,12 +22,12 @@ __all__ = ["ChildDied", "ChildProcess", "time_limit"]
 
 Result = TypeVar("Result")
 TIMER_EXIT: Final = 1
-"""Exit code that ``faulthandler`` ends a process with. The child never ends with it otherwise: it sends exceptions back."""
+"""Exit code with which ``faulthandler`` ends a process. The child uses it for nothing else: it sends exceptions back."""
 _DEVNULL: Final = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # the timer writes to it as long as the process lives
 
 
 class ChildDied(Exception):
-    """The child died over a call: `how` says of what."""
+    """The child died during a call; `how` says of what."""
 
     def __init__(self, how: str) -> None:
         super().__init__(how)
@@ -36,7 +36,7 @@ class ChildDied(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """End this process, at once and without Python, if the context is not left in time. None: no limit."""
+    """End this process, at once and without Python, if the context is not left in time. None means no limit."""
     if seconds is None:
         yield
         return
@@ -48,7 +48,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 class ChildProcess:
-    """A child process for calls; started with the first, and again after one that it did not survive."""
+    """A child process for calls; started with the first call, and again after a call that killed it."""
 
     def __init__(self) -> None:
         self._child: subprocess.Popen[bytes] | None = None
@@ -60,7 +60,7 @@ class ChildProcess:
         self.close()
 
     def call(self, function: Callable[..., Result], *arguments: Any, limit_s: float) -> Result:
-        """What ``function(*arguments)`` returns or raises, both of which have to survive pickling.
+        """Return or raise what ``function(*arguments)`` does; both must be picklable.
 
         Raises
         ------
@@ -122,7 +122,7 @@ def _receive(stream: Any) -> bytes:
 
 
 def serve() -> None:
-    """The child: answer calls until its parent is gone."""
+    """The child's loop: answer calls until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent ends this process
     incoming, outgoing = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not stand among the answers

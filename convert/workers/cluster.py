@@ -1,4 +1,4 @@
-"""Owns where tasks run: the workers of this machine, of a cluster that is there already, or this process.
+"""Decide where tasks run: workers of this machine, an existing cluster, or this process.
 
 The only module that starts processes of Dask, or connects to some.
 """
@@ -33,24 +33,24 @@ MALLOC: Final = {
 """Dask sets glibc's trim threshold so low that every shard's buffers are mapped, faulted in and unmapped again. Kept between
 shards instead: raw 111 → 186 MB/s with one worker, 157 → 238 LZ4 with two, peak RSS below 150 MB (1.5 GB of source)."""
 SETTINGS: Final = {**MALLOC, "distributed.scheduler.allowed-failures": 2}
-"""A task that two workers died over is looked at by itself."""
+"""A task over which two workers died is run again by itself."""
 DECIDES_BYTES: Final = ("robozarr", "numcodecs", "numpy")
-"""Packages that workers must have in this process's version: they decide about the bytes of a store."""
+"""Packages that decide the bytes of a store; workers must have the same versions as this process."""
 CONNECT_S: Final = 10
 WORKERS_S: Final = 30
 """How long to wait for a cluster's scheduler, and for its first worker."""
 LEAVE_S: Final = 60.0
-"""How long a cluster's tasks are waited for when the work is left: each stops before its next file, so it is a shard's time."""
+"""How long to wait for a cluster's tasks when the work is left: about one shard, as each stops before its next file."""
 
 
 def default_workers() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def open_executor(*, workers: int | None, scheduler: str | None, client: Any, progress: Progress) -> Iterator[Executor]:
-    """Run tasks on `client`, on the cluster at `scheduler`, or else on `workers` processes of this machine.
+    """Run tasks on `client`, on the cluster at `scheduler`, or on `workers` processes of this machine.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
             yield executor
         return
     if workers is not None or (client is not None and scheduler is not None):
-        raise ValueError("give one of workers, scheduler and client: a cluster has as many workers as it has")
+        raise ValueError("give one of workers, scheduler and client: the number of workers of a cluster is its own")
     if client is not None:
         with _awaited(_checked(client, progress)) as executor:
             yield executor
@@ -83,7 +83,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
 
 @contextlib.contextmanager
 def _awaited(executor: DaskExecutor) -> Iterator[Executor]:
-    """However the work is left, tasks that a cluster is still at are waited for: they may be writing."""
+    """Wait for tasks that a cluster still runs, however the work is left: they may be writing."""
     try:
         yield executor
     except BaseException:
@@ -92,12 +92,12 @@ def _awaited(executor: DaskExecutor) -> Iterator[Executor]:
 
 
 def _check_answers(scheduler: str) -> None:
-    """Say at once what Dask would find out within many seconds: no address, no such machine, nobody listens; WorkerError."""
+    """Fail at once where Dask would need many seconds: no address, no such machine, nobody listening; WorkerError."""
     match = re.fullmatch(r"(?:(?P<scheme>[a-z]+)://)?(?P<host>\[[^\]]+\]|[^\s/:]+):(?P<port>\d{1,5})/?", scheduler)
     if match is None:
         if re.match(r"(inproc|ucx|ucxx)://", scheduler):
             return
-        raise _no_scheduler(scheduler, "that is no address of the form tcp://HOST:PORT")
+        raise _no_scheduler(scheduler, "this is not an address like tcp://HOST:PORT")
     if match["scheme"] not in (None, "tcp", "tls", "ws", "wss"):
         return
     try:
@@ -114,7 +114,7 @@ def _no_scheduler(scheduler: str, why: object) -> WorkerError:
 
 
 def _checked(client: Any, progress: Progress) -> DaskExecutor:
-    """A cluster that is there already, once it has workers and they are of this process's versions."""
+    """An existing cluster, after checking that it has workers with this process's versions."""
     from distributed import TimeoutError as DaskTimeoutError
 
     try:
@@ -151,17 +151,19 @@ def check_versions(client: Any) -> None:
     ]
     if unlike:
         more = f", and {len(unlike) - 5} more" if len(unlike) > 5 else ""
-        raise WorkerError(f"workers are not of this process's versions: {'; '.join(unlike[:5])}{more}. Install the same on all")
+        raise WorkerError(
+            f"workers have other versions than this process: {'; '.join(unlike[:5])}{more}. Install the same on all"
+        )
 
 
 @contextlib.contextmanager
 def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator[Executor]:
-    """Run tasks on `n_workers` processes of an embedded Dask cluster on this machine; 0: inline, for debugging.
+    """Run tasks on `n_workers` processes of an embedded Dask cluster on this machine; 0 runs them here, for debugging.
 
     The processes listen on the loopback address only and end with the context, however it is left.
     """
     if n_workers < 0:
-        raise ValueError(f"workers is a number of processes, or 0 to work in this one; got {n_workers}")
+        raise ValueError(f"workers is a number of processes, or 0 to use this process; got {n_workers}")
     if n_workers == 0:
         yield InlineExecutor()
         return
@@ -200,26 +202,26 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
 
 
 def leave_if_imported() -> None:
-    """End a worker that imports the user's script, which has no guard and calls robozarr again: the parent says so, once."""
+    """End a worker that imports a user's script without a main guard, which would call robozarr again; said once."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.stderr.flush()
         os._exit(NO_GUARD_EXIT)
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """A folder for Dask's files: not under the working folder, and gone with the cluster."""
+    """A folder for Dask's files: outside the working folder, and removed with the cluster."""
     try:
         return tempfile.TemporaryDirectory(prefix="robozarr-", ignore_cleanup_errors=True)
     except OSError as exc:
         raise WorkerError(
-            f"no folder for the workers' temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container "
+            f"workers have no folder for temporary files ({exc.strerror or exc}); name one with TMPDIR, or give the container "
             "one: docker run --tmpfs /tmp"
         ) from exc
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Dask's log to itself: what goes wrong reaches the user once, through a future.
+    """Silence Dask's log: errors reach the user once, through a future.
 
     Its own account of workers that an interrupt ended may come after the cluster has closed, so the level is put back only if
     all went well.
@@ -233,7 +235,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C: a terminal sends it to all of them, and this process will end them."""
+    """Start processes that ignore Ctrl-C: a terminal sends it to all of them, and this process will end them."""
     _start_resource_tracker()  # started later, it would unblock the signal in the thread that starts workers
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -243,7 +245,7 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _start_resource_tracker() -> None:
-    """Start the process that removes what workers leave behind; quietly: workers that an interrupt ended leave something."""
+    """Start the process that removes what workers leave behind, quietly: interrupted workers leave something."""
     name = "PYTHONWARNINGS"
     before = os.environ.get(name)
     os.environ[name] = ",".join(filter(None, [before, "ignore:resource_tracker:UserWarning"]))

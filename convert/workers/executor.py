@@ -1,4 +1,4 @@
-"""Owns how tasks run: inline in this process, or on Dask workers. Knows nothing of what the tasks do.
+"""Run tasks, in this process or on Dask workers. Knows nothing of what the tasks do.
 
 Tasks and results are small records; a Dask task graph must not carry arrays.
 """
@@ -25,11 +25,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 TASKS_PER_WORKER: Final = 4
-"""Tasks that wait at a scheduler for each worker: enough to keep it busy, few enough for any number of tasks."""
+"""Tasks that wait at a scheduler per worker: enough to keep it busy, few enough for any number of tasks."""
 COUNT_INTERVAL_S: Final = 5.0
-"""Time between two looks at how many workers a cluster has: they come and go."""
+"""Time between two counts of a cluster's workers, which come and go."""
 NO_WORKERS_S: Final = 600.0
-"""How long a cluster that has lost all its workers is waited for."""
+"""How long to wait for a cluster that has lost all its workers."""
 
 
 class Executor(Protocol):
@@ -37,7 +37,7 @@ class Executor(Protocol):
 
     @property
     def n_workers(self) -> int:
-        """Tasks that run at the same time."""
+        """Number of tasks that run at the same time."""
         ...
 
     def run(
@@ -69,12 +69,12 @@ class InlineExecutor:
         limit_s: float | None = None,
         rescue: Callable[[Task], Result] | None = None,
     ) -> Iterator[Result]:
-        """Run them as results are asked for."""
+        """Run tasks as their results are asked for."""
         return map(function, tasks)
 
 
 class DaskExecutor:
-    """Runs tasks on the workers of a Dask client, whatever cluster it belongs to; `note` hears what a user should know."""
+    """Runs tasks on the workers of any Dask client; `note` receives messages for the user."""
 
     def __init__(self, client: Any, note: Callable[[str], None]) -> None:
         self._client, self._note = client, note
@@ -84,7 +84,7 @@ class DaskExecutor:
 
     @property
     def n_workers(self) -> int:
-        """Tasks that run at the same time: threads of the cluster's workers, at least 1."""
+        """Number of tasks that run at the same time: threads of the cluster's workers, at least 1."""
         if time.monotonic() - self._counted > COUNT_INTERVAL_S:
             self._count()
         return max(1, self._n_workers)
@@ -103,7 +103,7 @@ class DaskExecutor:
         limit_s: float | None = None,
         rescue: Callable[[Task], Result] | None = None,
     ) -> Iterator[Result]:
-        """Keep a few tasks a worker at the scheduler: it never sees the whole list."""
+        """Keep a few tasks per worker at the scheduler, which never sees the whole list."""
         from distributed import KilledWorker
 
         waiting = iter(tasks)
@@ -142,7 +142,7 @@ class DaskExecutor:
                 self._client.cancel(list(there))
 
     def _result(self, future: Any) -> Any:
-        """What a task that ended returned, or raise what it raised. A lost worker takes results along: they are made anew."""
+        """The result of a finished task, or its exception. Results that were lost with a worker are computed again."""
         while True:
             try:
                 return future.result(timeout=COUNT_INTERVAL_S)
@@ -152,7 +152,7 @@ class DaskExecutor:
                 self._wait_for_workers()
 
     def _wait_for_workers(self) -> None:
-        """Nothing ended for a while: if that is because no worker is left, say so, and after `NO_WORKERS_S` give up."""
+        """If nothing ended for a while because no worker is left, say so, and give up after `NO_WORKERS_S`."""
         self._count()
         if self._n_workers:
             self._alone_since = None
@@ -166,12 +166,12 @@ class DaskExecutor:
             )
         if now - self._alone_since > NO_WORKERS_S:
             raise WorkerError(
-                f"no worker came to {address} for {NO_WORKERS_S / 60:.0f} minutes; start some with: dask worker {address} "
+                f"no worker has joined {address} for {NO_WORKERS_S / 60:.0f} minutes; start some with: dask worker {address} "
                 "--nthreads 1, then run the same command again"
             )
 
     def wait_for_tasks(self, most_s: float) -> None:
-        """Wait until no worker is at a task of this executor any more; a second interrupt, or `most_s` seconds, end that.
+        """Wait until no worker runs a task of this executor; a second interrupt, or `most_s` seconds, ends the wait.
 
         A task that was cancelled is not stopped by that: it goes on, and nobody hears of it.
         """
@@ -184,7 +184,7 @@ class DaskExecutor:
             if n == 0:
                 return
             if not said:
-                self._note(f"waiting for {n} task(s) that the cluster is still at")
+                self._note(f"waiting for {n} task(s) that the cluster is still running")
                 said = True
             time.sleep(0.1)
 
@@ -194,12 +194,12 @@ def _lost() -> WorkerError:
 
 
 _running: Counter[str] = Counter()
-"""In a worker: tasks that it is at, by the executor that they are for."""
+"""In a worker: number of running tasks, by executor."""
 _running_lock = threading.Lock()
 
 
 def n_running(run: str) -> int:
-    """Tasks of an executor that this worker is at."""
+    """Number of an executor's tasks that this worker is running."""
     return _running[run]
 
 
@@ -216,7 +216,7 @@ def _limited(function: Callable[[Task], Result], limit_s: float | None, run: str
 
 
 def died(exc: Exception) -> WorkerError:
-    """What to say when workers died over a task that is not to blame."""
+    """The error when workers died over a task that is not at fault."""
     return WorkerError(
         f"workers died several times over one task ({str(exc).splitlines()[0]}): the machine may be out of memory; "
         "use fewer --workers, then run the same command again"

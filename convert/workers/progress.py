@@ -1,4 +1,4 @@
-"""Owns what a user sees while a conversion or a verification runs: a live display, or plain lines. Imports rich.
+"""Show the progress of a conversion or a verification: a live display, or plain lines. Imports rich.
 
 The stages only report counts; they do not know who listens.
 """
@@ -19,22 +19,22 @@ from robozarr.schemas.visible import visible
 __all__ = ["LineProgress", "LiveProgress", "Progress", "SilentProgress", "progress_for"]
 
 LINE_INTERVAL_S = 5.0
-"""Least time between two lines of one stage, so that a log of a long run stays readable."""
+"""Shortest time between two lines of one stage, so that a long run's log stays readable."""
 
 
 class Progress(Protocol):
-    """Hears what the stages do."""
+    """Receives the progress of the stages."""
 
     def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
-        """A stage of `total` items begins; `n_bytes` is what they hold together, if that is known."""
+        """Begin a stage of `total` items with `n_bytes` in total, if known."""
         ...
 
     def advance(self, n: int = 1, n_bytes: int = 0) -> None:
-        """`n` items, of `n_bytes`, are done."""
+        """Count `n` items with `n_bytes` as finished."""
         ...
 
     def note(self, text: str) -> None:
-        """Something to know: where the dashboard is, what was kept."""
+        """Show a message, such as the dashboard's address or what was kept."""
         ...
 
 
@@ -58,7 +58,7 @@ class SilentProgress:
 
 
 class LineProgress(SilentProgress):
-    """One line when a stage begins, every few seconds, and when it ends: for logs and pipes."""
+    """Prints a line when a stage begins, every few seconds, and when it ends: for logs and pipes."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -74,14 +74,14 @@ class LineProgress(SilentProgress):
             self._say()
 
     def advance(self, n: int = 1, n_bytes: int = 0) -> None:
-        """Count, and say so at most every few seconds."""
+        """Count, and print a line at most every few seconds."""
         self._done += n
         self._n_bytes += n_bytes
         if self._done == self._total or time.monotonic() - self._said >= LINE_INTERVAL_S:
             self._say()
 
     def note(self, text: str) -> None:
-        """One line."""
+        """Print a line."""
         print(visible(text), file=self._out, flush=True)
 
     def _say(self) -> None:
@@ -95,7 +95,7 @@ class LineProgress(SilentProgress):
 
 
 class LiveProgress:
-    """A bar for each stage, with speed and remaining time: for terminals."""
+    """Shows a bar for each stage, with speed and remaining time: for terminals."""
 
     def __init__(self, console: Console) -> None:
         self._progress = RichProgress(
@@ -129,12 +129,12 @@ class LiveProgress:
         self._progress.update(self._task, advance=n, speed=speed)
 
     def note(self, text: str) -> None:
-        """One line above the bars."""
+        """Print a line above the bars."""
         self._progress.console.print(visible(text), markup=False, highlight=False)
 
 
 def progress_for(stream: TextIO | None = None) -> LineProgress | LiveProgress:
-    """A live display on a terminal, else plain lines; on standard error, so that standard output stays the result's."""
+    """A live display on a terminal, plain lines elsewhere; on standard error, so that standard output holds only the result."""
     stream = sys.stderr if stream is None else stream
     console = Console(file=stream)
     return LiveProgress(console) if console.is_terminal else LineProgress(stream)

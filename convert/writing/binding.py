@@ -1,4 +1,4 @@
-"""Owns what the root document of a finished store says of its files: a checksum each (FORMAT.md, M23). Imports no Dask.
+"""Record a checksum of every file in the root document of a finished store (FORMAT.md, M23). Imports no Dask.
 
 What this run wrote is known from writing it; of an append, what the store held before is known from its root, or is read where
 that is of version 1.

@@ -1,4 +1,4 @@
-"""Owns the place where a store is to appear: what is there, whether it may be used, and emptying it when a store is replaced.
+"""Check the place where a store is to appear: what is there, and whether it may be used; empty it when a store is replaced.
 
 Removes nothing that is not the store's (``writing.owned``). What may be done is decided by ``resuming.states``.
 """
@@ -24,11 +24,11 @@ from robozarr.store.reading import read_document
 __all__ = ["check_apart", "check_destination", "clear"]
 
 ENOUGH_NAMES: Final = 4096
-"""Of what lies at a prefix, to see that it is not a journal alone."""
+"""How many names at a prefix are looked at to see that it holds more than a journal."""
 
 
 def check_destination(journal: Journal, command: Command) -> Step:
-    """What `command` is to do next with what is there; before hours of work, not after.
+    """The next step of `command` for what is there; before hours of work, not after.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def _kind(document: dict[str, Any] | None) -> Literal["none", "foreign", "incomp
 
 
 def _root_document(journal: Journal) -> dict[str, Any] | None:
-    """What is there: None for nothing but a converter's own, an empty one for what is no store."""
+    """The root document: None if there are only a converter's own files, empty if there is something that is not a store."""
     store = journal.store
     if store.folder is None:
         if store.exists("zarr.json"):
@@ -100,7 +100,7 @@ def _check_writable(place: Place) -> None:
 
 
 def _why_not_writable(folder: Path) -> str:
-    """What those see who mounted a folder wrongly, or not at all."""
+    """Explain why a folder is not writable, for users who mounted it wrongly or not at all."""
     status = folder.stat()
     if os.statvfs(folder).f_flag & os.ST_RDONLY:
         return "it is on a file system that is mounted read-only"
@@ -117,7 +117,7 @@ def check_apart(sources: Sequence[Path], store: Place) -> None:
 
 
 def clear(store: Place, plan: Plan) -> None:
-    """Remove what a store that is replaced holds, and nothing else; its root says "incomplete" from the first moment on.
+    """Remove the files of a store that is replaced, and nothing else; its root says "incomplete" from the beginning.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Owns which files at the place of a store are the store's: those that FORMAT.md names, and a writer's temporary files.
+"""Tell which files at a store's place belong to the store: those that FORMAT.md names, and a writer's temporary files.
 
 All else belongs to somebody: notes beside the arrays, a store inside a group. It is neither removed nor written over, and
 nothing is reached through a link. Imports no Dask.
@@ -25,7 +25,7 @@ from robozarr.store.place import Place
 __all__ = ["check_links", "check_room", "owned_files", "parent_groups", "temporaries", "unplanned_files"]
 
 EMBEDDING: Final = "tasks/embedding"
-"""What a store MAY hold, at any depth below."""
+"""Arrays that a store may hold in addition, at any depth below this path."""
 SHARD: Final = re.compile(r"(?P<path>.+?)/c/\d+(?:/\d+)*")
 IN_ARRAY: Final = r"(?:/c(?:/\d+)*)?"
 WRITERS: Final = re.compile(rf"(?P<folder>(?:.*/)?)\.[^/]+\.[0-9a-f]{{32}}{re.escape(TEMPORARY)}")
@@ -40,7 +40,7 @@ def parent_groups(path: str) -> Iterator[str]:
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Paths of arrays, and of groups, that a store can have: those of stores with each kind of key and a split."""
+    """Paths of arrays and groups that a store can have, with each kind of key and a split."""
     any_name = "ANY"  # stands for every name
     kinds = [
         Key(name=any_name, source=any_name, dtype="uint8", shape=shape, role="state", unit="", ragged=ragged)
@@ -64,7 +64,7 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def owned_files(place: Place, names: Sequence[str]) -> list[str]:
-    """Those of `names`, all files of a place, that are a store's, but for its root document."""
+    """Those of `names` (all files of a place) that belong to a store, except its root document."""
     candidates = list(_by_name(names))
     there = set(names)
     paths = sorted({path for _, path in candidates if f"{path}/zarr.json" in there})
@@ -74,7 +74,7 @@ def owned_files(place: Place, names: Sequence[str]) -> list[str]:
 
 
 def _by_name(names: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Files whose names can be those of a store, and the array or group that each belongs to."""
+    """Files whose names a store can have, with the array or group that each belongs to."""
     arrays, groups = _patterns()
     for name in names:
         if name.endswith("/zarr.json"):
@@ -86,7 +86,7 @@ def _by_name(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _kind(place: Place, path: str) -> str:
-    """What a document says it is: ``array``, ``group``; ``other`` if it is a store, or group, of somebody else's."""
+    """What a document describes: ``array``, ``group``, or ``other`` for another program's store or group."""
     try:
         document = json.loads(place.read(f"{path}/zarr.json"))
     except BucketError:
@@ -108,7 +108,7 @@ def _fits(path: str, kind: str) -> bool:
 
 
 def unplanned_files(place: Place, layouts: Mapping[str, ArrayLayout]) -> list[str]:
-    """What an earlier plan wrote and this one does not call for: arrays and groups, and shards behind an array's last."""
+    """Files of an earlier plan that this plan does not need: arrays and groups, and shards after an array's last."""
     names = place.names()
     groups = {parent for path in layouts for parent in parent_groups(path)}
     others = [name for name, path in _by_name(names) if path not in layouts and path not in groups]
@@ -122,7 +122,7 @@ def unplanned_files(place: Place, layouts: Mapping[str, ArrayLayout]) -> list[st
 
 
 def check_room(place: Place, names: Sequence[str], owned: Sequence[str], layouts: Mapping[str, ArrayLayout]) -> None:
-    """Refuse to write a store over somebody else's documents; StoreError, before anything is removed."""
+    """Refuse to write a store over other programs' documents; StoreError, before anything is removed."""
     planned = {*layouts, *(parent for path in layouts for parent in parent_groups(path))}
     others = set(names) - set(owned)
     for path in sorted(planned):
@@ -133,7 +133,7 @@ def check_room(place: Place, names: Sequence[str], owned: Sequence[str], layouts
 
 
 def check_links(place: Place) -> None:
-    """Refuse a store of which a folder is a link, which may lead outside; StoreError, before anything is written."""
+    """Refuse a store with a folder that is a link, which may lead outside; StoreError, before anything is written."""
     if place.folder is None:
         return
     arrays, groups = _patterns()
@@ -150,7 +150,7 @@ def check_links(place: Place) -> None:
 
 
 def temporaries(names: Iterable[str]) -> Iterator[str]:
-    """Temporary files that writers of this store left behind; not those of a store inside."""
+    """Temporary files that writers of this store left behind; not those of a store inside it."""
     arrays, groups = _patterns()
     in_array = re.compile(f"(?:{arrays.pattern}){IN_ARRAY}")
     for name in names:

@@ -1,4 +1,4 @@
-"""Owns encoding a shard: rows → bytes, as ``schemas.shard`` reads them. No I/O, no Zarr library.
+"""Encode a shard: rows → bytes, in the form that ``schemas.shard`` reads. No I/O, no Zarr library.
 
 The same rows, layout and beginnings of episodes always give the same bytes: one thread, one order, one codec call.
 """
@@ -32,7 +32,7 @@ def encode_shard(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int] 
 
 
 def encode_chunks(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int] = ()) -> list[Any]:
-    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as parts that stand end to end.
+    """The bytes of a shard that holds `rows` [n, …], 1 ≤ n ≤ ``layout.shard_rows``, as consecutive parts.
 
     Rows that the last chunk has left over are zeros, or with keyframes marked absent; chunks behind it are absent from the
     index. `begins` are the rows, counted in the shard, with which episodes begin: what keyframes depend on, and nothing else.
@@ -64,7 +64,7 @@ def encode_chunks(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int]
 
 
 def _encode_chunk(chunk: NDArray[Any], layout: ArrayLayout, begins: NDArray[np.bool_]) -> list[Any]:
-    """A chunk as its parts: its bytes and their checksum, or, of frames, its bytes alone."""
+    """A chunk as its parts: its bytes and their checksum; for frames, only its bytes."""
     if layout.effort is not None:
         return [encode_frames(chunk, layout.chunk_rows, layout.effort, begins=begins.tolist())]
     if len(chunk) < layout.chunk_rows:
@@ -74,14 +74,14 @@ def _encode_chunk(chunk: NDArray[Any], layout: ArrayLayout, begins: NDArray[np.b
 
 
 def _chunk_sums(parts: Sequence[Any], layout: ArrayLayout) -> bytes:
-    """What tells chunks from others, end to end: what each ends in; of frames, their tables."""
+    """What distinguishes chunks, one after the other: their final checksums; for frames, their tables."""
     if layout.effort is None:
         return b"".join(parts[1:-2:2])
     return b"".join(bytes(part[: layout.chunk_rows * ENTRY.itemsize]) for part in parts[:-2])
 
 
 def checksums_of(parts: Sequence[Any], layout: ArrayLayout) -> NDArray[np.uint32]:
-    """What ``checksums/`` says of each step of a shard that `encode_chunks` made (``schemas.shard.step_checksums``)."""
+    """The entries of ``checksums/`` for each step of a shard from `encode_chunks` (``schemas.shard.step_checksums``)."""
     sums = _chunk_sums(parts, layout)
     if layout.effort is None:
         return np.frombuffer(sums, "<u4")
@@ -90,7 +90,7 @@ def checksums_of(parts: Sequence[Any], layout: ArrayLayout) -> NDArray[np.uint32
 
 
 def sum_of(parts: Sequence[Any], layout: ArrayLayout) -> int:
-    """What binds a shard that `encode_chunks` made: as ``schemas.shard.shard_sum`` finds it."""
+    """The checksum that binds a shard from `encode_chunks`, equal to ``schemas.shard.shard_sum``."""
     return int(google_crc32c.value(b"".join([_chunk_sums(parts, layout), parts[-2]])))
 
 

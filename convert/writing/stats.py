@@ -1,4 +1,4 @@
-"""Owns the statistics: of one episode and of a whole store. Pure numpy; imports no I/O.
+"""Compute statistics of episodes and of a whole store. Pure numpy; imports no I/O.
 
 Pictures of uint8 are counted in exact integers; everything else is reduced step by step and episode by episode, in order.
 So the results depend neither on how the work was cut into partitions nor on how often a store was appended to.
@@ -30,12 +30,12 @@ __all__ = [
 Floats = NDArray[np.float64]
 QUANTILES: Final = (0.01, 0.99)
 BLOCK_BYTES: Final = 4 * 2**20
-"""Bytes of frames counted at once: their uint16 pairs become 8-byte integers inside bincount, and its tables have 512 KiB."""
+"""Bytes of frames counted at the same time: bincount turns uint16 pairs into 8-byte integers, and its tables take 512 KiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameMoments:
-    """What a run of frames contributes to the statistics of its key."""
+    """The contribution of a run of frames to the statistics of its key."""
 
     episode: NDArray[np.int64]
     """Episode of each unit [unit]; a unit is a run of frames of one episode (uint8), or one frame (floats)."""
@@ -70,14 +70,14 @@ def frame_moments(frames: NDArray[Any], runs: Sequence[tuple[int, int, int]], ke
 
 
 def fingerprints_of(frames: NDArray[Any]) -> NDArray[np.uint32]:
-    """The crc32c of each frame's values, little-endian and in C order: uint32 [n]; two frames that are alike have one."""
+    """The crc32c of each frame's values, little-endian and in C order: uint32 [n]; equal frames have equal ones."""
     little = np.ascontiguousarray(frames, frames.dtype.newbyteorder("<"))
     data = little.reshape(len(frames), -1).view(np.uint8)
     return np.array([google_crc32c.value(row) for row in data], np.uint32)
 
 
 def _channels_last(frames: NDArray[Any], key: Key) -> NDArray[Any]:
-    """Frames with the axes that statistics are kept apart for behind the others, as pictures [y, x, c] have them already."""
+    """Frames with the axes of separate statistics at the end, as pictures [y, x, c] already have them."""
     if not key.axes:
         return frames
     n = len(key.channels)
@@ -135,7 +135,7 @@ def _value_of_bin(number: NDArray[np.int64]) -> Floats:
 
 
 class MomentsOfKey:
-    """Collects the partitions of a frame key, in any order, into its statistics.
+    """Combines the partitions of a frame key, in any order, into its statistics.
 
     Histograms are added up as they come; what is kept of a partition is some numbers an episode.
     """
@@ -147,12 +147,12 @@ class MomentsOfKey:
         self._histogram = np.zeros((math.prod(key.channel_shape), key.histogram_bins), np.int64)
 
     def add(self, shard: int, part: FrameMoments) -> None:
-        """Take the moments of one shard."""
+        """Add the moments of one shard."""
         self._units[shard] = part.episode, part.moments
         self._histogram += part.histogram
 
     def combine(self, lengths: NDArray[np.int64]) -> tuple[Floats, NDArray[np.int64]]:
-        """Statistics of each episode, and the histogram, once every shard was taken.
+        """Statistics of each episode, and the histogram, after every shard was added.
 
         Parameters
         ----------
@@ -180,7 +180,7 @@ class MomentsOfKey:
 
 
 def _of_integers(units: NDArray[np.int64], n: int) -> Floats:
-    """Exact to the last rounding: sums are Python integers, so no order of addition shows."""
+    """Exact statistics of integers: sums are Python integers, so the order of addition does not matter."""
     low, high = units[:, 2].min(axis=0), units[:, 3].max(axis=0)
     result = np.empty((5, *units.shape[2:]))
     for channel in np.ndindex(*units.shape[2:]):
@@ -258,7 +258,7 @@ def store_statistics(
 
 
 def quantiles_of_histogram(histogram: NDArray[np.int64], *, exact: bool) -> Floats:
-    """q01 and q99 of each channel [2, channel]: the smallest value below or at which the share lies.
+    """The q01 and q99 of each channel [2, channel]: the smallest value with at least that share at or below it.
 
     >>> quantiles_of_histogram(np.bincount([3] * 50 + [9] * 50, minlength=256)[None], exact=True).tolist()
     [[3.0], [9.0]]

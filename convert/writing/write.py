@@ -1,4 +1,4 @@
-"""Owns what a conversion puts on disk: the skeleton of a store, its tables, one partition at a time.
+"""Write a store: its empty arrays, its tables, one partition at a time.
 
 A file appears under its name whole or not at all (``store.place``). Imports no Dask.
 """
@@ -24,6 +24,7 @@ from robozarr.convert.resuming.fence import Fence
 from robozarr.convert.resuming.journal import digest
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.writing.owned import parent_groups, temporaries, unplanned_files
+from robozarr.convert.writing.read import read_stored
 from robozarr.convert.writing.shard import checksums_of, encode_chunks, sum_of
 from robozarr.convert.writing.stats import FrameMoments, fingerprints_of, frame_moments
 from robozarr.schemas.errors import BucketError, CorruptChunkError, SourceError, StoreError
@@ -50,7 +51,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionResult:
-    """What a task that wrote a partition reports."""
+    """The result of a task that wrote a partition."""
 
     path: str
     """Path of the array."""
@@ -60,27 +61,27 @@ class PartitionResult:
     stored_bytes: int
     """Size of the shard on disk."""
     moments: FrameMoments | None
-    """Its share of the key's statistics, for frames."""
+    """Its contribution to the key's statistics, for frames."""
     checksums: NDArray[np.uint32] | None
-    """What ``checksums/`` says of its steps, for frames."""
+    """Checksums of its steps (``checksums/``), for frames."""
     fingerprints: NDArray[np.uint32] | None
-    """What ``fingerprints/`` says of its steps, for frames."""
+    """Fingerprints of its steps (``fingerprints/``), for frames."""
     finished: FinishedPartition
-    """What the journal records of it."""
+    """Its record in the journal."""
     kept: bool
-    """Whether it was there already, from a run before."""
+    """Whether an earlier run had already written it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteTask:
-    """A partition to be written, unless what a run before wrote is still there."""
+    """A partition to write, unless an earlier run's file is still there."""
 
     partition: Partition
     finished: FinishedPartition | None
 
 
 def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> dict[str, int]:
-    """Make the groups and arrays below `root`, and write every table that the plan determines. Not complete yet.
+    """Make the groups and arrays below `root` and write every table of the plan. The store is not complete yet.
 
     Where `root` is the stage of an append, what the store `below` it holds already is not written again. Returns what binds
     each file (M23) by its name.
@@ -125,7 +126,7 @@ def write_metadata(store: Place, metadata: StoreMetadata) -> None:
 
 
 def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below: Place | None = None) -> dict[str, int]:
-    """Write every shard of a table; of an append, those that the store `below` lacks. Returns what binds each."""
+    """Write every shard of a table; of an append, those that the store `below` lacks. Returns the checksum that binds each."""
     if values.shape != layout.shape:
         raise StoreError(f"{layout.path}: values of shape {values.shape} for an array of {layout.shape}")
     sums: dict[str, int] = {}
@@ -169,15 +170,15 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
 
 
 Rows = tuple[NDArray[Any], NDArray[np.uint32] | None]
-"""The rows of a partition; and, if they are those that a run before wrote, what ``checksums/`` says of them."""
+"""The rows of a partition; and their checksums, if an earlier run wrote them."""
 Reduced = tuple[FrameMoments | None, NDArray[np.uint32] | None]
-"""What frames are reduced to: their share of the statistics, and a checksum of each one's values."""
+"""What is computed from frames: their contribution to the statistics, and a fingerprint of each one's values."""
 
 
 def _begin_reading(
     reader: ThreadPoolExecutor, root: Place, store: Place, task: WriteTask
 ) -> tuple[Future[Rows], Future[Reduced]]:
-    """Rows of a partition, and what they are reduced to: in the reader's thread too, but the rows can be encoded before."""
+    """Read a partition's rows and reduce them, both in the reader's thread; the rows can be encoded before they are reduced."""
     rows = reader.submit(_read_task, root, store, task)
     return rows, reader.submit(lambda: reduce_rows(task.partition, rows.result()[0]))
 
@@ -190,7 +191,7 @@ def _read_task(root: Place, store: Place, task: WriteTask) -> Rows:
 def _read_back(
     root: Place, partition: Partition, finished: FinishedPartition
 ) -> tuple[NDArray[Any], NDArray[np.uint32]] | None:
-    """Rows and checksums of a finished partition; None unless its file has the size and the checksum that were recorded."""
+    """Rows and checksums of a finished partition; None unless its file has the recorded size and checksum."""
     try:
         data = root.read(partition.layout.shard_path(partition.shard))
     except BucketError:
@@ -241,7 +242,7 @@ def _write_task(
 
 
 def reduce_rows(partition: Partition, rows: NDArray[Any]) -> Reduced:
-    """A partition's share of its key's statistics, and its fingerprints; None unless it holds frames."""
+    """A partition's contribution to its key's statistics, and its fingerprints; None unless it holds frames."""
     if partition.key is None or not partition.key.frame:
         return None, None
     runs = [(segment.episode, segment.at, segment.at + segment.stop - segment.start) for segment in partition.segments]
@@ -249,14 +250,20 @@ def reduce_rows(partition: Partition, rows: NDArray[Any]) -> Reduced:
 
 
 def read_partition(partition: Partition, *, store: Place | None = None) -> NDArray[Any]:
-    """The rows of a partition [n, …], from its sources; those that the array has already, from `store`.
+    """The rows of a partition [n, …], from its sources; rows that the array already has come from `store`.
 
     Raises
     ------
     SourceError
         If a source changed since it was scanned, or cannot be read; the text names file, demo and key.
+    CorruptChunkError
+        If what `store` has is not what was written for it.
     """
     layout = partition.layout
+    if partition.stored is not None:
+        assert store is not None
+        start, stop = layout.rows_of_shard(partition.shard)
+        return read_stored(store, partition.stored, start, stop)
     rows = np.empty((partition.n_rows, *layout.shape[1:]), layout.dtype)
     if partition.n_kept:
         assert store is not None
@@ -285,7 +292,7 @@ def read_partition(partition: Partition, *, store: Place | None = None) -> NDArr
 
 
 def _flat_values(source: SourceFile, partition: Partition, demo: str, start: int, stop: int) -> NDArray[Any]:
-    """Values [start, stop) of what a demo contributes to a one-dimensional column."""
+    """Values [start, stop) of a demo's contribution to a one-dimensional column."""
     if partition.kind == "text":
         return np.frombuffer(source.text_attribute(demo, partition.source), np.uint8)[start:stop]
     if partition.kind == "vector":
@@ -297,11 +304,11 @@ def _flat_values(source: SourceFile, partition: Partition, demo: str, start: int
 
 
 def prune(root: Place, layouts: Mapping[str, ArrayLayout]) -> None:
-    """Remove what an earlier plan wrote below `root` and this one does not call for."""
+    """Remove files of an earlier plan below `root` that this plan does not need."""
     root.remove(unplanned_files(root, layouts))
 
 
 def remove_temporaries(store: Place) -> None:
-    """Remove the files that writers that were killed left behind; a bucket has none."""
+    """Remove the temporary files of killed writers; a bucket has none."""
     if store.folder is not None:
         store.remove(temporaries(store.names()))

@@ -1,4 +1,4 @@
-"""Owns a walk through epochs for callers that ask for "a sample" without saying which, in any number of processes."""
+"""Walk through epochs for callers that ask for "a sample" without saying which, in any number of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Walk"]
 
 
 class Walk:
-    """Windows in the epoch's order, one at each call: each once an epoch, over all workers of a rank and over all ranks.
+    """Windows in the epoch's order, one per call: each once per epoch, over all workers of a rank and all ranks.
 
     The place is a counter that the processes of a rank share: workers that are forked, or started anew by multiprocessing, take
     turns, and workers of the next epoch go on where the last ones ended.
@@ -39,7 +39,7 @@ class Walk:
 
     @property
     def taken(self) -> int:
-        """Samples that this rank has taken; may be set, to resume."""
+        """Number of samples that this rank has taken; may be set to resume."""
         return int(self._taken.value)
 
     @taken.setter

@@ -1,4 +1,4 @@
-"""Owns what adapters share about instructions: which wording is served, and saying that there is none. Imports no torch."""
+"""Choose the wording of instructions for adapters, and warn where there is none. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from robozarr.store.opened import Store
 __all__ = ["Wording", "warn_without_words", "wordings"]
 
 Wording: TypeAlias = Literal["file", "name"]
-"""An episode's own words, as its file states them; or as LIBERO's benchmark words the task, by the file's name."""
+"""The wording to serve: the episode's own, as its file states it, or LIBERO's benchmark wording from the file name."""
 
 
 def wordings(store: Store, wording: Wording) -> tuple[str, ...]:
-    """The instruction of each episode in one of the wordings; the other where there is none of it, "" where there is neither.
+    """The instruction of each episode in one wording; the other wording where that is missing, "" where both are.
 
     Raises
     ------
@@ -37,7 +37,7 @@ def wordings(store: Store, wording: Wording) -> tuple[str, ...]:
 def warn_without_words(
     store: Store, texts: tuple[str, ...], served: NDArray[np.bool_], what: str, *, stacklevel: int = 4
 ) -> None:
-    """Warn if episodes that are served have no instruction: a policy that reads words would be given none."""
+    """Warn if served episodes have no instruction: a policy that reads text would get none."""
     without = [episode for episode in np.flatnonzero(served).tolist() if not texts[episode]]
     if without:
         which = ", ".join(map(str, without[:5])) + (f" and {len(without) - 5} more" if len(without) > 5 else "")

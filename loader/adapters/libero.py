@@ -1,4 +1,4 @@
-"""Owns what OpenVLA's and openpi's samples of LIBERO share: pairing, no-ops, the 8-D state, how pictures are turned."""
+"""Helpers for OpenVLA's and openpi's samples of LIBERO: pairing, no-ops, the 8-D state, turning pictures."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ __all__ = ["LiberoWindows", "Turn", "gripper_open", "pictures", "proprio_of"]
 I64: TypeAlias = NDArray[np.int64]
 
 Turn = Literal["rotate", "upright", "none"]
-"""Pictures turned by 180° from as robosuite renders them (mirrored, seen by a person), upright, or as stored."""
+"""How pictures are turned: by 180° from robosuite's rendering (mirrored for a person), upright, or as stored."""
 STATES = ("ee_pos", "ee_ori", "gripper_states")
 
 
 class LiberoWindows:
-    """Windows of one picture a camera, the state at it, and a chunk of the actions chosen after it was seen.
+    """Windows with one picture per camera, the state at that step, and a chunk of the actions chosen after it was seen.
 
     Parameters
     ----------
@@ -87,18 +87,18 @@ class LiberoWindows:
         return self.dataset.windows.reader.column("actions").astype(np.float64)
 
     def instructions(self, batch: Sample) -> list[str]:
-        """One a window; "" where there is none."""
+        """One instruction per window; "" where there is none."""
         return [self._texts[episode] for episode in batch["episode"].tolist()]
 
     def read(self, windows: Sequence[int]) -> Sample:
-        """One batch in new memory; IndexError for what is no window."""
+        """Read one batch into new memory; IndexError for a window that does not exist."""
         n = len(self)
         if bad := [window for window in windows if not -n <= window < n]:
             raise IndexError(f"window {bad[0]} of {n}")
         return self.dataset.read([int(window) % n for window in windows])
 
     def rows(self, batch: Sample) -> tuple[I64, I64, NDArray[np.bool_]]:
-        """Rows of the anchors [b], of their actions [b, chunk] among those that are kept, and which lie behind the end.
+        """Rows of the anchors [b], of their actions [b, chunk] among the kept ones, and which actions lie after the end.
 
         Those behind the end are the episode's last kept action again.
         """
@@ -121,7 +121,7 @@ class LiberoWindows:
 
 
 def gripper_open(command: NDArray[np.float64]) -> NDArray[np.float64]:
-    """LIBERO's gripper command, -1 opens and +1 closes, as OpenVLA has it: 1 open, 0 closed (oxe/transforms.py).
+    """LIBERO's gripper command (-1 opens, +1 closes) in OpenVLA's form: 1 open, 0 closed (oxe/transforms.py).
 
     >>> gripper_open(np.array([-1.0, 1.0, 0.25])).tolist()
     [1.0, 0.0, 0.75]

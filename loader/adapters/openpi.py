@@ -1,4 +1,4 @@
-"""Owns openpi's samples of LIBERO: the items that its LeRobot data set gives to the repack transform.
+"""Samples of LIBERO for openpi: the items that its LeRobot data set gives to the repack transform.
 
 Physical-Intelligence/openpi: examples/libero/convert_libero_data_to_lerobot.py, src/openpi/policies/libero_policy.py,
 src/openpi/training/config.py: LeRobotLiberoDataConfig.
@@ -70,7 +70,7 @@ class OpenPIDataset(Dataset[Sample]):
         return self.__getitems__([index.__index__()])[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
-        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        """Samples of several windows, read together; called by ``DataLoader``."""
         batch = self.make(self.windows.read(windows))
         names = ("image", "wrist_image", "state", "actions", "actions_is_pad")
         return [
@@ -79,11 +79,11 @@ class OpenPIDataset(Dataset[Sample]):
         ]
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
-        """Batches by ``WindowLoader``: the same fields with a batch axis; `options` are its own."""
+        """Batches from ``WindowLoader``: the same fields with a batch axis; `options` are passed to it."""
         return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
 
     def make(self, batch: Sample) -> Sample:
-        """Openpi's batch of a batch of the window that is read; on its device."""
+        """Turn a batch of the underlying window into openpi's batch, on the same device."""
         row, at, is_pad = self.windows.rows(batch)
         device = batch["step"].device
         turned = pictures(batch, self.windows, ("image", "wrist_image"))
@@ -97,7 +97,7 @@ class OpenPIDataset(Dataset[Sample]):
         }
 
     def norm_stats(self) -> dict[str, Any]:
-        """Statistics of what is served, as openpi's ``norm_stats.json`` has them; q01 and q99 exact, std 1 of a constant."""
+        """Statistics of the served windows, as in openpi's ``norm_stats.json``; q01 and q99 exact, std of a constant 1."""
         values = {
             "state": self._state[self.windows.anchor_rows()].astype(np.float64),
             "actions": self._actions[self.windows.action_rows()].astype(np.float64),

@@ -1,4 +1,4 @@
-"""Owns OpenVLA's samples: what its RLDS pipeline hands to ``RLDSBatchTransform``, from LIBERO's own files.
+"""Samples for OpenVLA: what its RLDS pipeline passes to ``RLDSBatchTransform``, from LIBERO's own files.
 
 openvla/openvla and moojink/openvla-oft: prismatic/vla/datasets/datasets.py, prismatic/vla/datasets/rlds. Pictures are turned by
 180° as experiments/robot/libero/libero_utils.py does: LIBERO stores them upside down, so that this rights them and leaves them
@@ -28,7 +28,7 @@ from robozarr.store.opened import Store
 __all__ = ["OpenVLADataset", "prompt_of"]
 
 NORMALISED: Final = np.array([True] * 6 + [False])
-"""All of the action but the gripper (oxe/materialize.py: action_normalization_mask)."""
+"""Elements of the action that are normalised: all but the gripper (oxe/materialize.py: action_normalization_mask)."""
 
 
 def prompt_of(instruction: str) -> str:
@@ -41,7 +41,7 @@ def prompt_of(instruction: str) -> str:
 
 
 class OpenVLADataset(Dataset[Any]):
-    """Every window as OpenVLA's ``RLDSDataset`` gives it, map-style; no second, regenerated data set.
+    """Every window as OpenVLA's ``RLDSDataset`` gives it, map-style, without a second, regenerated data set.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ class OpenVLADataset(Dataset[Any]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Any]:
-        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        """Samples of several windows, read together; called by ``DataLoader``."""
         batch = self.make(self.windows.read(windows))
         samples = [self._sample(batch, i) for i in range(len(windows))]
         return samples if self.batch_transform is None else [self.batch_transform(sample) for sample in samples]
@@ -115,8 +115,9 @@ class OpenVLADataset(Dataset[Any]):
             yield self[index]
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
-        """Batches by ``WindowLoader``: ``image_primary``, ``image_wrist`` uint8 [b, 1, y, x, 3], ``proprio`` float32 [b, 1, 8],
-        ``action`` float32 [b, chunk, 7], ``action_is_pad`` bool [b, chunk], ``prompt`` (a list); `options` are its own.
+        """Batches from ``WindowLoader``: ``image_primary``, ``image_wrist`` uint8 [b, 1, y, x, 3], ``proprio`` float32 [b,
+        1, 8], ``action`` float32 [b, chunk, 7], ``action_is_pad`` bool [b, chunk], ``prompt`` (a list); `options` are passed
+        to it.
         """  # noqa: D205 - one sentence
         return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
 
@@ -130,7 +131,7 @@ class OpenVLADataset(Dataset[Any]):
         return loader.forever()
 
     def make(self, batch: Sample) -> Sample:
-        """OpenVLA's batch of a batch of the window that is read; on its device."""
+        """Turn a batch of the underlying window into OpenVLA's batch, on the same device."""
         row, at, is_pad = self.windows.rows(batch)
         action = self._actions[at]
         # behind the end: no movement, and the last gripper command (traj_transforms.py: "Actions past the goal timestep …")
@@ -148,7 +149,7 @@ class OpenVLADataset(Dataset[Any]):
         }
 
     def _sample(self, batch: Sample, i: int) -> dict[str, Any]:
-        """One window as ``RLDSBatchTransform`` is given it."""
+        """One window in the form that ``RLDSBatchTransform`` receives."""
         observation = {name: batch[name][i].numpy() for name in ("image_primary", "image_wrist", "proprio") if name in batch}
         return {
             "dataset_name": self.name,
@@ -158,7 +159,7 @@ class OpenVLADataset(Dataset[Any]):
         }
 
     def _statistics(self, scope: Literal["store", "windows"]) -> dict[str, Any]:
-        """As data_utils.py: get_dataset_statistics; q01 and q99 exact. Saved with a run, they undo the normalisation."""
+        """Statistics as in data_utils.py: get_dataset_statistics; q01 and q99 exact. They undo a run's normalisation."""
         actions, proprio = self.windows.actions.copy(), proprio_of(self.windows)
         actions[:, 6] = gripper_open(actions[:, 6])
         rows = self.windows.action_rows() if scope == "windows" else np.arange(len(actions))
@@ -179,7 +180,7 @@ class OpenVLADataset(Dataset[Any]):
 
     @staticmethod
     def _normalised(values: NDArray[np.float64], stats: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """To [-1, 1] by q01 and q99, clipped (data_utils.py: normalize_action_and_proprio, BOUNDS_Q99)."""
+        """Scale to [-1, 1] by q01 and q99, and clip (data_utils.py: normalize_action_and_proprio, BOUNDS_Q99)."""
         low, high = stats["q01"], stats["q99"]
         scaled = np.clip(2 * (values - low) / (high - low + 1e-8) - 1, -1, 1)
         out = np.where(stats.get("mask", np.ones(len(low), bool)), scaled, values)

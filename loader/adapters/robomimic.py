@@ -1,4 +1,4 @@
-"""Owns robomimic's samples: what ``SequenceDataset`` gives, from a store.
+"""Samples for robomimic: what its ``SequenceDataset`` gives, from a store.
 
 ARISE-Initiative/robomimic, robomimic/utils/dataset.py (0.3.0): get_item, get_sequence_from_demo; LIBERO trains through it too.
 Its order, its padding (edges repeated) and its mask are kept; `make test-interop` compares every sample with the package.
@@ -25,7 +25,7 @@ __all__ = ["SequenceDataset"]
 
 
 class SequenceDataset(Dataset[Sample]):
-    """robomimic's ``SequenceDataset`` with a store in place of the file.
+    """robomimic's ``SequenceDataset``, reading a store instead of a file.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ class SequenceDataset(Dataset[Sample]):
         self._goals = WindowDataset(self.store, WindowSpec(goals)) if goal_mode == "last" else None
 
     def _next_of(self, key: str, repeat_last_obs: bool) -> str | None:
-        """Key that holds ``next_obs`` of an observation; None: it is taken from the observation itself."""
+        """The key that holds an observation's ``next_obs``; None means that it is taken from the observation itself."""
         name = f"next_obs.{key}"
         if name in self.store.keys:
             return name
@@ -138,7 +138,7 @@ class SequenceDataset(Dataset[Sample]):
 
     @property
     def left_out(self) -> tuple[Any, ...]:
-        """Steps that are no anchors, by reason."""
+        """Steps that have no window, by reason."""
         return self.windows.left_out
 
     def __len__(self) -> int:
@@ -154,7 +154,7 @@ class SequenceDataset(Dataset[Sample]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
-        """Samples of several windows, read together; ``DataLoader`` calls this."""
+        """Samples of several windows, read together; called by ``DataLoader``."""
         n = len(self)
         if bad := [window for window in windows if not -n <= window < n]:
             raise IndexError(f"window {bad[0]} of {n}")
@@ -162,7 +162,7 @@ class SequenceDataset(Dataset[Sample]):
         return [_part(batch, i) for i in range(len(windows))]
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
-        """Batches of all windows by ``WindowLoader``: the same dict, with a batch axis; `options` are its own."""
+        """Batches of all windows from ``WindowLoader``: the same dict with a batch axis; `options` are passed to it."""
         return WindowLoader(self.windows, batch_size, transform=self.make, **options)
 
     @staticmethod
@@ -172,7 +172,7 @@ class SequenceDataset(Dataset[Sample]):
         return batch
 
     def make(self, batch: Sample) -> Sample:
-        """Make robomimic's batch of a batch of `windows`; on its device."""
+        """Turn a batch of `windows` into robomimic's batch, on the same device."""
         size = self.n_frame_stack - 1 + self.seq_length
         any_key = next(key.name for key in self.windows.spec.keys)
         mask = ~batch[f"{any_key}_is_pad"][:, :size, None]
@@ -201,7 +201,7 @@ class SequenceDataset(Dataset[Sample]):
         return values if self.hdf5_cache_mode is None else values.to(dtype=torch.float32)
 
     def _places(self, batch: Sample) -> torch.Tensor:
-        """Where in a window of one step more each ``next_obs`` lies: that of a repeated step is that step's."""
+        """Where each ``next_obs`` is in a window with one more step; a repeated step uses the next step of the original."""
         length = torch.as_tensor(self.store.episodes.length, device=batch["step"].device)[batch["episode"]]
         step, past = batch["step"][:, None], self.n_frame_stack - 1
         at = step + torch.arange(-past, self.seq_length, device=step.device)
@@ -220,7 +220,7 @@ class SequenceDataset(Dataset[Sample]):
         return {key: (read[f"next_obs.{key}"] if key in stored else late[key])[:, 0].to(device) for key in self.obs_keys}
 
     def get_dataset_sampler(self) -> None:
-        """None: every window, in the DataLoader's order (robomimic/scripts/train.py asks)."""
+        """None, which means every window in the DataLoader's order; robomimic/scripts/train.py calls this."""
         return None
 
 
@@ -230,5 +230,5 @@ def _take(values: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 
 def _part(batch: Sample, i: int) -> Sample:
-    """Sample i, as numpy, as upstream gives it."""
+    """Sample i as numpy arrays, in robomimic's form."""
     return {name: _part(values, i) if isinstance(values, dict) else values[i].numpy() for name, values in batch.items()}

@@ -1,4 +1,4 @@
-"""Owns turning pictures of a batch: upright, or mirrored as some training code has them; in place on the CPU.
+"""Turn pictures of a batch: upright, or mirrored as some training code expects them; in place on the CPU.
 
 Fresh memory for pictures costs more than turning them, and neither torch nor numpy mirrors pixels of three bytes quickly.
 """
@@ -29,12 +29,12 @@ def check_pictures(windows: WindowDataset, keys: tuple[str, ...]) -> None:
 
 
 def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:
-    """Bool [n_episodes]: whether row 0 of its pictures is the bottom row; raises WindowError where that is not known."""
+    """Bool [n_episodes]: whether row 0 of an episode's pictures is the bottom row; raises WindowError if that is unknown."""
     return check_conventions(windows.store, windows.table.served)
 
 
 def turn(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:
-    """Reverse the rows of pictures where `over`, and the columns of all if `mirror`.
+    """Reverse the rows of pictures where `over` is true, and the columns of all if `mirror`.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def turn(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor
 def mirror_frames(
     frames: NDArray[np.uint8], over: NDArray[np.bool_], height: int, width: int, scratch: NDArray[np.uint8]
 ) -> None:
-    """Mirror frames [n, y · x · 3] in place, by way of `scratch` [y · x · 3]; those that are `over` are turned by 180°.
+    """Mirror frames [n, y · x · 3] in place, with the buffer `scratch` [y · x · 3]; where `over` is true, turn by 180°.
 
     Unsigned numbers and plain loops throughout: with signed numbers numba looks for negative indices, with slices for overlap,
     and either takes ten times as long.
@@ -99,7 +99,7 @@ def mirror_frames(
 
 @compiled
 def turn_over(frames: NDArray[Any], over: NDArray[np.bool_]) -> None:
-    """Reverse the rows of frames [n, y, words of a row] that are `over`, in place."""
+    """Reverse the rows of frames [n, y, words per row] in place, where `over` is true."""
     rows, words, one = uint64(frames.shape[1]), uint64(frames.shape[2]), uint64(1)
     for i in range(len(frames)):
         if over[i]:

@@ -1,4 +1,4 @@
-"""Owns the memory that batches are filled in, and their way to the device: the only code that knows CUDA.
+"""Memory for filling batches, and their copy to the device; the only code that knows CUDA.
 
 A batch never changes while somebody holds any part of it. On the CPU the consumer gets the memory that was filled: large fields
 are lent (``loader.device.leases``), small ones lie in new memory. For a GPU, pinned memory is filled over and over, and copied
@@ -24,15 +24,15 @@ from robozarr.schemas.errors import WindowError
 __all__ = ["BatchSlot", "BatchSlots", "Copier", "device_of", "wait_for_device"]
 
 ALIGN: Final = 128
-"""Bytes: fields begin where a GPU reads best."""
+"""Alignment of fields in bytes, for fast reads by a GPU."""
 LARGE: Final = 32 * 2**10
-"""Bytes of a field in a batch. Above, new memory for each batch would cost more than to keep account of who holds it."""
+"""Smallest field, in bytes, whose memory is lent. Below that, new memory costs less than tracking its holders."""
 COOLING: Final = 1
-"""Pinned slots whose last copy has probably not ended: they are passed over as long as there are others."""
+"""Pinned slots whose last copy may still be running; they are skipped while there are others."""
 
 
 class Copier:
-    """A stream of its own for copies, beside whatever the training computes."""
+    """A separate stream for copies, beside the training's own."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -40,19 +40,19 @@ class Copier:
 
     @property
     def enter_thread(self) -> Callable[[], None] | None:
-        """What each thread that is going to send does once: go to this device, lest it opens the first one as well."""
+        """Select this device once in each sending thread; otherwise the thread would open the first device as well."""
         device = self.device
         return None if self.stream is None else lambda: torch.cuda.set_device(device)
 
 
 class BatchSlot(Protocol):
-    """Memory for one batch. Its way: `wait_until_free`, filling, `send` (threads), `receive` (consumer's thread)."""
+    """Memory for one batch. Used in this order: `wait_until_free`, filling, `send` (threads), `receive` (consumer's thread)."""
 
     batch: Batch
-    """What is filled, on the host."""
+    """The batch to fill, on the host."""
 
     def wait_until_free(self) -> None:
-        """Wait until the last batch has left the host's memory, which is going to be written to; from any thread."""
+        """Wait until the last batch has left the host's memory, so that it can be written; from any thread."""
         ...
 
     def send(self) -> None:
@@ -60,16 +60,16 @@ class BatchSlot(Protocol):
         ...
 
     def receive(self, n: int) -> dict[str, torch.Tensor]:
-        """The first n windows by field, on the device, for the consumer to hold as long as it likes; the host does not wait."""
+        """The first n windows by field, on the device; the consumer may hold them for ever. The host does not wait."""
         ...
 
     def give_back(self) -> None:
-        """Have the memory used again for a batch that nobody has received; no thread is at it any more."""
+        """Return the memory of a batch that nobody received and that no thread uses any longer."""
         ...
 
 
 class BatchSlots:
-    """Makes slots, of which as many are in use as batches are read ahead.
+    """Makes slots; as many are in use as batches are read ahead.
 
     Parameters
     ----------
@@ -85,10 +85,10 @@ class BatchSlots:
         large = [field for field in self._fields if _bytes(field, batch_size) > LARGE]
         self._pools = {field.name: leases.pool(field.name, (batch_size, *field.shape), field.dtype) for field in large}
         self.pinned: deque[PinnedSlot] = deque()
-        """Slots of a GPU that wait for their next batch."""
+        """Slots of a GPU that are ready for their next batch."""
 
     def take(self) -> BatchSlot:
-        """Memory for one batch that nobody holds; from the consumer's thread.
+        """Memory for one batch that nobody holds; called from the consumer's thread.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class BatchSlots:
 
 
 class HostSlot:
-    """Memory for one batch on the host, which its consumer gets: lent where it is large, new where it is small."""
+    """Memory for one batch on the host that is handed to the consumer: large fields are lent, small ones are new."""
 
     def __init__(self, fields: Sequence[Field], batch_size: int, pools: Mapping[str, Pool]) -> None:
         self._pools = pools
@@ -120,10 +120,10 @@ class HostSlot:
         self.batch = Batch(fields, batch_size, arrays)
 
     def wait_until_free(self) -> None:
-        """Nobody holds it."""
+        """Return at once: nobody holds the memory."""
 
     def send(self) -> None:
-        """It is where it has to be."""
+        """Do nothing: the batch is already on the host."""
 
     def receive(self, n: int) -> dict[str, torch.Tensor]:
         """As ``BatchSlot.receive``."""
@@ -140,7 +140,7 @@ class HostSlot:
 
 
 class PinnedSlot:
-    """Pinned memory for one batch, that is used again, and the memory on the device that is made for each.
+    """Reused pinned memory for one batch, and new device memory for each batch.
 
     The device's memory is torch's: made on the copier's stream, told of the consumer's stream, and not used again before
     both have done what was queued when the last tensor of it went.
@@ -156,7 +156,7 @@ class PinnedSlot:
         block = self._host.numpy()
         arrays: dict[str, NDArray[Any]] = {}
         self._places: dict[str, tuple[int, int, int, torch.dtype, tuple[int, ...]]] = {}
-        """By field: its part, where in it the field begins and ends, dtype, shape."""
+        """By field: its part, begin and end in it, dtype, shape."""
         self._parts: list[tuple[int, int]] = []
         small = sum(size <= LARGE for size in sizes)
         if small:
@@ -175,7 +175,7 @@ class PinnedSlot:
         self._asked = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def ask(self) -> None:
-        """Note how far the consumer has come: a copy that is asked for waits for that, lest copies run ahead without end."""
+        """Record the consumer's progress; the next copy waits for it, so that copies cannot run ahead without limit."""
         self._asked.record(torch.cuda.current_stream(self._copier.device))
 
     def wait_until_free(self) -> None:
@@ -207,7 +207,7 @@ class PinnedSlot:
         return {name: tensors[name] for name in self.batch.arrays}
 
     def give_back(self) -> None:
-        """As ``BatchSlot.give_back``; the pinned memory is written to when its copy has ended, and not before."""
+        """As ``BatchSlot.give_back``; the pinned memory is written again only after its copy has ended."""
         self._device = []
         if (slots := self._slots()) is not None:
             slots.pinned.append(self)
@@ -218,7 +218,7 @@ def _bytes(field: Field, batch_size: int) -> int:
 
 
 def device_of(device: torch.device | str | int | None) -> torch.device:
-    """The device that is meant, with its number.
+    """The intended device, with its number.
 
     Raises
     ------
@@ -245,6 +245,6 @@ def device_of(device: torch.device | str | int | None) -> torch.device:
 
 
 def wait_for_device(device: torch.device) -> None:
-    """Wait, on the host, for all that this thread's stream has queued: other threads' streams may go on from there."""
+    """Wait on the host for all that this thread's stream has queued; other threads' streams may then continue from there."""
     if device.type == "cuda":
         torch.cuda.current_stream(device).synchronize()

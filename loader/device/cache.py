@@ -1,4 +1,4 @@
-"""Owns frames that are kept whole: on the device, or in memory; and what that may take."""
+"""Keep all frames on the device or in memory, within a memory budget."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robozarr.store.threads import ThreadTeam
 __all__ = ["DeviceFrames", "check_budget"]
 
 BLOCK: Final = 256
-"""Frames that go to the device at once."""
+"""Frames that are copied to the device together."""
 
 
 def check_budget(
@@ -45,7 +45,7 @@ def _rows(reader: WindowReader) -> NDArray[np.int64]:
 
 
 class DeviceFrames:
-    """All frames that windows need, of one store or several end to end, on a device.
+    """All frames that windows need, from one store or several, on a device.
 
     A batch is then rows, sent there, and one gather; the host never waits for the device.
 
@@ -67,7 +67,7 @@ class DeviceFrames:
         rows = [_rows(reader) for reader in readers]
         ends = np.cumsum([len(part) for part in rows])
         self._shifts = []
-        """By store and episode, what turns a row of the store into a row here."""
+        """By store and episode, the number that turns a row of the store into a row here."""
         for reader, begin in zip(readers, [0, *ends.tolist()], strict=False):
             length = np.where(reader.table.served, reader.table.stop - reader.table.start, 0)
             self._shifts.append(begin + np.cumsum(length) - length - reader.table.start)
@@ -81,7 +81,7 @@ class DeviceFrames:
                 _load(reader, name, part, frames[end - len(part) : end], team)
 
     def fields(self, fields: Iterable[Field]) -> tuple[Field, ...]:
-        """What the host fills instead of frames: their rows."""
+        """Fields that the host fills instead of frames: their rows."""
         return tuple(
             Field(name=_rows_of(field.name), shape=field.shape[:1], dtype=np.dtype(np.int64))
             if field.name in self._names
@@ -92,7 +92,7 @@ class DeviceFrames:
     def place(
         self, number: int, batch: Batch, windows: PlannedWindows, at: NDArray[np.int64] | None, part: tuple[int, int]
     ) -> None:
-        """Put the rows of the frames of one store's windows into a batch; -1: zeros."""
+        """Put the rows of one store's frames into a batch; -1 means zeros."""
         if part[0] == 0:
             shift = self._shifts[number][windows.episode][:, None]
             for name in self._names:
@@ -100,7 +100,7 @@ class DeviceFrames:
                 batch[_rows_of(name)][slice(len(rows)) if at is None else at] = np.where(rows < 0, -1, rows + shift)
 
     def gather(self, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """A batch on the device with frames instead of their rows; in new memory there."""
+        """A batch on the device with frames in place of their rows, in new memory there."""
         out = {}
         for name, tensor in batch.items():
             key = name.removeprefix(_rows_of(""))
@@ -115,7 +115,7 @@ class DeviceFrames:
 
 
 def _load(reader: WindowReader, name: str, rows: NDArray[np.int64], frames: torch.Tensor, team: ThreadTeam) -> None:
-    """Read rows of a key into `frames` [len(rows), …], block by block; all of it is there when this returns."""
+    """Read rows of a key into `frames` [len(rows), …], block by block; returns when all of them are there."""
 
     def load(start: int) -> None:
         block = rows[start : start + BLOCK]

@@ -1,4 +1,4 @@
-"""Owns the words for who holds memory of batches: the tensors that are left of it, what they lie in, and where in the program.
+"""Say who holds a batch's memory: which tensors, in which containers, in which variables.
 
 For an error's text. What Python's garbage collector does not see (numpy arrays, graphs of autograd) is not found.
 """
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 __all__ = ["holders_of"]
 
 DEEP: Final = 4
-"""Containers inside containers that are followed: a field in a batch in a list in an object."""
+"""How many levels of containers are followed: a field in a batch in a list in an object."""
 
 
 def holders_of(arrays: Iterable[NDArray[Any]]) -> str:
-    """Words for what holds tensors of these arrays: "a list of 40, kept in main (train.py:12)"; "" where nothing is found."""
+    """What holds tensors of these arrays, such as "a list of 40, kept in main (train.py:12)"; "" if nothing is found."""
     begins = {array.ctypes.data for array in arrays if array.size}
     tensors = [
         found
@@ -43,7 +43,7 @@ def _begin(tensor: torch.Tensor) -> int:
 
 
 def _word(tensors: list[torch.Tensor], number: int) -> str:
-    """What holds a tensor: the outermost container that is found, and its name. No closures here: they would be found."""
+    """The outermost container of a tensor that is found, and its name. No closures here, because they would be found too."""
     held: Any = tensors[number]
     chain = [held]
     own = {id(tensors), id(chain), id(held)}
@@ -69,7 +69,7 @@ def _word(tensors: list[torch.Tensor], number: int) -> str:
 
 
 def _variable(held: Any) -> str:
-    """The variable of a running function, or of its module, that is this very thing: "kept in train (train.py:12)"."""
+    """The variable of a running function or its module that is this object: "kept in train (train.py:12)"."""
     for frame in sys._current_frames().values():
         at: types.FrameType | None = frame
         while at is not None:

@@ -1,4 +1,4 @@
-"""Owns memory on the host that is lent to whoever holds a batch, and used again once nobody does.
+"""Lend host memory to whoever holds a batch, and reuse it when nobody does.
 
 An array is lent as a fresh numpy view, and a torch tensor is made of that view. Whatever is made of the tensor (slices, numpy
 arrays, what autograd saves, dlpack capsules, memoryviews, closures) keeps the tensor's storage, the storage keeps the view, and
@@ -25,15 +25,15 @@ from robozarr.schemas.errors import WindowError
 __all__ = ["Leases", "Pool"]
 
 OF_THE_LOOP: Final = 2
-"""Arrays that any loop holds: its variable the last batch, and perhaps a loss the one before it."""
+"""Arrays that any loop holds: its variable holds the last batch, and a loss may hold the one before."""
 IDLE: Final = 4
-"""Free arrays of a kind that are kept while nobody iterates."""
+"""Free arrays of one kind that are kept while nobody iterates."""
 LOOK_BACK: Final = 64
-"""Arrays are given up that were not needed for so many batches."""
+"""Arrays that were not needed for this many batches are freed."""
 
 
 class Leases:
-    """Memory of one loader, all kinds of arrays together, and what may be held of it.
+    """The lent memory of one loader, over all kinds of arrays, and its limit.
 
     Parameters
     ----------
@@ -47,25 +47,25 @@ class Leases:
         self._iterations: dict[int, object] = {}
 
     def pool(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Pool:
-        """The arrays of one kind; made when first asked for."""
+        """The arrays of one kind; made on first use."""
         kind = (name, shape, np.dtype(dtype))
         if (pool := self._pools.get(kind)) is None:
             pool = self._pools.setdefault(kind, Pool(self, name, shape, np.dtype(dtype)))
         return pool
 
     def begin(self, iteration: object) -> None:
-        """While an iteration goes on, memory that comes back is kept for its next batches."""
+        """Begin an iteration: memory that comes back is now kept for its next batches."""
         self._iterations[id(iteration)] = iteration
 
     def end(self, iteration: object) -> None:
-        """The iteration has ended; the last one to end leaves little behind."""
+        """End an iteration; after the last one little memory is kept."""
         self._iterations.pop(id(iteration), None)
         if self.idle:
             for pool in list(self._pools.values()):
                 pool.shrink()
 
     def reset(self) -> None:
-        """Forget iterations that a fork does not go on with."""
+        """Forget iterations that do not continue in a fork."""
         self._iterations = {}
 
     @property
@@ -79,7 +79,7 @@ class Leases:
         return sum(pool.held_bytes for pool in list(self._pools.values()))
 
     def check(self) -> None:
-        """Refuse to lend more than may be held; raises WindowError that says who holds."""
+        """Refuse to lend more than the limit; raises WindowError that names the holders."""
         held = self.held_bytes
         if self._allowed is None:
             self._allowed = (free_memory() + held) // 2
@@ -102,7 +102,7 @@ class Leases:
 
 
 class Pool:
-    """Arrays of one shape and dtype: free, taken to be filled, or lent."""
+    """Arrays of one shape and dtype: free, taken for filling, or lent."""
 
     def __init__(self, leases: Leases, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.name, self._shape, self._dtype = name, shape, dtype
@@ -113,7 +113,7 @@ class Pool:
         self._least, self._taken = 0, 0
 
     def take(self) -> NDArray[Any]:
-        """An array that nobody holds, to be written to; with whatever was in it.
+        """An array that nobody holds, for writing; its content is arbitrary.
 
         Raises
         ------
@@ -135,20 +135,20 @@ class Pool:
         return array
 
     def lend(self, array: NDArray[Any], n: int) -> torch.Tensor:
-        """A tensor of the first n rows of an array that was taken. It comes back when nobody holds anything of it."""
+        """A tensor of the first n rows of a taken array. The array comes back when nobody holds any part of the tensor."""
         view = array[:n]
         lease = weakref.ref(view, self._come_back)
         self._lent[id(lease)] = (lease, array)
         return torch.from_numpy(view)
 
     def give_back(self, array: NDArray[Any]) -> None:
-        """Have an array used again that was taken and not lent, or of which all is gone."""
+        """Return an array that was taken and not lent, or that nobody holds any longer."""
         leases = self._leases()
         if len(self._free) < IDLE or (leases is not None and not leases.idle):
             self._free.append(array)
 
     def shrink(self, n: int | None = None) -> None:
-        """Give up n free arrays; default: all but those that are kept while nobody iterates."""
+        """Free n arrays; by default all but those that are kept while nobody iterates."""
         try:
             for _ in range(max(0, len(self._free) - IDLE) if n is None else n):
                 self._free.popleft()
@@ -157,21 +157,21 @@ class Pool:
 
     @property
     def n_held(self) -> int:
-        """Arrays that somebody holds."""
+        """Number of arrays that somebody holds."""
         return len(self._lent)
 
     @property
     def held_bytes(self) -> int:
-        """Their bytes."""
+        """Bytes of the held arrays."""
         return len(self._lent) * int(np.prod(self._shape, dtype=np.int64)) * self._dtype.itemsize
 
     def held(self) -> list[NDArray[Any]]:
-        """The arrays that somebody holds, the oldest first."""
+        """The held arrays, the oldest first."""
         return [array for _, array in list(self._lent.values())]
 
 
 def _come_back(of: weakref.ref[Pool]) -> Callable[[weakref.ref[NDArray[Any]]], None]:
-    """What is called, in any thread, when the last of a lent array is gone. It does not keep the pool."""
+    """Make the callback for the moment when nobody holds a lent array, in any thread. It does not keep the pool alive."""
     ends = sys.is_finalizing  # at the program's end batches go after the modules that they come from
 
     def come_back(lease: weakref.ref[NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Owns statistics to normalise by: of the whole store, or of the windows that are served. Pure numpy; imports no torch."""
+"""Statistics for normalising: of the whole store, or of the served windows. Pure numpy; imports no torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["SCALINGS", "SCOPES", "Scaling", "Scope", "scale_and_shift", "window_
 F64: TypeAlias = NDArray[np.float64]
 
 Scaling = Literal["mean_std", "min_max", "q01_q99"]
-"""To mean 0 and standard deviation 1; or so that min and max, or the quantiles 1% and 99%, become -1 and 1."""
+"""Scale to mean 0 and standard deviation 1; or map min and max, or the 1% and 99% quantiles, to -1 and 1."""
 Scope = Literal["store", "windows"]
-"""Statistics of all steps of the store, or of the steps at which windows are anchored."""
+"""Statistics over all steps of the store, or over the anchors of the served windows."""
 SCALINGS: Final[tuple[Scaling, ...]] = get_args(Scaling)
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
 
 
 def window_statistics(windows: WindowReader, name: str) -> dict[str, F64]:
-    """Statistics of a key over the anchors of the windows, as ``Store.stats`` gives them for all steps.
+    """Statistics of a key over the windows' anchors, in the form of ``Store.stats``.
 
     Low-dim keys: exactly over the anchors' steps. Frames: ``n``, ``mean``, ``std``, ``min``, ``max`` over all steps of the
     episodes that have an anchor (their statistics are stored by episode), no quantiles.
@@ -51,7 +51,7 @@ def window_statistics(windows: WindowReader, name: str) -> dict[str, F64]:
 
 
 def scale_and_shift(readers: Sequence[WindowReader], name: str, scaling: Scaling, scope: Scope) -> tuple[F64, F64]:
-    """What normalises a key: ``(value - shift) / scale``; both float64, by channel of a frame, by element else.
+    """Shift and scale that normalise a key, ``(value - shift) / scale``: float64, per channel of a frame, else per element.
 
     Several stores count as one, by their numbers of values. An element that is constant, but for rounding, is divided by 1
     (openpi#814).

@@ -1,4 +1,4 @@
-"""Owns what is done to a batch on the device: pictures upright, as floats, channels first; values normalised. Torch only.
+"""Transform a batch on the device: upright pictures, floats, channels first; normalised values. Torch only.
 
 Bytes cross the bus as they are stored; everything here is named by the user, and nothing is done unasked.
 """
@@ -27,20 +27,20 @@ Step = Callable[[Sample], Sample]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """What pictures become, in this order. The default is what most policies take: upright floats in [0, 1], channels first.
+    """What is done to pictures, in this order. The default suits most policies: upright floats in [0, 1], channels first.
 
     Pictures are [y, x], [y, x, c], [c, y, x] and stacks of these (``Key.picture_axes``), of any type. Masks and segmentations
     hold labels: they are turned upright and moved, and keep their type and values.
     """
 
     upright: bool = True
-    """Turn pictures that were recorded with row 0 at the bottom (LIBERO) over, by each episode's recorded convention."""
+    """Flip pictures that were recorded with row 0 at the bottom (LIBERO), by each episode's recorded convention."""
     dtype: torch.dtype | None = torch.float32
-    """None: as stored."""
+    """Floating type of the result; None keeps the stored type."""
     scale: bool = True
     """Divide uint8 by 255; needs a float `dtype`."""
     channels_first: bool = True
-    """[…, y, x, c] → […, c, y, x]; pictures that are stored so stay so."""
+    """[…, y, x, c] → […, c, y, x]; pictures that are stored so are unchanged."""
 
     def __post_init__(self) -> None:
         for name in ("upright", "scale", "channels_first"):
@@ -54,20 +54,20 @@ class Images:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Normalise:
-    """Which keys are normalised, how, and by which statistics; pictures are normalised after ``Images``."""
+    """Which keys are normalised, how, and with which statistics; pictures are normalised after ``Images``."""
 
     keys: Mapping[str, Scaling] = field(default_factory=dict)
-    """Such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``."""
+    """Key → scaling, such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``."""
     scope: Scope = "store"
-    """Of all steps of the store, or of the steps where the windows that are served have their anchors."""
+    """Statistics over all steps of the store, or over the anchors of the served windows."""
     dtype: torch.dtype = torch.float32
-    """Of what is normalised."""
+    """Type of normalised values."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.keys, Mapping):
             raise WindowError(
-                f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass "
-                '{"actions": "q01_q99"}, say'
+                f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass, for "
+                'example, {"actions": "q01_q99"}'
             )
         for name, how in self.keys.items():
             if how not in SCALINGS:
@@ -78,13 +78,13 @@ class Normalise:
 
 
 def check_steps(images: Any, normalise: Any, transform: Any) -> None:
-    """Refuse what is no option of a loader; raises WindowError with what to pass."""
+    """Refuse a wrong option of a loader; raises WindowError that says what to pass."""
     if images is not None and not isinstance(images, Images):
         raise WindowError(f"loader · images: Images(…), or None for as stored; got {images!r} → pass images=rz.Images()")
     if normalise is not None and not isinstance(normalise, Normalise):
         raise WindowError(
-            f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass "
-            'normalise=rz.Normalise(keys={"actions": "q01_q99"}), say'
+            f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass, for example, "
+            'normalise=rz.Normalise(keys={"actions": "q01_q99"})'
         )
     if transform is not None and not callable(transform):
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")
@@ -104,7 +104,7 @@ def _choices(choices: Sequence[str]) -> str:
 def make_transform(
     readers: Sequence[WindowReader], images: Images | None, normalise: Normalise | None, device: torch.device
 ) -> Step:
-    """One function of a batch that does all of it.
+    """One function of a batch that does all steps.
 
     Raises
     ------
@@ -120,8 +120,8 @@ def make_transform(
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
             raise WindowError(
-                f"normalise · keys: of the window, which has {', '.join(readers[0].spec.offsets)}; got {', '.join(unknown)} "
-                "→ take some of these"
+                f"normalise · keys: must be keys of the window, which has {', '.join(readers[0].spec.offsets)}; got "
+                f"{', '.join(unknown)} → take some of these"
             )
         steps += [_normal_step(readers, name, how, normalise, images, device) for name, how in normalise.keys.items()]
 
@@ -134,7 +134,7 @@ def make_transform(
 
 
 def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool | list[torch.Tensor]:
-    """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each store."""
+    """Whether pictures have row 0 at the bottom: one answer for all episodes, or bool [n_episodes] per store."""
     found = []
     for reader in readers:
         convention, served = reader.store.episodes.image_convention, reader.table.served
@@ -174,7 +174,7 @@ def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tens
 
 
 def _turned_over(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """Pictures with their rows in reverse. On the CPU by numpy, which copies whole rows: torch takes 3 to 30 times as long."""
+    """Pictures with their rows reversed. On the CPU by numpy, which copies whole rows: torch takes 3 to 30 times as long."""
     if x.device.type != "cpu":
         return _signed(x).flip(rows).view(x.dtype)
     return torch.from_numpy(np.ascontiguousarray(np.flip(x.numpy(), rows)))
@@ -185,7 +185,7 @@ def _where(condition: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.T
 
 
 def _signed(x: torch.Tensor) -> torch.Tensor:
-    """The same bits as numbers with a sign: torch moves few of its unsigned types but uint8."""
+    """The same bits as signed numbers: torch moves few unsigned types other than uint8."""
     return x.view(_SIGNED[x.dtype]) if x.dtype in _SIGNED else x
 
 
@@ -203,7 +203,7 @@ def _of_windows(per_store: list[torch.Tensor], batch: Mapping[str, Any]) -> torc
 
 
 def _beside(values: NDArray[Any], key: Key, images: Images | None) -> NDArray[Any]:
-    """A key's statistics, with an axis of one for each axis that they were taken over, as the axes lie in a batch."""
+    """A key's statistics, reshaped to broadcast over a batch."""
     if not key.frame:
         return values
     axes = key.axes or key.picture_axes

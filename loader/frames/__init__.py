@@ -1,4 +1,4 @@
-"""Rows of a key → arrays: byte ranges, reading, checking, decoding, in compiled code.
+"""Read rows of a key into arrays: byte ranges, reading, checking, decoding, in compiled code.
 
 In: row numbers. Out: filled memory. Never imports torch.
 Read first: ``read.FrameReader``.

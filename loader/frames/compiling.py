@@ -1,4 +1,4 @@
-"""Owns how functions are compiled, and what may go wrong with that: a damaged cache, a fork meanwhile, silence.
+"""Compile functions with numba, and survive a damaged cache, a fork during compilation, and long silence.
 
 Numba compiles a function when it is first called, under one lock for all of it, and keeps machine code in files between
 runs. A file that is empty or cut (a full disk, a killed process) makes its every start fail: here it costs a compilation and a
@@ -22,11 +22,11 @@ __all__ = ["compiled"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SILENCE_S: Final = 2.0
-"""A compilation that takes longer is announced, once in a process."""
+"""A longer compilation is announced, once per process."""
 
 
 def compiled(function: Function) -> Function:
-    """Compile without the GIL, and keep the machine code between runs where there is a place that can be written to."""
+    """Compile without the GIL, and cache the machine code between runs if there is a writable place."""
     try:
         dispatcher = numba.njit(nogil=True, cache=True)(function)
     except (RuntimeError, OSError):  # a read-only home and installation: compiled anew in every process
@@ -37,13 +37,13 @@ def compiled(function: Function) -> Function:
 
 
 class CarefulCache:
-    """Numba's cache of a function, of which no fault ends a program: what cannot be read or kept is compiled."""
+    """Numba's cache of a function, made safe: code that cannot be read or saved is compiled again."""
 
     def __init__(self, cache: Any) -> None:
         self._cache = cache
 
     def load_overload(self, *arguments: Any) -> Any:
-        """Machine code that was kept; None: there is none, and numba compiles it next."""
+        """Cached machine code; None if there is none, and numba then compiles it."""
         found = None
         try:
             found = self._cache.load_overload(*arguments)
@@ -58,7 +58,7 @@ class CarefulCache:
         return found
 
     def save_overload(self, *arguments: Any) -> None:
-        """Keep machine code, if there is a place for it."""
+        """Save machine code, if there is a place for it."""
         _announce.end()
         try:
             self._cache.save_overload(*arguments)
@@ -77,7 +77,7 @@ _warned: list[str] = []
 
 
 def _warn_once(text: str, cache: Any) -> None:
-    """One warning in a process, whatever functions and faults there are."""
+    """Warn once per process, whatever functions and faults there are."""
     if not _warned:
         _warned.append(text)
         folder = getattr(cache, "cache_path", None)
@@ -88,21 +88,21 @@ def _warn_once(text: str, cache: Any) -> None:
 
 
 class _Announcement:
-    """Says what takes so long, if it does."""
+    """Prints a line if a compilation takes long."""
 
     def __init__(self) -> None:
         self._timer: threading.Timer | None = None
         self._said = False
 
     def begin(self) -> None:
-        """A compilation begins; it calls for others inside, each of which begins and ends too."""
+        """A compilation begins; it may start others inside, each with its own begin and end."""
         if not self._said and self._timer is None:
             self._timer = threading.Timer(SILENCE_S, self._say)
             self._timer.daemon = True
             self._timer.start()
 
     def end(self) -> None:
-        """One of them has ended."""
+        """A compilation ended."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

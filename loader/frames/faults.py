@@ -1,4 +1,4 @@
-"""Owns the errors of the compiled read path: from a code and a row to a text that says what is wrong, and where."""
+"""Explain errors of the compiled read path: from a code and a row to a text that says what is wrong, and where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["episode_of", "explain"]
 
 
 def explain(store: Store, layout: ArrayLayout, code: int, row: int, read: Callable[[str], bytes]) -> StoreError:
-    """Find out what is wrong with a row's chunk, slowly, and say it; or that the store was changed since it was opened.
+    """Find out what is wrong with a row's chunk, slowly, and say it; or say that the store was changed since it was opened.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def explain(store: Store, layout: ArrayLayout, code: int, row: int, read: Callab
 
 
 def episode_of(store: Store, row: int) -> str:
-    """Words for where a row is: its episode, and the step inside it."""
+    """Where a row is, in words: its episode, and the step inside it."""
     episode = int(np.searchsorted(store.episodes.start, row, side="right")) - 1
     step = row - int(store.episodes.start[episode])
     return f"episode {episode} ({store.episodes.demo[episode]}), step {step}"

@@ -1,4 +1,4 @@
-"""Owns how much memory this process may still take: of the machine, and of the groups (containers, jobs) that it runs in.
+"""Find how much memory this process may still take, given the machine and its control groups (containers, jobs).
 
 Linux control groups, version 1 and 2. The limit of a group holds for all below it, so that every group up to the root is looked
 at. Memory that caches files can be had again and counts as free, as it does in the kernel's ``MemAvailable``.
@@ -13,11 +13,11 @@ from typing import Final
 __all__ = ["free_memory"]
 
 UNKNOWN: Final = 1 << 62
-"""Bytes that are free where nothing says how many."""
+"""Free bytes to assume if nothing states them."""
 
 
 def free_memory(root: Path = Path("/")) -> int:
-    """Bytes of memory that this process may still take; 2^62 where the system does not say.
+    """Bytes of memory that this process may still take; 2^62 if the system does not say.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def free_memory(root: Path = Path("/")) -> int:
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that this process is in, from its own up to the mounted root; `controller`: "" of version 2.
+    """Folders of this process's control groups, from its own up to the mounted root; `controller` is "" for version 2.
 
     A container may see its own group as the root, while ``/proc/self/cgroup`` names it as the host does: what is not there is
     passed over.
@@ -57,7 +57,7 @@ def _groups(root: Path, controller: str) -> Iterator[Path]:
 
 
 def _mounts(root: Path, controller: str) -> list[tuple[Path, str]]:
-    """Where groups are mounted, and which of them is the root there."""
+    """Where control groups are mounted, and which group is the root there."""
     found = []
     for line in _lines(root / "proc/self/mountinfo"):
         before, _, after = line.partition(" - ")
@@ -101,7 +101,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _text(path: Path) -> str:
-    """What a file says; nothing where there is none, or none that may be read."""
+    """The content of a file; "" if there is none, or it must not be read."""
     try:
         return path.read_text(errors="replace").strip()
     except OSError:

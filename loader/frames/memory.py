@@ -1,4 +1,4 @@
-"""Owns memory that processes share: one block, many arrays; imports neither zarr nor torch.
+"""Memory shared by processes: one block with many arrays; imports neither zarr nor torch.
 
 A forked process shares it as it is. A process that multiprocessing starts anew is handed the block itself, never a copy. Not
 ``/dev/shm``: containers give that 64 MB.
@@ -20,11 +20,11 @@ from numpy.typing import DTypeLike, NDArray
 __all__ = ["SharedArrays"]
 
 ALIGN: Final = 64
-"""Bytes: arrays begin at cache lines."""
+"""Alignment of arrays in bytes, so that they begin at cache lines."""
 
 
 class SharedArrays:
-    """Arrays by name, in one block of memory.
+    """Named arrays in one block of memory.
 
     >>> arrays = SharedArrays({"a": ((2, 3), "float64"), "b": ((5,), "uint8")})
     >>> arrays["a"][:] = 1

@@ -1,4 +1,4 @@
-"""Owns what compiled code is made with: the compiler's settings, and the C functions that it calls. Imports no zarr, no torch.
+"""The C functions that compiled code calls, and their libraries. Imports no zarr, no torch.
 
 Libraries are loaded and their functions declared by name. Numba can cache machine code that calls declared functions, but none
 that holds a pointer; so a second start does not compile anew.
@@ -47,7 +47,7 @@ __all__ = [
 
 @intrinsic  # type: ignore[untyped-decorator]
 def address(typingctx: Any, number: Any) -> Any:
-    """An address as the pointer that C functions take. In compiled code only."""
+    """Turn an address into the pointer that C functions take. In compiled code only."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
@@ -56,7 +56,7 @@ def address(typingctx: Any, number: Any) -> Any:
 
 
 def _library(package: Any, pattern: str) -> str:
-    """Path of the shared library that a wheel carries, loaded."""
+    """Load a wheel's shared library and return its path."""
     folder = Path(package.__file__).parent
     for place in (folder / "lib", folder.parent / f"{folder.name}.libs", folder):
         for path in sorted(place.glob(pattern)):
@@ -88,7 +88,7 @@ zstd_decode = types.ExternalFunction("ZSTD_decompress_usingDict", _size(_ptr, _p
 
 register_jitable(compressed.u32)
 blosc_fault = register_jitable(compressed.blosc_fault)
-"""The one idea of a Blosc chunk, compiled. Numba does not see when its file changes: remove ``__pycache__`` then."""
+"""Compiled check of a Blosc chunk, shared with schemas. Numba does not see changes of its file: remove the cache then."""
 
 
 class _DecodeParameters(ctypes.Structure):
@@ -107,12 +107,12 @@ _blosc2.blosc2_free_ctx.restype, _blosc2.blosc2_free_ctx.argtypes = None, [ctype
 
 
 def make_context() -> int:
-    """A Blosc context for one thread, which starts no threads; to be given to `free_context`."""
+    """Make a Blosc context for one thread, which starts no threads; free it with `free_context`."""
     return int(_blosc2.blosc2_create_dctx(_DecodeParameters(1, None, None, None, 1)))
 
 
 def free_context(context: int) -> None:
-    """Free what `make_context` made."""
+    """Free a context from `make_context`."""
     _blosc2.blosc2_free_ctx(context)
 
 
@@ -121,10 +121,10 @@ _blosc2.ZSTD_freeDCtx.restype, _blosc2.ZSTD_freeDCtx.argtypes = ctypes.c_size_t,
 
 
 def make_zstd_context() -> int:
-    """A context of zstd for one thread; to be given to `free_zstd_context`. It is that of the library that blosc2 carries."""
+    """Make a zstd context for one thread, from blosc2's own library; free it with `free_zstd_context`."""
     return int(_blosc2.ZSTD_createDCtx())
 
 
 def free_zstd_context(context: int) -> None:
-    """Free what `make_zstd_context` made."""
+    """Free a context from `make_zstd_context`."""
     _blosc2.ZSTD_freeDCtx(context)

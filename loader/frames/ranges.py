@@ -1,4 +1,4 @@
-"""Owns which byte ranges a batch asks a bucket for: compiled, pure, and no I/O. Imports neither zarr nor torch."""
+"""Choose the byte ranges that a batch asks a bucket for: compiled, pure, and no I/O. Imports neither zarr nor torch."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["Held", "byte_ranges", "claim_rows", "note_rows", "whole_chunks"]
 
 
 class Held(NamedTuple):
-    """What of one key's encoded rows lies in memory, or is on its way there."""
+    """The encoded rows of one key that are in memory, or requested."""
 
     owner: NDArray[np.int32]
-    """int32 [n_rows]: number of the range that a row belongs to; -1: none."""
+    """int32 [n_rows]: number of the range that a row belongs to; -1 means none."""
     soon: NDArray[np.int32]
-    """int32 [n_rows]: the last announcement that a row was in."""
+    """int32 [n_rows]: the last announcement that included a row."""
     gap: int
-    """Bytes between two rows that are fetched along with them rather than asked for apart."""
+    """Largest gap in bytes between two rows that one request bridges."""
     most: int
-    """Bytes of a range, about: of more than one row."""
+    """About the largest size in bytes of a range with more than one row."""
 
 
 @compiled
@@ -85,7 +85,7 @@ def claim_rows(
     ranges: NDArray[np.int64],
     which: NDArray[np.int64],
 ) -> int:
-    """Divide rows into those of ranges that are there or on their way, and new ranges, to be asked for by the caller.
+    """Divide rows into those of existing or requested ranges, and new ranges that the caller must request.
 
     A new range takes along neighbours, in its shard and up to ``held.most`` bytes, that nobody has asked for yet: those that
     are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such. Chunks of frames whose table is
@@ -146,7 +146,7 @@ def claim_rows(
 
 @compiled
 def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
-    """Note rows, -1 among them, as wanted soon."""
+    """Note rows that will be needed soon; -1 is ignored."""
     for row in rows.ravel():
         if 0 <= row < len(held.soon):
             held.soon[row] = flight
@@ -154,7 +154,7 @@ def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
 
 @compiled
 def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes of ranges of rows, int64 [n, 2], each of one shard: int64 [n, 2]."""
+    """Byte ranges of row ranges, int64 [n, 2], each inside one shard: int64 [n, 2]."""
     out = np.empty_like(ranges)
     for i in range(len(ranges)):
         out[i, 0], out[i, 1] = row_begin(shards, ranges[i, 0]), row_end(shards, ranges[i, 1] - 1)

@@ -1,4 +1,4 @@
-"""Owns the threads that ask an object store for bytes, many at once.
+"""Threads that request bytes from a bucket, many at the same time.
 
 They wait for the network in calls that hold no GIL. Measured beside one event loop with the same requests they are as fast, and
 a call for several ranges of one object costs less than as many calls. Retries and whole answers are ``store.bucket``'s.
@@ -22,15 +22,15 @@ from robozarr.store.threads import ThreadJob, ThreadTeam
 __all__ = ["CALLS", "RANGES_PER_CALL", "Requests"]
 
 CALLS: Final = 64
-"""Calls at once: threads, which only wait."""
+"""Calls at the same time: threads, which only wait."""
 RANGES_PER_CALL: Final = 4
-"""Ranges of one object asked for by one call, which asks for them at the same time."""
+"""Ranges of one object that one call requests at the same time."""
 PATIENCE_S: Final = 2.0
-"""That a program's end waits for answers. They go to memory of their own, so that nothing is lost but time."""
+"""How long a program's end waits for answers. They go to separate memory, so that only time is lost."""
 
 
 class Requests:
-    """Asks one place for bytes; safe to use from several threads, but not after a fork.
+    """Requests bytes from one place; safe in several threads, but not after a fork.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Requests:
         self._team: ThreadTeam | None = None
 
     def check_process(self) -> None:
-        """Refuse to work in a fork: connections, and the threads that serve them, stay in the process that made them.
+        """Refuse to work in a fork: connections and their threads stay in the process that made them.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class Requests:
             )
 
     def submit(self, work: Callable[[], object]) -> ThreadJob:
-        """Have something done by a thread that may wait for the network."""
+        """Run a function in a thread that may wait for the network."""
         with self._lock:
             if self._team is None:
                 self._team = ThreadTeam(self._n_calls, patience_s=PATIENCE_S)
@@ -70,7 +70,7 @@ class Requests:
         return job
 
     def pieces(self, n: int) -> list[slice]:
-        """How n ranges of one object are divided among calls."""
+        """How n ranges of one object are divided into calls."""
         return [slice(at, at + self._ranges_per_call) for at in range(0, n, self._ranges_per_call)]
 
     def read(self, path: str) -> bytes:
@@ -78,11 +78,11 @@ class Requests:
         return self._place.read(path)
 
     def ranges(self, path: str, ranges: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-        """Byte ranges [n, 2] of one object, each by a request of its own; raises as ``Place.read_ranges`` does."""
+        """Read byte ranges [n, 2] of one object, each by its own request; raises as ``Place.read_ranges`` does."""
         found = self._place.read_ranges(path, ranges[:, 0].tolist(), ranges[:, 1].tolist(), gap=0)
         return [np.frombuffer(part, np.uint8) for part in found]
 
     def end(self, path: str, n_bytes: int) -> tuple[NDArray[np.uint8], int]:
-        """The last bytes of an object, all where it has fewer, and its size; raises as ``Place.read`` does."""
+        """Read the last bytes of an object (all of a smaller one), and its size; raises as ``Place.read`` does."""
         data, size = self._place.read_end(path, n_bytes)
         return np.frombuffer(data, np.uint8), size

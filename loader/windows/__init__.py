@@ -1,4 +1,4 @@
-"""Which windows there are, and in which order: pure functions of tables, seed and epoch.
+"""Enumerate windows and choose their order: pure functions of tables, seed and epoch.
 
 In: the episode table and the step index. Out: rows per key, masks, orders. Never imports numba or torch, and reads no file.
 Read first: ``table.WindowTable``.

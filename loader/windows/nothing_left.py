@@ -1,4 +1,4 @@
-"""Refuses windows that nobody means: none at all, and keys that are nothing but padding. Imports no zarr, no torch."""
+"""Refuse empty selections, and keys that would be nothing but padding. Imports no zarr, no torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REMEDIES = {
 
 
 def check_not_empty(table: WindowTable) -> None:
-    """Refuse a selection of no windows; the text says which filter left out how many steps.
+    """Refuse a selection without windows; the text says which filter left out how many steps.
 
     >>> from types import SimpleNamespace as Table
     >>> from robozarr.loader.windows.selection import Selection
@@ -40,7 +40,7 @@ def check_not_empty(table: WindowTable) -> None:
 
 
 def check_reach(spec: WindowSpec, table: WindowTable) -> None:
-    """Refuse a key all of whose offsets lie outside of every episode, from whatever step they are counted."""
+    """Refuse a key whose offsets all lie outside every episode, counted from any step."""
     served = table.served if table.n_windows else np.ones(len(table.stop), bool)
     length, shift = (table.stop - table.start)[served], table.shift[served]
     for key, (name, group, _) in zip(spec.keys, table.keys, strict=True):
@@ -50,5 +50,5 @@ def check_reach(spec: WindowSpec, table: WindowTable) -> None:
             raise WindowError(
                 f"window · {name}: steps inside an episode; all of its offsets, {min(key.offsets)} to {max(key.offsets)}, lie "
                 f"beyond every episode, of which the longest has {length.max()} steps: it would be nothing but padding "
-                "→ offsets count steps from the anchor, 0 is the anchor itself: range(64), say"
+                "→ offsets count steps from the anchor, 0 is the anchor itself, for example range(64)"
             )

@@ -1,4 +1,4 @@
-"""Owns the order of an epoch: position → window, and mixtures of stores; imports neither torch nor zarr.
+"""The order of an epoch: position → window, and mixtures of stores; imports neither torch nor zarr.
 
 Everything is a pure function of (seed, epoch), evaluated for arrays of positions; the permutation is
 ``loader.windows.permutation``'s, the shares of ranks are ``loader.windows.share``'s, a run's place ``loader.windows.state``'s.
@@ -51,21 +51,21 @@ class Order:
     """
 
     n_windows: int
-    """Windows the filters selected; a window here is its index in that selection, in [0, n_windows)."""
+    """Number of selected windows; a window here is its index in that selection, in [0, n_windows)."""
     seed: int = 0
     """In [0, 2⁶⁴). The same on every rank."""
     stream: int = 0
-    """Tells apart orders that share a seed, as those of a mixture must."""
+    """Distinguishes orders that share a seed, as the orders of a mixture must."""
     shuffle: bool = True
     """False: windows in ascending order, every epoch."""
     block: int | None = None
-    """Locality mode, for slow storage: windows that stay together. None: shuffled throughout, which mixes best."""
+    """Number of neighbouring windows that stay together, for slow storage. None: all windows are shuffled, which mixes best."""
     group: int | None = None
-    """With `block`: blocks whose windows are shuffled among each other. block · group windows are in use at a time."""
+    """With `block`: number of blocks whose windows are shuffled together. block · group windows are in use at a time."""
     weights: npt.ArrayLike | None = field(default=None, repr=False, compare=False)
     """int [n_windows], at least 1: how often an epoch repeats each window. None: once each, and no array is held."""
     weights_crc: int | None = field(default=None, init=False)
-    """Stands for `weights` where orders are compared and in a state."""
+    """Replaces `weights` where orders are compared, and in a state."""
     _ends: I64 | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class Order:
         if (self.block is None) != (self.group is None) or (self.block is not None and not self.shuffle):
             raise WindowError(
                 f"order · locality: block and group go together, with shuffle; got block={self.block}, "
-                f"group={self.group}, shuffle={self.shuffle} → pass both, say block=256, group=64, or neither"
+                f"group={self.group}, shuffle={self.shuffle} → pass both, such as block=256, group=64, or neither"
             )
         if self.block is not None and self.group is not None:
             check_integer("block", self.block, 1, 1 << 30)
@@ -130,7 +130,7 @@ class Order:
         return windows if self._ends is None else np.searchsorted(self._ends, windows, side="right").astype(np.int64)
 
     def _shuffled_in_groups(self, positions: U64, epoch: int | npt.NDArray[Any]) -> U64:
-        """Shuffle blocks, then what lies in a group of blocks that came to lie side by side.
+        """Shuffle blocks, then the windows inside each group of blocks that came to lie side by side.
 
         The last block may be short. It goes to a random place among the shuffled full blocks; its group has less.
         """
@@ -165,7 +165,7 @@ class Order:
         return windows
 
     def fingerprint(self) -> dict[str, Any]:
-        """Tell what decides the order, as JSON values: two orders with equal fingerprints are the same function."""
+        """What decides the order, as JSON values: orders with equal fingerprints are the same function."""
         names = ("n_windows", "seed", "stream", "shuffle", "block", "group", "weights_crc")
         values = {name: getattr(self, name) for name in names}
         return {name: int(value) if isinstance(value, np.integer) else value for name, value in values.items()}
@@ -173,7 +173,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """One order over several stores, that draws from them by integer weights.
+    """One order over several stores that draws from them by integer weights.
 
     Positions come in cycles of sum(weights). A cycle holds weights[i] draws of store i, shuffled (a fixed pattern would
     give a store to always the same ranks). The draws of a store run through its own order; a store that ends begins
@@ -189,16 +189,16 @@ class Mixture:
     orders: tuple[Order, ...]
     """One for each store, none empty; no two share seed and stream."""
     weights: tuple[int, ...]
-    """Draws of each store in a cycle, at least 1 each; common factors are taken out."""
+    """Draws from each store per cycle, at least 1 each; common factors are removed."""
     seed: int = 0
-    """Shuffles the cycles."""
+    """Seed of the cycles' shuffling."""
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed, 0, (1 << 64) - 1)
         apart = len({(order.seed, order.stream) for order in self.orders}) == len(self.orders) == len(self.weights) > 0
         if not apart or not all(order.n_positions for order in self.orders):
             raise WindowError(
-                "order · mixture: one weight an order, no order empty, and no two with the same seed and stream; got "
+                "order · mixture: one weight per order, no order empty, and no two with the same seed and stream; got "
                 f"weights {self.weights} for {self.orders} → leave empty stores out, and give the orders stream=0, 1, …"
             )
         for weight in self.weights:
@@ -262,6 +262,6 @@ class Mixture:
         return store, window
 
     def fingerprint(self) -> dict[str, Any]:
-        """Tell what decides the order, as JSON values: two mixtures with equal fingerprints are the same function."""
+        """What decides the order, as JSON values: mixtures with equal fingerprints are the same function."""
         own = {"seed": int(self.seed), "weights": list(self.weights)}
         return own | {f"store {i}": order.fingerprint() for i, order in enumerate(self.orders)}

@@ -1,4 +1,4 @@
-"""Tells whether a saved state is of the same windows: the same window, and the same anchors. Imports no zarr, no torch."""
+"""Tell whether a saved state is about the same windows: the same window, and the same anchors. Imports no zarr, no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_same_windows", "fingerprint"]
 
 
 def fingerprint(spec: WindowSpec, table: WindowTable) -> dict[str, Any]:
-    """What decides which windows there are and what is in them, as JSON values, beside the store itself.
+    """What decides the windows and their content, apart from the store, as JSON values.
 
     ``window`` is the specification, keys by name; ``anchors`` a checksum of the rows that the filters left.
     """
@@ -26,7 +26,7 @@ def fingerprint(spec: WindowSpec, table: WindowTable) -> dict[str, Any]:
 
 
 def check_same_windows(saved: Any, here: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse a state of other windows, by what `fingerprint` told of each dataset then and tells now.
+    """Refuse a state of other windows, by comparing each dataset's saved `fingerprint` with the present one.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def check_same_windows(saved: Any, here: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _told(offsets: tuple[int, ...]) -> str:
-    """Offsets in few words.
+    """Offsets in a short form.
 
     >>> _told((0, 1, 2, 3)), _told((0,)), _told((-1, 0, 4))
     ('0..3', '0', '-1,0,4')

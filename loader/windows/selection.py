@@ -1,4 +1,4 @@
-"""Owns which rows are anchors: the filters, the causal rule, and what they leave out. Pure numpy; imports no zarr, no torch.
+"""Choose the rows that are anchors: filters, the causal rule, and what they leave out. Pure numpy; imports no zarr, no torch.
 
 Every step of every selected episode is an anchor. What a filter or ``causal`` leaves out is counted under exactly one
 reason and can be listed, so windows and what is left out always add up to the store's steps.
@@ -42,7 +42,7 @@ NO_FLAGS: Final = StepFlag(0)
 
 
 class EpisodeColumns(Protocol):
-    """What is read of the episode table; ``store.opened.Episodes`` is one. Every column is [n_episodes]."""
+    """The columns of the episode table that are needed; ``store.opened.Episodes`` has them. Every column is [n_episodes]."""
 
     @property
     def length(self) -> I64: ...  # noqa: D102
@@ -60,26 +60,26 @@ class EpisodeColumns(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Which windows are served: an anchor must pass every filter that is given. The default is all of them.
+    """Filters of windows: an anchor must pass every filter that is given. The default selects all.
 
     >>> Selection(tasks=[0, 3], exclude_flags=StepFlag.NOOP | StepFlag.STILL).needs_flags
     True
     """
 
     tasks: Sequence[int] | None = None
-    """Rows of the task table. Names and instructions are resolved by the caller."""
+    """Rows of the task table; the caller has looked up names and instructions."""
     episodes: Sequence[int] | None = None
     """Rows of the episode table."""
     split: str | None = None
-    """Name of a split: its members."""
+    """Name of a split; its members are kept."""
     success: bool | None = None
-    """Episodes recorded as a success (True) or as a failure (False)."""
+    """Keep episodes recorded as a success (True) or as a failure (False)."""
     unknown_success: bool = False
-    """With `success`: keep episodes of unknown success as well, which all of LIBERO's are."""
+    """With `success`: also keep episodes of unknown success, which all of LIBERO's are."""
     exclude_flags: StepFlag = NO_FLAGS
-    """Anchors with any of these are left out."""
+    """Leave out anchors with any of these flags."""
     only_flags: StepFlag = NO_FLAGS
-    """Anchors without any of these are left out; 0 for no such filter."""
+    """Leave out anchors with none of these flags; 0 means no such filter."""
 
     def __post_init__(self) -> None:
         for name in ("tasks", "episodes"):
@@ -96,7 +96,7 @@ class Selection:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 0 <= value <= FLAG_MASK:
                 raise WindowError(
-                    f"filter · {name}: flags of StepFlag; got {value!r} → pass StepFlag.NOOP | StepFlag.STILL, say"
+                    f"filter · {name}: flags of StepFlag; got {value!r} → pass, for example, StepFlag.NOOP | StepFlag.STILL"
                 )
             object.__setattr__(self, name, StepFlag(int(value)))
 
@@ -108,20 +108,20 @@ class Selection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeftOut:
-    """Anchors left out for one reason: the first that applies, in the order in which `reason` lists them."""
+    """Anchors that were left out for one reason: the first that applies, in the order that `reason` lists."""
 
     reason: str
     """``tasks``, ``episodes``, ``split``, ``success``, ``causal``, ``exclude_flags NOOP`` (or another), ``only_flags``."""
     runs: I64
-    """int64 [n_runs, 2], half-open ranges of rows of the store."""
+    """int64 [n_runs, 2]: half-open ranges of rows of the store."""
 
     @property
     def n_anchors(self) -> int:
-        """How many there are."""
+        """Number of anchors that were left out."""
         return int((self.runs[:, 1] - self.runs[:, 0]).sum())
 
     def rows(self) -> I64:
-        """List them: int64 [n_anchors], rows of the store, ascending; ``WindowTable.locate`` gives episode and step."""
+        """Rows of the store that were left out: int64 [n_anchors], ascending; ``WindowTable.locate`` gives episode and step."""
         return rows_of(self.runs)
 
     def __str__(self) -> str:
@@ -129,7 +129,7 @@ class LeftOut:
 
 
 def choose_episodes(episodes: EpisodeColumns, selection: Selection) -> tuple[Bool, dict[str, Bool]]:
-    """Which episodes pass the filters about episodes.
+    """Choose the episodes that pass the filters about episodes.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def _no_such_split(got: str, there: list[str]) -> str:
 
 
 def did_you_mean(got: str, there: Iterable[str]) -> str:
-    """What a misspelt name probably is, as the end of a sentence; nothing where none is near.
+    """Suggest the name that was probably meant, as the end of a sentence; "" if none is similar.
 
     >>> did_you_mean("libero_gaol", ["libero_goal", "libero_10"]), did_you_mean("x", ["train"])
     ("; did you mean 'libero_goal'?", '')
@@ -195,7 +195,7 @@ def _exist(name: str, rows: Sequence[int], n: int) -> None:
 def choose_anchors(
     start: I64, length: I64, shift: I64, chosen: Bool, deciding: tuple[int, ...], selection: Selection, flags: U8 | None
 ) -> tuple[I64, list[LeftOut]]:
-    """Rows of the chosen episodes that are anchors, and those that are not.
+    """Divide the rows of the chosen episodes into anchors and others.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def choose_anchors(
 
 
 def _with_an_action(start: I64, length: I64, shift: I64, offsets: I64) -> I64:
-    """Rows t of the episodes for which t + shift + offset lies inside the episode for at least one of ascending offsets.
+    """Rows t of episodes for which t + shift + offset lies inside the episode for at least one of the ascending offsets.
 
     Offset o serves the steps [-o - shift, length - o - shift). Offsets no further apart than the shortest episode is long
     serve one range together; only across wider gaps is there more than one.
@@ -252,7 +252,7 @@ def _with_an_action(start: I64, length: I64, shift: I64, offsets: I64) -> I64:
 
 
 def flags_at_anchors(flags: U8 | None, stop: I64, shift: I64) -> U8:
-    """Flags of each row as an anchor: those about actions are its first action's, `shift` rows on, inside the episode.
+    """Flags of each row as an anchor: flags about actions come from its first action, `shift` rows later, inside the episode.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def flags_at_anchors(flags: U8 | None, stop: I64, shift: I64) -> U8:
     n_steps = int(stop[-1]) if stop.size else 0
     if flags is None or flags.shape != (n_steps,) or flags.dtype != np.uint8:
         got = "nothing" if flags is None else f"{flags.dtype} {list(flags.shape)}"
-        raise WindowError(f"filter · flags: uint8 [{n_steps}], one a step; got {got} → pass flags=store.index.flags")
+        raise WindowError(f"filter · flags: uint8 [{n_steps}], one per step; got {got} → pass flags=store.index.flags")
     if not shift.any():
         return flags
     length = np.diff(stop, prepend=0)
@@ -281,7 +281,7 @@ def runs_of_episodes(start: I64, length: I64, chosen: Bool) -> I64:
 
 
 def _xor(*runs: I64) -> I64:
-    """Rows in an odd number of sets of runs: joins one set's touching runs, or takes a part out of a whole.
+    """Rows in an odd number of sets of runs: joins the touching runs of one set, or removes a part from a whole.
 
     Sorted, the edges of a set of ranges open and close in turn, and an edge that occurs twice does neither.
     """
@@ -291,11 +291,11 @@ def _xor(*runs: I64) -> I64:
 
 
 def rows_of(runs: I64) -> I64:
-    """List the rows of runs, ascending."""
+    """The rows of runs, ascending."""
     lengths = runs[:, 1] - runs[:, 0]
     return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(runs[:, 1] - np.cumsum(lengths), lengths)
 
 
 def runs_of(mask: Bool) -> I64:
-    """Rows that a mask selects, as half-open ranges: int64 [n_runs, 2]."""
+    """The rows that a mask selects, as half-open ranges: int64 [n_runs, 2]."""
     return np.flatnonzero(np.diff(mask, prepend=False, append=False)).astype(np.int64).reshape(-1, 2)

@@ -1,4 +1,4 @@
-"""Which positions of an epoch each rank takes, in batches. Pure arithmetic; imports neither torch nor zarr.
+"""Divide the positions of an epoch among ranks and batches. Pure arithmetic; imports neither torch nor zarr.
 
 ``loader.windows.order`` says which window a position is. The rules for the tail of an epoch are stated at `Share`.
 """
@@ -19,14 +19,14 @@ I64: TypeAlias = npt.NDArray[np.int64]
 
 
 def check_integer(name: str, value: int, low: int, high: int) -> None:
-    """Refuse what is no integer in [low, high]."""
+    """Refuse a value that is not an integer in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
         raise WindowError(f"order · {name}: an integer in [{low}, {high}]; got {value!r} → pass one in this range")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """Which positions of an epoch one rank of a training run takes, and in which batches.
+    """The positions of an epoch that one rank takes, and their batches.
 
     Counted from `start`, global batch g is the positions [g·W·B, (g+1)·W·B), W = world_size, B = batch_size; rank r
     takes those congruent to r modulo W. The rule for the tail:
@@ -47,14 +47,14 @@ class Share:
     """
 
     batch_size: int
-    """Windows in a batch of one rank."""
+    """Windows per batch of one rank."""
     rank: int = 0
     """In [0, world_size)."""
     world_size: int = 1
     drop_last: bool = False
-    """False: a run misses nothing."""
+    """Leave out an incomplete last batch; False: a run misses nothing."""
     even: bool = False
-    """All ranks take equally many batches, which distributed training (DDP) waits for."""
+    """Give all ranks equally many batches, as distributed training (DDP) requires."""
 
     def __post_init__(self) -> None:
         check_integer("batch_size", self.batch_size, 1, 1 << 30)
@@ -66,7 +66,7 @@ class Share:
         return self.world_size * self.batch_size
 
     def _n_taken(self, n_positions: int, start: int) -> int:
-        """Positions from start on that this rank takes."""
+        """Number of positions from `start` on that this rank takes."""
         n = max(0, n_positions - start)
         if self.drop_last:
             return n // self._per_batch * self.batch_size
@@ -99,7 +99,7 @@ class Share:
         return -(-self._n_taken(n_positions, start) // self.batch_size)
 
     def _begins(self, n_positions: int, start: int, batches: I64) -> I64:
-        """Where in the rank's positions batches begin; past the last one: how many positions there are."""
+        """Where batches begin in the rank's positions; after the last one, the number of positions."""
         n = self._n_taken(n_positions, start)
         begins: I64 = np.minimum(batches * self.batch_size, n)
         if self._is_thin(n_positions, start):
@@ -109,13 +109,13 @@ class Share:
         return begins
 
     def sizes(self, n_positions: int, *, start: int = 0, batch: int = 0, n_batches: int | None = None) -> I64:
-        """Windows of each of this rank's batches; parameters as of `positions`. All but the last are full, unless `even`."""
+        """Number of windows in each of this rank's batches; as in `positions`. All but the last are full, unless `even`."""
         last = self.n_batches(n_positions, start)
         stop = last if n_batches is None else min(batch + n_batches, last)
         return np.diff(self._begins(n_positions, start, np.arange(min(batch, stop), stop + 1)))
 
     def positions(self, n_positions: int, *, start: int = 0, batch: int = 0, n_batches: int | None = None) -> I64:
-        """List this rank's positions of `n_batches` batches from `batch` on, end to end; `sizes` has where each ends.
+        """The positions of this rank of `n_batches` batches from `batch` on, one after the other; `sizes` gives the cuts.
 
         Parameters
         ----------
@@ -137,7 +137,7 @@ class Share:
         return np.arange(first, end, dtype=np.int64) * self.world_size + (start + self.rank)
 
     def consumed(self, n_positions: int, start: int, n_batches: int) -> int:
-        """Positions that all ranks have consumed after `n_batches` batches of each from `start` on.
+        """Positions that all ranks together have consumed after `n_batches` batches each, from `start` on.
 
         >>> Share(world_size=2, batch_size=4, even=True).consumed(9, 0, 1)
         5

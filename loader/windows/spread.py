@@ -1,4 +1,4 @@
-"""Owns which elements are constant, so that nothing is divided by a spread that is only rounding. Pure numpy."""
+"""Find constant elements, so that nothing is divided by a spread that is only rounding. Pure numpy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["is_constant", "spread_or_one"]
 F64: TypeAlias = NDArray[np.float64]
 
 RELATIVE: Final = 1e-10
-"""Of the largest magnitude of float64 values: a spread below is rounding, or what a simulator's solver leaves. To compare, a
-clock in Unix time spreads 3e-10 of itself in two seconds."""
+"""A smaller spread, relative to the largest magnitude of float64 values, is rounding or a simulator's noise. For comparison,
+a clock in Unix time spreads 3e-10 of its value in two seconds."""
 ULPS: Final = 4
-"""Units in the last place of narrower floats: a spread below is rounding."""
+"""A smaller spread, in units in the last place of narrower floats, is rounding."""
 
 
 def is_constant(spread: ArrayLike, low: ArrayLike, high: ArrayLike, dtype: DTypeLike = np.float64) -> NDArray[np.bool_]:
-    """Which elements are constant: the least value is the largest, or the spread is within the rounding of the magnitude.
+    """Which elements are constant: minimum and maximum are equal, or the spread is within rounding of the magnitude.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def is_constant(spread: ArrayLike, low: ArrayLike, high: ArrayLike, dtype: DType
 
 
 def spread_or_one(spread: ArrayLike, low: ArrayLike, high: ArrayLike, dtype: DTypeLike = np.float64) -> F64:
-    """What to divide by: a spread where there is one, 1 where an element is constant; parameters as of `is_constant`.
+    """The divisor of each element: its spread, or 1 if it is constant; parameters as in `is_constant`.
 
     >>> spread_or_one([0.5, 2e-17, 1e-11, 0.0], [-1, 0.1, 1e6, 3], [1, 0.1, 1e6 + 2e-11, 3]).tolist()
     [0.5, 1.0, 1.0, 1.0]

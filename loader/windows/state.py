@@ -1,4 +1,4 @@
-"""Where a run stands in its epochs: three integers that hold for any world size and batch size. Imports no torch, no zarr."""
+"""A run's position in its epochs: three integers that hold for any world size and batch size. Imports no torch, no zarr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AnyOrder(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderState:
-    """Where a run stands in its order.
+    """A run's position in its order.
 
     An iteration serves all n positions of an epoch: start, start + 1, …, n - 1, 0, …, start - 1. `start` is 0, unless the
     iteration before it was left early: then it is where that one was left.
@@ -41,7 +41,7 @@ class OrderState:
 
     epoch: int = 0
     consumed: int = 0
-    """What all ranks together have consumed of the iteration: handed out, not prefetched."""
+    """Positions of the iteration that all ranks together have consumed: handed out, not prefetched."""
     start: int = 0
     """Position of the epoch at which the iteration began."""
 
@@ -51,11 +51,11 @@ class OrderState:
         check_integer("start", self.start, 0, N_MAX)
 
     def after(self, order: AnyOrder, share: Share, n_batches: int) -> Self:
-        """Advance by the batches that each rank has consumed since this state, under one `Share`; the epoch stays."""
+        """The state after each rank consumed more batches, under one `Share`; the epoch stays."""
         return replace(self, consumed=share.consumed(order.n_positions, self.consumed, n_batches))
 
     def following(self, order: AnyOrder) -> Self:
-        """Where the next iteration begins after this one was left: at what it did not serve, or with the next epoch."""
+        """Where the next iteration begins after this one was left: with what it did not serve, or with the next epoch."""
         served = self.start + self.consumed
         return replace(self, start=served, consumed=0) if served < order.n_positions else type(self)(epoch=self.epoch + 1)
 
@@ -66,7 +66,7 @@ class OrderState:
 
     @classmethod
     def load_state_dict(cls, state: Mapping[str, Any], order: AnyOrder) -> Self:
-        """Restore what `state_dict` returned.
+        """Read a state that `state_dict` returned.
 
         Raises
         ------

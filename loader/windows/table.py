@@ -1,4 +1,4 @@
-"""Owns the numbering of windows: window ids → anchors, rows per key, pad masks. Pure numpy; imports no zarr, no torch.
+"""Number the windows: window ids → anchors, rows per key, pad masks. Pure numpy; imports no zarr, no torch.
 
 ``loader.windows.selection`` says which rows are anchors; ``schemas.window`` what a window is. Which positions of an epoch are
 which windows is ``loader.windows.order``'s.
@@ -36,30 +36,30 @@ Bool: TypeAlias = NDArray[np.bool_]
 
 
 class Anchors(NamedTuple):
-    """Anchors of windows, one an entry."""
+    """Anchors of windows, one per entry."""
 
     episode: I64
-    """int64 [b]"""
+    """Episode of each anchor: int64 [b]."""
     step: I64
-    """int64 [b], t inside the episode."""
+    """Step t inside the episode: int64 [b]."""
     row: I64
-    """int64 [b], of the store."""
+    """Row of the store: int64 [b]."""
 
 
 class KeyRows(NamedTuple):
     """Rows of one key for a batch; the arrays may be shared between keys, so they are read-only."""
 
     rows: I64
-    """int64 [b, n_offsets], of the store, clamped into the anchor's episode."""
+    """int64 [b, n_offsets]: rows of the store, clamped into the anchor's episode."""
     is_pad: Bool
-    """bool [b, n_offsets], whether the step lies outside the episode."""
+    """bool [b, n_offsets]: whether the step lies outside the episode."""
     padding: Padding
-    """What to put where `is_pad`: "edge": the value at `rows`, "zero": zeros."""
+    """What replaces the values where `is_pad`: "edge": the value at `rows`, "zero": zeros."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class WindowTable:
-    """Every window of a selection, numbered from 0 in the order of the store; made by ``build``.
+    """Every window of a selection, numbered from 0 in the store's order; made by ``build``.
 
     >>> from types import SimpleNamespace as Table
     >>> episodes = Table(start=np.array([0, 3]), length=np.array([3, 2]), alignment=np.array([1, 1]), splits={})
@@ -80,17 +80,17 @@ class WindowTable:
     stop: I64
     """int64 [n_episodes]: row after the last."""
     shift: I64
-    """int64 [n_episodes]: what the rows of shifted keys are moved by, 0 or 1."""
+    """int64 [n_episodes]: how far the rows of shifted keys are moved, 0 or 1."""
     runs: I64
     """int64 [n_runs, 2]: rows that are anchors, as half-open ranges."""
     ends: I64
-    """int64 [n_runs]: windows up to the end of each run."""
+    """int64 [n_runs]: number of windows up to the end of each run."""
     to_row: I64
-    """int64 [n_runs]: what turns a window of a run into its row."""
+    """int64 [n_runs]: the number that turns a window of a run into its row."""
     left_out: tuple[LeftOut, ...]
-    """Only reasons that left something out."""
+    """Only the reasons that left something out."""
     groups: tuple[tuple[I64, bool], ...]
-    """Distinct offsets, int64 [n_offsets], and whether they are shifted: rows are computed once for each."""
+    """Distinct offsets, int64 [n_offsets], and whether they are shifted; rows are computed once per group."""
     keys: tuple[tuple[str, int, Padding], ...]
     """Name, number of its group, and padding of each key, in the specification's order."""
 
@@ -104,7 +104,7 @@ class WindowTable:
         selection: Selection | None = None,
         flags: NDArray[np.uint8] | None = None,
     ) -> Self:
-        """Enumerate the windows, from the tables alone.
+        """Enumerate the windows from the tables alone.
 
         Parameters
         ----------
@@ -165,7 +165,7 @@ class WindowTable:
 
     @property
     def n_windows(self) -> int:
-        """How many windows there are."""
+        """Number of windows."""
         return int(self.ends[-1]) if self.ends.size else 0
 
     @property
@@ -192,7 +192,7 @@ class WindowTable:
         return anchor
 
     def without(self, reason: str, rows: Bool) -> Self:
-        """The same windows without some anchors, which are added to `left_out`; windows are numbered anew.
+        """The same windows without some anchors, which are added to `left_out`; windows are renumbered.
 
         Parameters
         ----------
@@ -215,7 +215,7 @@ class WindowTable:
         return episode, rows - self.start[episode]
 
     def anchors(self, windows: ArrayLike) -> Anchors:
-        """Where windows have their anchors.
+        """The anchors of windows.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""The command line: arguments in, one call of the API, a report out. No logic of its own; a file per command.
+"""The command line: arguments in, one call of the API, a report out. No logic of its own; one file per command.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 sources are bad (of
 ``report --check``: problems were found), 2 usage, 3 store exists or is unusable, 4 verification failed, 5 workers cannot be had
@@ -36,7 +36,7 @@ app.command(epilog=info.EXAMPLES)(info.info)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=coverage.EXAMPLES)(coverage.coverage)
 app.command(epilog=layouts.EXAMPLES)(layouts.layouts)
-exports = typer.Typer(no_args_is_help=True, help="Write what training repositories keep beside their code.")
+exports = typer.Typer(no_args_is_help=True, help="Write files that training repositories keep beside their code.")
 exports.command("rdt", epilog=export.EXAMPLES)(export.export_rdt)
 app.add_typer(exports, name="export")
 
@@ -50,7 +50,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -75,7 +75,7 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run a command; its exit code."""
+    """Run a command and return its exit code."""
     try:
         code = app(args=None if arguments is None else list(arguments), prog_name="robozarr", standalone_mode=False)
     except RoboZarrError as error:
@@ -90,7 +90,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         show()
         return int(getattr(error, "exit_code", EXIT_USAGE))
     if code == EXIT_INTERRUPTED:  # Typer turns a KeyboardInterrupt into this
-        begun = "; a store that was begun is not complete: run the same command again to go on with it"
+        begun = "; the store is unfinished: run the same command again to continue"
         converting = "convert" in (sys.argv[1:2] if arguments is None else arguments[:1])
         say(f"robozarr: interrupted{begun if converting else ''}", error=True)
     return code if isinstance(code, int) else 0

@@ -1,4 +1,4 @@
-"""Owns ``robozarr convert``."""
+"""The command ``robozarr convert``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXAMPLES: Final = (
 )
 
 N_REMARKS: Final = 20
-"""Remarks on instructions that are printed; ``--json`` has all."""
+"""Most remarks on instructions that are printed; ``--json`` has all."""
 
 
 class ProfileName(StrEnum):
@@ -68,10 +68,10 @@ def convert(
     workers: Workers = None,
     scheduler: Scheduler = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a store that is there already; refuses to replace anything else.")
+        bool, typer.Option("--overwrite", help="Replace an existing store; refuses to replace anything else.")
     ] = False,
     append: Annotated[
-        bool, typer.Option("--append", help="Add the sources that the store does not hold yet; nothing in it is changed.")
+        bool, typer.Option("--append", help="Add the sources that the store does not hold yet; its data stay unchanged.")
     ] = False,
     on_error: Annotated[
         OnErrorName,
@@ -81,18 +81,20 @@ def convert(
         str | None,
         typer.Option(
             "--keys",
-            help="Keys to keep, comma-separated, by name or by path in a demo; actions always is. [default: all]",
+            help="Keys to keep, comma-separated, by name or by path in a demo; actions are always kept. [default: all]",
         ),
     ] = None,
     layout: Annotated[
         list[str] | None,
-        typer.Option("--layout", help="TOML file that describes files of no known layout; `robozarr layouts` lists the known."),
+        typer.Option(
+            "--layout", help="TOML file that describes files of an unknown layout; `robozarr layouts` lists the known ones."
+        ),
     ] = None,
     gripper: Annotated[
         str | None,
         typer.Option(
             "--gripper",
-            help="Element of the actions whose sign opens and closes the gripper, such as 6, or none. "
+            help="Element of the actions whose sign opens and closes the gripper, such as 6; or none. "
             "[default: as the files' layout says]",
         ),
     ] = None,
@@ -118,12 +120,12 @@ def convert(
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Scan and plan, say what would be written, write nothing.")
+        bool, typer.Option("--dry-run", help="Scan and plan, and say what would be written; write nothing.")
     ] = False,
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Convert HDF5 demonstrations into a Zarr store, bit for bit. Interrupted, the same command goes on where it was."""
+    """Convert HDF5 demonstrations into a Zarr store, bit for bit. If interrupted, run the same command again to continue."""
     from robozarr.convert import convert as convert_sources
     from robozarr.convert.workers.progress import progress_for
     from robozarr.schemas.metadata import LEFT_OUT
@@ -162,7 +164,7 @@ def convert(
     if as_json:
         return print_json(report.to_json())
     if append and not report.n_appended:
-        say(f"nothing to append: {store} holds all of these sources already ({report.n_episodes} episodes)")
+        say(f"nothing to append: {store} already holds all of these sources ({report.n_episodes} episodes)")
         return None
     verb = "would convert" if dry_run else "converted"
     if append:
@@ -187,7 +189,7 @@ def convert(
     for remark in report.remarks[:N_REMARKS]:
         say(f"instructions: {printable(remark)}")
     if len(report.remarks) > N_REMARKS:
-        say(f"instructions: … and {len(report.remarks) - N_REMARKS} remarks more: --json lists all")
+        say(f"instructions: … and {len(report.remarks) - N_REMARKS} more remarks: --json lists all")
     if not dry_run:
         words = ["robozarr", "verify", store, *(word for name in source for word in ("--source", name))]
         words += [] if endpoint_url is None else ["--endpoint-url", endpoint_url]

@@ -1,4 +1,4 @@
-"""Owns ``robozarr coverage``."""
+"""The command ``robozarr coverage``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def coverage(
     store: StoreArgument,
     chunk: Chunk = 64,
     draws: Annotated[
-        int | None, typer.Option("--draws", "-n", min=1, help="Windows an epoch draws. [default: the store's steps]")
+        int | None, typer.Option("--draws", "-n", min=1, help="Windows drawn per epoch. [default: the store's steps]")
     ] = None,
     epochs: Annotated[
-        str, typer.Option("--epochs", help="After which epochs to look, comma-separated, ascending.")
+        str, typer.Option("--epochs", help="Epochs after which shares are shown, comma-separated, ascending.")
     ] = "1,2,5,10",
     weights: Annotated[
         FileWeights, typer.Option("--weights", help="How the random sampler weights files; steps is RDT's rule.")

@@ -1,4 +1,4 @@
-"""Owns ``robozarr export``: what training repositories keep beside their code."""
+"""The command ``robozarr export``: files that training repositories keep beside their code."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ EXAMPLES: Final = (
 def export_rdt(
     store: StoreArgument,
     configs: Annotated[Path, typer.Option("--configs", help="The folder `configs` of an RDT checkout.")],
-    name: Annotated[str, typer.Option("--name", help="Name of the data set, as RDTDataset is given it.")] = "libero",
+    name: Annotated[str, typer.Option("--name", help="Name of the data set, as passed to RDTDataset.")] = "libero",
     low: Annotated[
-        int | None, typer.Option("--epsd-len-thresh-low", min=1, help="Leave out episodes of fewer steps. [default: none]")
+        int | None, typer.Option("--epsd-len-thresh-low", min=1, help="Leave out episodes with fewer steps. [default: none]")
     ] = None,
     skip_still: Annotated[bool, typer.Option("--skip-still", help="Leave out steps before the arm first moves.")] = False,
     control_freq: Annotated[
-        float | None, typer.Option("--control-freq", min=0, help="Steps a second. [default: the store's]")
+        float | None, typer.Option("--control-freq", min=0, help="Steps per second. [default: the store's]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace entries of this name that differ.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,

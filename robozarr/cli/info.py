@@ -1,4 +1,4 @@
-"""Owns ``robozarr info``."""
+"""The command ``robozarr info``."""
 
 from __future__ import annotations
 

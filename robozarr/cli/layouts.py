@@ -1,4 +1,4 @@
-"""Owns ``robozarr layouts``."""
+"""The command ``robozarr layouts``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,12 @@ EXAMPLES: Final = (
 def layouts(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="A layout, whose TOML text is printed; or an HDF5 file, of which it is said which layout it follows."
-        ),
+        typer.Argument(help="A layout, to print its TOML text; or an HDF5 file, to say which layout it follows."),
     ] = None,
-    layout: Annotated[
-        list[str] | None, typer.Option("--layout", help="TOML file of a layout of your own, tried first.")
-    ] = None,
+    layout: Annotated[list[str] | None, typer.Option("--layout", help="TOML file with your own layout, tried first.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the families of HDF5 files that are known, or show one, or say which one a file belongs to."""
+    """List the known families of HDF5 files, show one of them, or say which one a file belongs to."""
     from robozarr.convert.sources.hdf5 import SourceFile
     from robozarr.convert.sources.layouts.catalogue import built_in, layout_text, read_layout_file
 
@@ -49,5 +45,5 @@ def layouts(
     width = max(len(each.name) for each in every)
     for each in every:
         console().print(f"{each.name:<{width}}  {each.title}\n{'':<{width}}  recognised by {', '.join(each.has)}", markup=False)
-    print("next: robozarr layouts NAME prints one, to begin your own with; robozarr convert … --layout my.toml takes it")
+    print("next: robozarr layouts NAME prints one, as a start for your own; robozarr convert … --layout my.toml takes it")
     return None

@@ -1,4 +1,4 @@
-"""Owns the standard streams of the command line: a reader that went away, a full device, an ASCII terminal end no work.
+"""Standard streams of the command line: a closed pipe, a full disk or an ASCII terminal ends no work.
 
 What is printed is the account of work that is done. So what cannot be printed is left out, and said once, on standard error.
 """
@@ -18,18 +18,18 @@ from robozarr.schemas.visible import visible, visible_lines
 __all__ = ["error_text", "prepare_streams", "say", "unwritten"]
 
 GONE: Final = (errno.EPIPE, errno.ECONNRESET)
-"""The reader closed its end: ``| head -1``. It wanted no more."""
+"""Error numbers for a reader that closed its end, such as ``| head -1``."""
 
 
 class _Stream:
-    """A text stream that goes on when it cannot be written to; `error` is what was the matter."""
+    """A text stream that continues when it cannot be written; `error` holds the reason."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.error: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write, or not."""
+        """Write text, or drop it after an error."""
         if self.error is None:
             try:
                 return self._stream.write(text)
@@ -38,12 +38,12 @@ class _Stream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write each."""
+        """Write several texts."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush, or not."""
+        """Flush, unless there was an error."""
         if self.error is None:
             try:
                 self._stream.flush()
@@ -60,7 +60,7 @@ class _Stream:
 
 
 def prepare_streams() -> None:
-    """Make standard output and error such streams; called once, before anything is printed or opened.
+    """Wrap standard output and error in such streams; called once, before anything is printed or opened.
 
     A descriptor that is closed is opened on nothing: else the next file that is opened gets its number, and what others print.
     """
@@ -82,7 +82,7 @@ def prepare_streams() -> None:
 
 
 def unwritten() -> str | None:
-    """Why standard output could not be written; None if it was, or if its reader went away."""
+    """Why standard output could not be written; None if it was, or if its reader closed it."""
     if isinstance(sys.stdout, _Stream):
         sys.stdout.flush()
         error = sys.stdout.error
@@ -92,12 +92,12 @@ def unwritten() -> str | None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print text, with what a terminal would obey written out, to standard output or error."""
+    """Print text to standard output or error, with control characters written out."""
     print(visible_lines(text), file=sys.stderr if error else sys.stdout, flush=error)
 
 
 def error_text(error: RoboZarrError) -> str:
-    """What an error says; of a list of problems each is one line, whatever the names in it hold."""
+    """The text of an error; each problem of a list is on one line, whatever the names in it contain."""
     if isinstance(error, SourceError):
         return "\n".join([error.message, *(f"  {visible(str(problem))}" for problem in error.problems)])
     return str(error)

@@ -1,4 +1,4 @@
-"""Owns ``robozarr report``."""
+"""The command ``robozarr report``."""
 
 from __future__ import annotations
 
@@ -51,16 +51,19 @@ def report(
             "--output",
             "-o",
             dir_okay=False,
-            help="The HTML file to write; replaced if it is there. [default: report.html, with --check none]",
+            help="The HTML file to write; an existing one is replaced. [default: report.html, with --check none]",
         ),
     ] = None,
     chunk: Chunk = 64,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Print what was found instead, and exit with 1 if there are problems: a linter for data."),
+        typer.Option(
+            "--check", help="Print findings instead of a page, and exit with 1 if there are problems: a linter for data."
+        ),
     ] = False,
     fail_on: Annotated[
-        FailOn, typer.Option("--fail-on", help="With --check: what is an exit code of 1. notice: problems and notices.")
+        FailOn,
+        typer.Option("--fail-on", help="With --check: the findings that give exit code 1; notice means problems and notices."),
     ] = FailOn.problem,
     github: Annotated[
         bool | None,
@@ -70,7 +73,7 @@ def report(
         ),
     ] = None,
     endpoint_url: Endpoint = None,
-    as_json: Annotated[bool, typer.Option("--json", help="With --check: print findings, or the error, as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --check: print the findings, or the error, as JSON.")] = False,
 ) -> None:
     """Write one HTML page that shows a store: pictures, distributions, problems, coverage. Needs no network, no server."""
     if not check and (as_json or github or fail_on != FailOn.problem):
@@ -96,7 +99,7 @@ def _write(store: str, output: Path, chunk: int, endpoint_url: str | None, *, qu
 
 
 def _check(store: str, endpoint_url: str | None, fail_on: FailOn, *, as_json: bool, annotate: bool) -> None:
-    """Print the findings; exit with 1 if one is of the level that fails."""
+    """Print the findings; exit with 1 if one of them has the level that fails."""
     from robozarr.store.opened import open_store
     from robozarr.view.problems import find_problems
 
@@ -124,7 +127,7 @@ def _as_json(store: str, found: Sequence[Finding], *, ok: bool) -> dict[str, Any
 
 
 def annotation(finding: Finding, store: str) -> str:
-    """A finding as a workflow command of GitHub Actions; what has a meaning there is escaped.
+    """A finding as a workflow command of GitHub Actions, with special characters escaped.
 
     >>> from robozarr.view.findings import Finding
     >>> print(annotation(Finding(level="notice", title="A: b", detail="50% of it"), "a.zarr"))

@@ -1,4 +1,4 @@
-"""Owns what commands share: exit codes, options, how results and errors are printed. Imports nothing of ours but errors."""
+"""Helpers of all commands: exit codes, options, printing of results and errors. Imports only the errors from robozarr."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ Endpoint = Annotated[
     str | None,
     typer.Option(
         "--endpoint-url",
-        help="For a store at s3://…: the service, where it is not Amazon's, such as https://minio.example.org. "
+        help="For a store at s3://…: the service, if it is not Amazon's, such as https://minio.example.org. "
         "[default: AWS_ENDPOINT_URL]",
     ),
 ]
@@ -78,7 +78,7 @@ Chunk = Annotated[int, typer.Option("--chunk", "-c", min=1, help="C: steps of th
 
 
 def console() -> Console:
-    """Where tables and bars are printed."""
+    """The console for tables and bars."""
     made = Console(highlight=False)
     if not made.is_terminal:
         made.width = 200  # a pipe has no width: lines stay whole
@@ -87,7 +87,7 @@ def console() -> Console:
 
 @contextmanager
 def needs_view() -> Iterator[None]:
-    """Say how to install what a view needs, and end with the code for usage."""
+    """If a package for a view is missing, say how to install it, and exit with the code for usage."""
     try:
         yield
     except ModuleNotFoundError as exc:
@@ -98,9 +98,9 @@ def needs_view() -> Iterator[None]:
 
 
 def check_folder(output: Path) -> None:
-    """Refuse an output whose folder cannot be written to, before hours of work."""
+    """Refuse an output whose folder is not writable, before hours of work."""
     if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise typer.BadParameter(f"--output: {output.parent} is not a folder that can be written to; make it first")
+        raise typer.BadParameter(f"--output: {output.parent} is not a writable folder; make it first")
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ def print_json(value: dict[str, Any]) -> None:
 
 @contextmanager
 def errors_as_json(wanted: bool) -> Iterator[None]:
-    """Print an error as JSON too, for machines; people still read it on standard error."""
+    """Also print an error as JSON, for machines; people read it on standard error."""
     try:
         yield
     except RoboZarrError as error:

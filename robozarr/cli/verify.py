@@ -1,4 +1,4 @@
-"""Owns ``robozarr verify``."""
+"""The command ``robozarr verify``."""
 
 from __future__ import annotations
 

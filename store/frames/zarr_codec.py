@@ -1,4 +1,4 @@
-"""Owns the codec ``robozarr.frames`` for zarr-python: registered by an entry point, so that ``zarr.open`` finds it.
+"""The codec ``robozarr.frames`` for zarr-python, registered by an entry point so that ``zarr.open`` finds it.
 
 A selection decodes the frames that it asks for and their keyframes, not the whole chunk. Checksums are inside the chunk: with a
 codec of bytes behind this one, zarr would decode every frame.
@@ -26,7 +26,7 @@ NAME = "robozarr.frames"
 
 @dataclass(frozen=True)
 class FramesCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
-    """Frames with keyframes, the rows of a chunk along the first axis.
+    """Frames with keyframes; the first axis of a chunk is its rows.
 
     Parameters
     ----------
@@ -55,13 +55,13 @@ class FramesCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
         return {"name": NAME, "configuration": {"effort": self.effort}}
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """The codec for arrays of this kind: frames of 1 to 254 rows."""
+        """The codec for arrays of this kind; chunks must have 1 to 254 rows."""
         if not 1 <= array_spec.shape[0] < ABSENT:
             raise ValueError(f"{NAME}: chunks of 1 to {ABSENT - 1} rows; got {array_spec.shape}")
         return self
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known before it is encoded."""
+        """Unknown before encoding."""
         raise NotImplementedError
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
@@ -90,7 +90,7 @@ class FramesCodec(ArrayBytesCodecPartialDecodeMixin, ArrayBytesCodec):
 
     @staticmethod
     def _decode(data: Buffer, spec: ArraySpec, wanted: NDArray[np.int64] | None = None) -> NDArray[Any]:
-        """The whole chunk [n_rows, …]; of rows that are not `wanted` nothing is decoded: zeros stand there."""
+        """Decode the whole chunk [n_rows, …]; rows that are not `wanted` are zeros and not decoded."""
         dtype = spec.dtype.to_native_dtype()
         decoder = FrameDecoder(data.to_bytes(), spec.shape[0], spec.shape[1:], dtype)
         rows = [row for row in (range(spec.shape[0]) if wanted is None else wanted.tolist()) if row < decoder.n_present]

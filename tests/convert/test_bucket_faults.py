@@ -62,9 +62,9 @@ def test_a_fault_that_stays_is_an_error_that_names_the_object(
     ("change", "match"),
     [
         ({"store": "s3://no-such-bucket/a"}, "there is no bucket no-such-bucket; make it"),
-        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials are found; set AWS_ACCESS_KEY_ID"),
-        ({"AWS_SECRET_ACCESS_KEY": ""}, "no credentials are found; set AWS_ACCESS_KEY_ID"),
-        ({"endpoint": "http://127.0.0.1:1"}, "http://127.0.0.1:1 gives no answer .*; check --endpoint-url"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, "no credentials were found; set AWS_ACCESS_KEY_ID"),
+        ({"AWS_SECRET_ACCESS_KEY": ""}, "no credentials were found; set AWS_ACCESS_KEY_ID"),
+        ({"endpoint": "http://127.0.0.1:1"}, "http://127.0.0.1:1 does not answer .*; check --endpoint-url"),
         ({"endpoint": "127.0.0.1:9000"}, "not an endpoint; give one that begins with http:// or https://"),
         ({"fault": "403"}, "access is refused .*; check the credentials"),
     ],

@@ -198,7 +198,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     assert "plan.json" in journal
     assert "lock" not in journal
     assert 1 <= sum(name.startswith("done/") for name in journal) <= 8  # batches of lines, not an object a partition
-    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(place)
     with pytest.raises(StoreError, match="unfinished"):
         convert(source, place, workers=0, append=True)
@@ -212,7 +212,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     report = convert(source, place, workers=0)
     assert report.n_kept == report.n_partitions - 2
     assert same_objects(place, expected)
-    with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+    with pytest.raises(StoreError, match="already holds a store; give another --store, or --append"):
         convert(source, place, workers=0)
 
 
@@ -227,7 +227,7 @@ def test_a_store_is_replaced_and_what_is_not_its_own_stays(s3: str, sample: Path
     other = new_place(s3)
     other.write("data/results.csv", [b"1,2,3"])
     for overwrite in (False, True):
-        with pytest.raises(StoreError, match="is not a robozarr store, so it is left alone"):
+        with pytest.raises(StoreError, match="is not a robozarr store, so it is not touched"):
             convert(sample, other, workers=0, overwrite=overwrite)
     assert other.names() == ["data/results.csv"]
 

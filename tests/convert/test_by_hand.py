@@ -92,7 +92,7 @@ BAD = [
     ("i.txt", OPEN, r"a \.csv, \.json or \.toml file; got .*i\.txt"),
     ("i.json", json.dumps({"z.hdf5": OPEN}), r"'z\.hdf5' is the name of one source; none is called so"),
     ("i.json", json.dumps({"x": {"demo_7": OPEN}}), "holds 'demo_7'; it holds demo_0, demo_1"),
-    ("i.json", json.dumps({"x": OPEN, "x.hdf5": CLOSE}), "one instruction an episode; .*x gives another"),
+    ("i.json", json.dumps({"x": OPEN, "x.hdf5": CLOSE}), "only one instruction per episode; .*x gives another"),
 ]
 
 
@@ -189,7 +189,7 @@ def test_on_the_command_line(sources: Path, tmp_path: Path) -> None:
     assert "i.csv, line 2: 'nowhere.hdf5' is the name of one source; none is called so" in refused.stderr
     done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
-    assert "instructions: a/x.hdf5: no instruction for 2 of 2 episodes, so theirs is empty" in done.stdout
+    assert "instructions: a/x.hdf5: 2 of 2 episodes have no instruction, so it stays empty" in done.stdout
     given = subprocess.run(
         [*command, "--dry-run", "--instruction", OPEN, "--json"], capture_output=True, text=True, check=False
     )

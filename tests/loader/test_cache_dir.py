@@ -132,7 +132,7 @@ def test_a_disk_that_takes_nothing(
 
 def test_a_cache_dir_that_cannot_be(hand: Path, hand_url: str, s3: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StoreError, match="a cache_dir can be written to; found Not a directory → name a folder"):
+    with pytest.raises(StoreError, match="a cache_dir must be writable; found Not a directory → name a folder"):
         rz.open_store(hand_url, s3, cache_dir=tmp_path / "file" / "cache")
     with pytest.raises(StoreError, match="cache_dir= is for a store in a bucket; this one lies in a folder"):
         rz.open_store(hand, cache_dir=tmp_path)

@@ -132,7 +132,7 @@ def test_a_store_that_is_being_replaced_or_gone(store: Path, made: dict[str, Pat
     root = (store / "zarr.json").read_text()
     (store / "zarr.json").write_text(root.replace('"complete": true', '"complete": false'))
     shutil.rmtree(store / "stats")
-    at_work = r"a\.zarr: changed since it was opened: a conversion or an append is at work on it"
+    at_work = r"a\.zarr: changed since it was opened: a conversion or an append is working on it"
     with pytest.raises(StoreChangedError, match=at_work):
         opened.stats("actions")
     shutil.rmtree(store)

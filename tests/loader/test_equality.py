@@ -272,7 +272,7 @@ def test_embeddings_and_instructions(sample_store: Path, tmp_path: Path, sample:
                 assert torch.equal(batch["id"], batch["task"])
     with pytest.raises(WindowError, match="tasks/embedding/nothing: an array of the store; it has tokens"):
         rz.WindowDataset(store, rz.WindowSpec({"actions": [0]}), task_embeddings=["nothing"])
-    with pytest.raises(WindowError, match=r"numbers \[2, …\], one row a task; got float32 \[1, 5, 3\]"):
+    with pytest.raises(WindowError, match=r"numbers \[2, …\], one row per task; got float32 \[1, 5, 3\]"):
         rz.WindowDataset(store, rz.WindowSpec({"actions": [0]}), task_embeddings={"tokens": tokens[:1]})
     with pytest.raises(WindowError, match=r"one name each in a sample.* got actions again"):
         rz.WindowDataset(store, rz.WindowSpec({"actions": [0]}), task_embeddings={"actions": tokens})
@@ -339,7 +339,9 @@ def test_statistics_of_the_windows_that_are_served(siblings: list[Source]) -> No
         np.testing.assert_allclose(got.mean(axes), 0, atol=1e-9)
         spread = values.std(axes)
         np.testing.assert_allclose(got.std(axes)[spread > 0], 1, rtol=1e-9)
-    with pytest.raises(WindowError, match="normalise · keys: of the window, which has agentview_rgb, actions; got joints"):
+    with pytest.raises(
+        WindowError, match="normalise · keys: must be keys of the window, which has agentview_rgb, actions; got joints"
+    ):
         next(iter(rz.WindowLoader(dataset, 4, normalise=rz.Normalise(keys={"joints": "mean_std"}))))
     quantiles = rz.Normalise(keys={"agentview_rgb": "q01_q99"}, scope="windows")
     with pytest.raises(WindowError, match="normalise · agentview_rgb: quantiles of one whole store"):

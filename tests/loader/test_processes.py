@@ -179,7 +179,7 @@ def test_loader_in_a_fork_while_the_parent_iterates(dataset: WindowDataset) -> N
 
     def child() -> None:
         assert_same(gather(loader), expected)
-        with pytest.raises(rz.RoboZarrError, match="iterate anew"):
+        with pytest.raises(rz.RoboZarrError, match="start a new iteration"):
             next(iterator)
         iterator.close()  # type: ignore[attr-defined]  # waits for no thread of the parent
         assert_same(gather(loader), expected)

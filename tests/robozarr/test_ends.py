@@ -53,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("$R info a.zarr >/dev/full", 6, "standard output cannot be written: No space left on device"),
         ("$R info a.zarr | head -1; exit ${PIPESTATUS[0]}", 0, ""),
         ("$R convert s -s 3.zarr -w 0 <&- >&- 2>&-", 0, ""),
-        ("$R convert s -s a.zarr -w 0 >/dev/full", 3, "holds a store already"),
+        ("$R convert s -s a.zarr -w 0 >/dev/full", 3, "already holds a store"),
     ],
 )
 @pytest.mark.slow  # a process each

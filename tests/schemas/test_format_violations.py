@@ -87,9 +87,9 @@ STATED = [
     Case("M1", "a negative count", root("n_steps", -1), "n_steps must be a count, got -1", StoreError),
     Case("M1", "no group", remove("episodes/stats/zarr.json"), "episodes/stats/zarr.json: missing"),
     Case("M1", "an array for a group", assign("index/zarr.json", "node_type", "array"), "index/zarr.json: a group"),
-    Case("M2", "not complete", root("complete", False), "has not ended", IncompleteStoreError),
-    Case("M2", "nearly true", root("complete", 1), "has not ended", IncompleteStoreError),
-    Case("M2", "no word of it", root("complete", DELETE), "has not ended", IncompleteStoreError),
+    Case("M2", "not complete", root("complete", False), "has not finished", IncompleteStoreError),
+    Case("M2", "nearly true", root("complete", 1), "has not finished", IncompleteStoreError),
+    Case("M2", "no word of it", root("complete", DELETE), "has not finished", IncompleteStoreError),
 ]  # fmt: skip
 
 ARRAYS = [
@@ -120,7 +120,7 @@ ARRAYS = [
     Case("M5", "zstd in a fast store", recode(ACTIONS, "zstd"), "actions: codec must be blosc-lz4 .* got blosc-zstd"),
     Case("M5", "raw in a fast store", recode(RGB, None), "agentview_rgb: codec must be blosc-lz4 .* got none"),
     Case("M5", "ragged values", recode("ragged/states/values", "plain zstd"), "ragged/states/values: codec must be"),
-    Case("M6", "frames by two", recode(RGB, "lz4", (2, 4)), "agentview_rgb: frames have one step a chunk, got 2"),
+    Case("M6", "frames by two", recode(RGB, "lz4", (2, 4)), "agentview_rgb: frames must have one step per chunk, got 2"),
 ]  # fmt: skip
 
 SHARDS = [
@@ -198,7 +198,7 @@ TABLES = [
     Case("M22", "no such source", put("episodes/instruction_source", 1, 6), "episode 1: one of .* got 6"),
     Case("M22", "a task without words", texts("tasks/instruction_from_name", b"pick up the cup", b""),
          "episode 2: '', as task 1 has it, got 'open the drawer'"),
-    Case("M17", "a JSON list", texts("episodes/attributes", b"[]", b"{}", b"{}"), "text 0: no JSON object"),
+    Case("M17", "a JSON list", texts("episodes/attributes", b"[]", b"{}", b"{}"), "text 0: must be a JSON object"),
 ]  # fmt: skip
 
 STATISTICS = [

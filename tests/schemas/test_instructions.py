@@ -124,8 +124,8 @@ def test_the_surest_name_comes_first_and_others_are_remarked() -> None:
     assert words.text == "lift the cup"
     assert words.where == "attribute language_instruction"
     assert words.remarks == (
-        "attribute task words it otherwise: 'pick a cup'; 'lift the cup' of attribute language_instruction is taken",
-        "attribute lang words it otherwise: 'lift it'; 'lift the cup' of attribute language_instruction is taken",
+        "attribute task has another wording: 'pick a cup'; 'lift the cup' of attribute language_instruction is used",
+        "attribute lang has another wording: 'lift it'; 'lift the cup' of attribute language_instruction is used",
     )
     assert choose_words([found("instruction", "lift it"), found("lang", b"lift it")]).remarks == ()
     alternatives = choose_words([found("language_instructions", ["lift the cup", "raise the cup"])])

@@ -90,7 +90,7 @@ def test_attributes_come_back(store: StoreMetadata) -> None:
 def test_only_a_complete_store_is_read(store: StoreMetadata) -> None:
     unfinished = replace(store, complete=False)
     with pytest.raises(
-        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not ended; run the same `robozarr convert`"
+        IncompleteStoreError, match=r"^x\.zarr: the conversion .* has not finished; run the same `robozarr convert`"
     ):
         StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr")
     assert StoreMetadata.from_attributes(attributes_of(unfinished), "x.zarr", allow_incomplete=True) == unfinished
@@ -124,7 +124,7 @@ def test_another_version_is_refused(version: Any) -> None:
 def test_complete_is_true_and_nothing_else(complete: Any) -> None:
     attributes = attributes_of(STORE)
     attributes[ATTRIBUTE]["complete"] = complete
-    with pytest.raises(IncompleteStoreError, match="has not ended"):
+    with pytest.raises(IncompleteStoreError, match="has not finished"):
         StoreMetadata.from_attributes(attributes, "x.zarr")
 
 
@@ -155,7 +155,7 @@ def test_a_missing_field_is_refused(place: tuple[str | int, ...]) -> None:
     for name in set(at(complete[ATTRIBUTE], place)) - {"ragged", "rule", "bit", "unit" if place[:1] == ("flags",) else ""}:
         attributes = copy.deepcopy(complete)
         del at(attributes[ATTRIBUTE], place)[name]
-        message = {"format_version": "format version None", "complete": "has not ended"}.get(
+        message = {"format_version": "format version None", "complete": "has not finished"}.get(
             name, "does not follow FORMAT.md: .*" + name
         )
         with pytest.raises(StoreError, match=rf"^x\.zarr: .*{message}"):

@@ -82,9 +82,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     [
         ("page", "http", "SERVICE answers with a web page; check --endpoint-url, proxies and logins"),
         ("page 404", "http", "502 Bad Gateway"),
-        ("no location", "http", "SERVICE redirects to somewhere else; check --endpoint-url, and set AWS_REGION"),
+        ("no location", "http", "SERVICE redirects to another address; check --endpoint-url, and set AWS_REGION"),
         ("stalled", "http", "RequestTimeout: not read from within the timeout; run the same command again"),
-        ("page", "https", "SERVICE speaks no TLS; give the endpoint with http:// if it has none"),
+        ("page", "https", "SERVICE does not use TLS; give the endpoint with http:// if it has none"),
     ],
 )
 def test_odd_services(service: Service, answer: str, scheme: str, said: str) -> None:
@@ -123,7 +123,10 @@ SECRET = "sup3rs3cret"
             )
         ),
         *(
-            ({name: SECRET + ending}, f"{name} in the environment holds a line break, or a character that no request can carry")
+            (
+                {name: SECRET + ending},
+                f"{name} in the environment holds a line break, or another character that a request cannot carry",
+            )
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
             for ending in ("\n", "é", "\x00x"[1:] + "\t")
         ),

@@ -70,7 +70,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None
     os.utime(file, LONG_AGO)
     before = snapshot(tmp_path)
     with pytest.raises(
-        StoreError, match=r"mine: a cache_dir is a folder of its own; this one holds other files \(.* → name a new"
+        StoreError, match=r"mine: a cache_dir must be a separate folder; this one holds other files \(.* → name a new"
     ):
         CacheDir(tmp_path / "mine", 10)
     assert snapshot(tmp_path) == before
@@ -151,7 +151,7 @@ def test_what_is_planted_is_not_written_through(tmp_path: Path, plant: Plant, mo
     assert path_of(array, 0).read_bytes()[10:110] == PIECE.tobytes()
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing is added to this cache_dir:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*this cache_dir takes nothing more:UserWarning")
 def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
     array = array_of(tmp_path / "cache")
     use(array)
@@ -162,7 +162,7 @@ def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
     assert (path_of(array, 0) / "thesis.tex").read_text() == "mine"
 
 
-@pytest.mark.filterwarnings("ignore:.*nothing is added to this cache_dir:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*this cache_dir takes nothing more:UserWarning")
 def test_a_link_in_the_place_of_a_folder(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

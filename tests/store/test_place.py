@@ -103,10 +103,10 @@ def test_a_file_that_is_too_short_is_an_error(place: Place, capfd: pytest.Captur
 @pytest.mark.parametrize(
     ("url", "match"),
     [
-        ("s3://", "not a place of a store"),
-        ("s3:///prefix", "not a place of a store"),
-        ("s3://bucket/a/../b", "not a place of a store"),
-        ("s3://key:secret@bucket/a", "not a place of a store"),
+        ("s3://", "not a valid place for a store"),
+        ("s3:///prefix", "not a valid place for a store"),
+        ("s3://bucket/a/../b", "not a valid place for a store"),
+        ("s3://key:secret@bucket/a", "not a valid place for a store"),
         ("ftp://bucket/a", "give s3://bucket/prefix, gs://bucket/prefix or a folder"),
         (Path("s3://bucket/prefix"), "give it as text"),
     ],

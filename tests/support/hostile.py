@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import robozarr as rz
 from robozarr.convert import verify
-from robozarr.convert.append import read_base
+from robozarr.convert.verifying.base import read_base
 from robozarr.schemas.errors import RoboZarrError
 from robozarr.store.locate import place_of
 from robozarr.store.summary import summarise

@@ -58,7 +58,7 @@ def kill_until_done(
         if n_killed != most and run_and_kill(command, rng.uniform(0, longest_s), (store / until).exists):
             continue
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode and "holds a store already" not in done.stderr:  # else it had ended before the kill
+        if done.returncode and "already holds a store" not in done.stderr:  # else it had ended before the kill
             raise RuntimeError(f"exit code {done.returncode} after {n_killed} kills:\n{done.stderr}")
         return n_killed
     raise AssertionError

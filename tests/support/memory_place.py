@@ -74,5 +74,5 @@ class MemoryPlace:
 def memory_lock(store: Place, name: str) -> Iterator[Callable[[], None]]:
     """The lock of a place in memory, in ``hold_bucket_lock``'s stead; whoever was killed holds none."""
     if store.exists(name):
-        raise StoreError(f"{store}: another converter is at work on this store")
+        raise StoreError(f"{store}: another converter is working on this store")
     yield lambda: None

@@ -94,7 +94,7 @@ def test_actions_beyond_their_stated_range(tmp_path: Path) -> None:
     finding = found(store)["actions beyond their stated range"]
     assert finding.level == "problem"
     assert "elements 2 (-1.75 to" in finding.detail
-    assert "leave it, in episodes 1 →" in finding.detail
+    assert "exceed it in episodes 1 →" in finding.detail
 
 
 def test_instructions_that_differ_are_missing_or_a_name(tmp_path: Path) -> None:

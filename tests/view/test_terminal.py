@@ -57,7 +57,7 @@ def test_report_writes_a_page(sample_store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     done = run("report", sample_store, "-o", tmp_path / "none" / "a.html")
     assert done.returncode == 2
-    assert "is not a folder that can be written to" in done.stderr
+    assert "is not a writable folder" in done.stderr
     done = run("report", tmp_path / "none.zarr", "-o", tmp_path / "a.html")
     assert done.returncode == 3
     assert "no store there" in done.stderr

@@ -1,4 +1,4 @@
-"""Owns which layouts there are, and which one a file follows. Reads TOML files; never opens HDF5.
+"""List the layouts, and find the one that a file follows. Reads TOML files; never opens HDF5.
 
 The user's own come first, then those in this folder, in the order of ORDER: the narrow ones before the wide ones.
 """
@@ -40,7 +40,7 @@ def built_in() -> tuple[Layout, ...]:
 
 
 def layout_text(name: str) -> str:
-    """The TOML text of a built-in layout, to begin one's own with.
+    """The TOML text of a built-in layout, as a start for one's own.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def layout_text(name: str) -> str:
 
 
 def read_layout_file(path: str | Path) -> Layout:
-    """The user's own layout.
+    """Read the user's own layout.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def read_layout_file(path: str | Path) -> Layout:
 
 
 def recognise(holds: Callable[[str], bool], own: Sequence[Layout] = ()) -> Layout | None:
-    """The layout of a file, of which `holds` says whether it holds a place; None if it follows none."""
+    """The layout of a file; `holds` says whether the file holds a place. None if it follows no layout."""
     for layout in (*own, *built_in()):
         if _fits(layout, holds):
             return layout
@@ -82,4 +82,4 @@ def _fits(layout: Layout, holds: Callable[[str], bool]) -> bool:
 
 
 DEMOS: Final = next(layout for layout in built_in() if layout.name == "demos")
-"""Any file with a group ``data``: what is not said otherwise."""
+"""Any file with a group ``data``: the defaults of every layout."""

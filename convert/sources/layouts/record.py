@@ -1,4 +1,4 @@
-"""Owns what a layout says: where a family of HDF5 files keeps its episodes, actions, cameras and facts. Pure; no I/O.
+"""Describe where a family of HDF5 files keeps its episodes, actions, cameras and facts. Pure; no I/O.
 
 A layout never changes a value. It says what a dataset is called in the store, and what its writer's code bears out.
 """
@@ -24,62 +24,62 @@ TaskRule = Literal["file", "folder"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """One family of files. Paths are HDF5's, without a leading slash; ``*`` in one stands for one name, ``**`` for the rest.
+    """One family of files. Paths are HDF5's without a leading slash; in them ``*`` stands for one name, ``**`` for the rest.
 
     A place is a path below the file (``has``) or below an episode (all others); ``path@name`` is an attribute.
     """
 
     name: str
-    """Short, such as ``aloha``."""
+    """Short name, such as ``aloha``."""
     title: str = ""
-    """What it is, in a few words."""
+    """What the files are, in a few words."""
     sources: tuple[str, ...] = ()
-    """The writers' code or documents that the record was learnt from."""
+    """The writers' code or documents that the layout was learnt from."""
     traps: tuple[str, ...] = ()
-    """What a reader of such files must know, a sentence each."""
+    """What a reader of such files must know, one sentence each."""
     has: tuple[str, ...] = ()
-    """Places below the file that are all there; ``a | b``: one of them. This is how a file is recognised."""
+    """Places in the file that must all exist; ``a | b`` means one of them. Files are recognised by this."""
     lacks: tuple[str, ...] = ()
-    """Places below the file that are not there."""
+    """Places that must not exist in the file."""
     episodes: str = "data/*"
-    """Groups that are an episode each; ``/``: the file is one."""
+    """Groups that are one episode each; ``/`` means that the file is one episode."""
     task: TaskRule = "file"
-    """Which name stands for the task where the files have no words for it: the file's, or its folder's."""
+    """Which name identifies the task if the files have no instruction: the file's, or its folder's."""
     actions: str = "actions"
-    """Dataset of the actions, [steps, n]; it gives an episode its length and is called ``actions`` in the store."""
+    """Dataset of the actions, [steps, n]; it gives an episode its length and becomes the key ``actions``."""
     prefixes: tuple[str, ...] = ("obs",)
-    """Groups that the names of keys are said without; the first that fits."""
+    """Groups that are removed from the front of key names; the first match counts."""
     names: tuple[tuple[str, str], ...] = ()
-    """Dataset → name of its key, where it is another than its path without prefix, levels joined by a dot."""
+    """Dataset → name of its key, where the default (path without prefix, levels joined by a dot) is not used."""
     leave_out: tuple[tuple[str, str], ...] = ()
     """Datasets that are not stored → why."""
     one_more: tuple[str, ...] = ()
-    """Datasets that may have one row more than there are actions: what is seen after the last one. That row is not stored."""
+    """Datasets that may have one row more than the actions, seen after the last action. That row is not stored."""
     joints: tuple[str, ...] = ()
-    """Datasets of joint positions, the first that is there: the rule for still starts looks at it."""
+    """Datasets of joint positions, used by the rule for still starts; the first one that exists counts."""
     states: str = ""
-    """Dataset of the simulator's states [time, qpos, qvel], for the alignment to be detected."""
+    """Dataset of the simulator's states [time, qpos, qvel], used to detect the alignment."""
     rewards: str = ""
     """Dataset of rewards, for ``success``."""
     gripper: tuple[tuple[str, int], ...] = ()
-    """Width of the actions → element that is the gripper's command, whose sign says open or closed. Of another width: none."""
+    """Number of actions → element that is the gripper's command, whose sign says open or closed. Other widths have none."""
     switches: tuple[int, ...] = ()
-    """Elements of the actions that are no motion either, such as a mode of the base; the no-op rule passes over them."""
+    """Other elements of the actions that are not motion, such as a mode of the base; the no-op rule ignores them."""
     alignment: AlignmentRule = "detect"
-    """Whether obs[t] was recorded before or after actions[t]: by the writer's code, or found out from joints and states."""
+    """Whether obs[t] was recorded before or after actions[t]: from the writer's code, or detected from joints and states."""
     pictures: PicturesRule = "detect"
-    """Which row of a picture comes first: by the writer's code, or found out from attributes and names."""
+    """Which row of a picture comes first: known from the writer's code, or detected from attributes and names."""
     success: SuccessRule = "unknown"
-    """How an episode's success is known: ``rewards`` (1 wherever the task is solved), the bool ``attribute`` or dataset that
-    ``success_at`` names (``any`` step, or the ``last``)."""
+    """How an episode's success is known: ``rewards`` (1 wherever the task is solved), or the bool ``attribute`` or dataset
+    that ``success_at`` names (``any`` step, or the ``last``)."""
     success_at: str = ""
     control_freq: float | None = None
-    """Steps a second where a file states none; None: unknown."""
+    """Steps per second if a file does not state it; None means unknown."""
     instruction: tuple[str, ...] = ()
-    """Places of an episode's words that are not named as such (``schemas.instructions``), by preference: below the episode, or
-    with a leading slash below the file: ``path@attribute``, ``path@attribute:field`` of a JSON text, a dataset."""
+    """Further places of an episode's instruction (see also ``schemas.instructions``), in order: below the episode, or with a
+    leading slash below the file: ``path@attribute``, ``path@attribute:field`` of a JSON text, a dataset."""
     roles: tuple[tuple[str, str], ...] = ()
-    """Name of a key → its role, where its writer's code says more than its shape and name."""
+    """Name of a key → its role, if the writer's code says more than shape and name."""
     units: tuple[tuple[str, str], ...] = ()
     """Name of a key → its unit."""
 
@@ -116,15 +116,15 @@ class Layout:
         return self.episodes.rpartition("/")[0]
 
     def is_episode(self, name: str) -> bool:
-        """Whether a group of `parent` is an episode, by its name."""
+        """Whether a name in `parent` is that of an episode."""
         return fnmatch.fnmatchcase(name, self.episodes.rpartition("/")[2])
 
     def group(self, demo: str) -> str:
-        """Path of the group of an episode."""
+        """Path of an episode's group."""
         return "" if self.one_episode else f"{self._parent}/{demo}" if self._parent else demo
 
     def demo_of_file(self, path: str) -> str:
-        """Name of the one episode of a file: its stem if that ends in a number, by which episodes are sorted, else demo_0."""
+        """Name of a file's one episode: the file's stem if it ends in a number (used for sorting), else demo_0."""
         stem = PurePath(path).stem
         try:
             demo_number(stem)
@@ -133,7 +133,7 @@ class Layout:
         return stem
 
     def key_name(self, dataset: str) -> str:
-        """Name in the store of the key that a dataset becomes.
+        """Name of the key that a dataset becomes in the store.
 
         >>> Layout(name="x", has=("action",), actions="action", prefixes=("observations/images",)).key_name("action")
         'actions'
@@ -149,7 +149,7 @@ class Layout:
         return dataset.replace("/", ".") if self.prefixes != ("obs",) else key_name(dataset)
 
     def may_have_one_more(self, dataset: str) -> bool:
-        """Whether a dataset may have one row more than there are actions."""
+        """Whether a dataset may have one row more than the actions."""
         return any(matches(dataset, pattern) for pattern in self.one_more)
 
     def why_left_out(self, dataset: str) -> str:
@@ -157,19 +157,19 @@ class Layout:
         return next((why for pattern, why in self.leave_out if matches(dataset, pattern)), "")
 
     def role_of(self, name: str) -> str:
-        """Role of a key, as far as the layout states it."""
+        """Role of a key, if the layout states it."""
         return dict(self.roles).get(name, "")
 
     def unit_of(self, name: str) -> str:
-        """Unit of a key, as far as the layout states it."""
+        """Unit of a key, if the layout states it."""
         return dict(self.units).get(name, "")
 
     def gripper_of(self, width: int) -> int | None:
-        """Element of the actions that is the gripper's command; None where there is none, or none is known."""
+        """Element of the actions that is the gripper's command; None if there is none, or none is known."""
         return dict(self.gripper).get(str(width))
 
     def to_json(self) -> dict[str, Any]:
-        """What is stated, as TOML words it."""
+        """The layout's fields, as in TOML."""
         value: dict[str, Any] = {}
         for field in fields(self):
             stated = getattr(self, field.name)
@@ -179,7 +179,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any], where: str) -> Layout:
-        """A layout from its table.
+        """Make a layout from its table.
 
         Raises
         ------
@@ -210,7 +210,7 @@ def _is_list(name: str) -> bool:
 
 
 def _wrong(where: str, field: str, rule: str, value: object) -> str:
-    return f"layout {where} · {field}: must be {rule}; got {value!r} → robozarr layouts NAME prints one to begin with"
+    return f"layout {where} · {field}: must be {rule}; got {value!r} → robozarr layouts NAME prints one as a start"
 
 
 def _field(where: str, name: str, value: Any) -> Any:
@@ -235,7 +235,7 @@ def _field(where: str, name: str, value: Any) -> Any:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Whether a path fits a pattern: ``*`` stands for one name or a part of it, a last ``**`` for one name or more.
+    """Whether a path matches a pattern: ``*`` stands for one name or a part of it, a final ``**`` for one or more names.
 
     >>> matches("obs/a/rgb", "obs/*/rgb"), matches("obs/a/rgb", "obs/*"), matches("obs/a/rgb", "obs/**")
     (True, False, True)

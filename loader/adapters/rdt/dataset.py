@@ -1,4 +1,4 @@
-"""Owns RDT's samples: what its ``HDF5VLADataset`` gives, of every window, and batches of them.
+"""Samples for RDT: what its ``HDF5VLADataset`` gives, for every window, and batches of them.
 
 The dict and its rules are those of thu-ml/RoboticsDiffusionTransformer, data/hdf5_vla_dataset.py;
 ``loader.adapters.rdt.pretrain`` has the pre-training form.
@@ -33,11 +33,11 @@ __all__ = ["CAMERAS", "RDTBatches", "RDTDataset", "config_for"]
 
 CAMERAS: Final = ("cam_high", "cam_right_wrist", "cam_left_wrist")
 CAP_SEED: Final = 0x5D7
-"""Seed of the draw that `epsd_len_thresh_high` makes: always the same steps."""
+"""Seed of the random draw for `epsd_len_thresh_high`: it always draws the same steps."""
 
 
 class RDTDataset:
-    """A replacement for RDT's ``HDF5VLADataset``: the same dict, but ``index`` is a window, and every window is there.
+    """A replacement for RDT's ``HDF5VLADataset``: the same dict, but ``index`` names a window, and every window is included.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class RDTDataset:
         return f"RDTDataset({self.name!r}, profile={self.config.profile!r}: {self.windows.table!r})"
 
     def get_dataset_name(self) -> str:
-        """Name of the data set, as in RDT's configs."""
+        """Name of the data set in RDT's configs."""
         return self.name
 
     def get_item(self, index: int | None = None, state_only: bool = False) -> dict[str, Any]:
@@ -163,19 +163,19 @@ class RDTDataset:
         }
 
     def read(self, windows: Sequence[int]) -> Sample:
-        """One batch of windows, in new memory; fields as of ``RDTBatches``."""
+        """Read one batch of windows into new memory; fields as in ``RDTBatches``."""
         return self.make(self.windows.read(windows))
 
     def make(self, batch: Sample) -> Sample:
-        """RDT's batch of a batch of ``windows``, as it was read."""
+        """Turn a batch of ``windows`` into RDT's batch."""
         return self._batches(batch)
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        """States up to the anchors of a batch, as ``RDTBatches.past_states``."""
+        """States up to the anchors of a batch, as in ``RDTBatches.past_states``."""
         return self._batches.past_states(batch)
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
-        """Batches of all windows by ``WindowLoader``, float32, on any device; `options` are its own.
+        """Batches of all windows from ``WindowLoader``, float32, on any device; `options` are passed to it.
 
         What comes of vectors is made on the device; pictures cross the bus as bytes.
         """
@@ -191,11 +191,11 @@ class RDTDataset:
 
 
 _TABLE: Final = ("episode", "step", "task", "instruction", "actions_is_pad", "lang_embeds", "lang_attn_mask")
-"""Fields of a batch that a sample of ``HDF5VLADataset`` has not."""
+"""Fields of a batch that a sample of ``HDF5VLADataset`` does not have."""
 
 
 class RDTBatches:
-    """Turns batches of ``WindowLoader`` into RDT's, on their device: a ``transform``.
+    """Turns batches of ``WindowLoader`` into RDT's, on their device; used as a ``transform``.
 
     A batch has ``get_item``'s fields with a batch axis, without ``meta``, and ``episode``, ``step``, ``task``,
     ``actions_is_pad`` bool [b, chunk], ``instruction`` (a list), and with embeddings ``lang_embeds`` [b, n_tokens, d] and
@@ -204,7 +204,7 @@ class RDTBatches:
 
     def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
         self.leases: Leases | None = None
-        """Memory for vectors on the CPU that is used again when nobody holds it. None: new memory, which is slower."""
+        """Memory for vectors on the CPU that is reused when nobody holds it. None means new memory, which is slower."""
         self.config, vectors = dataset.config, dataset.vectors
         tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
         self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
@@ -222,7 +222,7 @@ class RDTBatches:
         self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
-        """Make RDT's batch of a batch of the window that ``RDTDataset`` reads."""
+        """Turn a batch of the window that ``RDTDataset`` reads into RDT's batch."""
         xp, tables, (episode, step, task) = self._at(batch, "episode", "step", "task")
         row, last = tables["start"][episode] + step, tables["stop"][episode] - 1
         at = (row + tables["first_action"][episode])[:, None] + tables["offsets"]
@@ -243,14 +243,14 @@ class RDTBatches:
         return made | {name: batch[name] for name in ("episode", "step", "task", "instruction")}
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
-        """States up to the anchor, the first repeated [b, chunk, 128], and which are inside the episode (flatten_episode)."""
+        """States up to the anchor [b, chunk, 128], padded with the first, and which are in the episode (flatten_episode)."""
         xp, tables, (episode, step) = self._at(batch, "episode", "step")
         first = tables["start"][episode][:, None]
         at = first + step[:, None] + tables["past"]
         return torch.as_tensor(self._vectors("state", xp.maximum(at, first), tables)), torch.as_tensor(at >= first)
 
     def _vectors(self, name: str, rows: Any, tables: Mapping[str, Any]) -> Any:
-        """Vectors of rows [b, n] in their slots: [b, n, 128]."""
+        """Vectors of rows [b, n], with values in their slots: [b, n, 128]."""
         table = tables[name]
         if isinstance(table, np.ndarray):
             out = self._zeros(name, rows.shape, table.dtype)
@@ -261,7 +261,7 @@ class RDTBatches:
         return out.view(*rows.shape, STATE_DIM)
 
     def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Zeros [*shape, 128], in memory that nobody holds."""
+        """Zeros [*shape, 128] in memory that nobody holds."""
         if self.leases is None:
             return torch.from_numpy(np.zeros((*shape, STATE_DIM), dtype))
         pool = self.leases.pool(name, (*shape, STATE_DIM), dtype)
@@ -297,7 +297,7 @@ class RDTBatches:
 
 
 def config_for(store: Store) -> RDTConfig:
-    """What a sample of a store is by default: ALOHA's where it holds ``qpos`` and no ``joint_states``, else LIBERO's."""
+    """Default settings for a store: ALOHA's if it holds ``qpos`` and no ``joint_states``, else LIBERO's."""
     aloha = "qpos" in store.keys and RDTConfig().keys.joints not in store.keys
     if not aloha:
         return RDTConfig()
@@ -306,7 +306,7 @@ def config_for(store: Store) -> RDTConfig:
 
 
 def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> WindowDataset:
-    """The window that RDT reads; vectors are made of columns, so that of these one step is enough."""
+    """The window that RDT reads; vectors come from columns, so one step of their keys is enough."""
     offsets: dict[str, Any] = {key: range(1 - config.history, 1) for key in dict.fromkeys(config.cameras.values())}
     keys = config.keys
     if config.commands:  # decides which anchors a causal window has
@@ -331,7 +331,7 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
 
 
 def _beyond(table: WindowTable, most: int) -> NDArray[np.bool_]:
-    """Anchors to leave out, so that no episode has more than `most`; drawn without replacement, the same at every call."""
+    """Anchors to leave out so that no episode has more than `most`; a fixed random draw without replacement."""
     anchor = table.anchor_mask()
     beyond = np.zeros(len(anchor), bool)
     for episode, (start, stop) in enumerate(zip(table.start.tolist(), table.stop.tolist(), strict=True)):

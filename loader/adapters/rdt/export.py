@@ -1,4 +1,4 @@
-"""Owns the entries that a data set needs in RDT's configs folder. Imports no torch of its own; writes JSON only.
+"""Make the entries that a data set needs in RDT's configs folder. Imports no torch itself; writes JSON only.
 
 thu-ml/RoboticsDiffusionTransformer: configs/dataset_stat.json (data/compute_dataset_stat_hdf5.py),
 configs/dataset_control_freq.json, configs/finetune_datasets.json.
@@ -20,12 +20,12 @@ from robozarr.schemas.errors import StoreError, WindowError
 __all__ = ["dataset_stat", "export_rdt", "rdt_entries"]
 
 EPS: Final = 1e-8
-"""Values no larger are zero to data/compute_dataset_stat_hdf5.py."""
+"""Largest value that data/compute_dataset_stat_hdf5.py treats as zero."""
 STAT, FREQ, DATASETS = "dataset_stat.json", "dataset_control_freq.json", "finetune_datasets.json"
 
 
 def dataset_stat(dataset: RDTDataset) -> dict[str, Any]:
-    """Statistics of the states of all episodes that have windows, by upstream's rule: lists of 128, as JSON values.
+    """Statistics of the states of all episodes that have windows, by RDT's own rule: lists of 128, as JSON values.
 
     ``state_std`` is upstream's: about the mean of all values, but over those that are not zero only.
     """
@@ -52,7 +52,7 @@ def dataset_stat(dataset: RDTDataset) -> dict[str, Any]:
 
 
 def rdt_entries(dataset: RDTDataset, control_freq: float | None = None) -> dict[str, Any]:
-    """File of RDT's configs → the entry of this data set.
+    """File in RDT's configs → this data set's entry.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def export_rdt(
     overwrite: bool = False,
     dry_run: bool = False,
 ) -> dict[str, str]:
-    """Put a data set's entries into the files of RDT's configs folder; other entries stay as they are.
+    """Put a data set's entries into the files of RDT's configs folder; other entries are kept.
 
     Parameters
     ----------

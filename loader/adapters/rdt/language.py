@@ -1,4 +1,4 @@
-"""Owns language embeddings of tasks for RDT: made once a task by the user's encoder, kept as files or arrays."""
+"""Language embeddings for RDT: made once per instruction by the user's encoder, kept as files or arrays."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from robozarr.store.opened import Store
 __all__ = ["LangEmbed", "lang_embeds_of", "pad_lang_embeds", "write_lang_embeds"]
 
 LangEmbed: TypeAlias = Mapping[str, Any] | Sequence[Any] | NDArray[Any]
-"""A path or an array [n_tokens, d] for each task: in the order of the task table, or by instruction or name of the task."""
+"""A path or an array [n_tokens, d] for each task: in the order of the task table, or by the task's instruction or name."""
 
 
 def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], Any], *, overwrite: bool = False) -> list[Path]:
-    """Encode every instruction once, into files as RDT loads them: ``torch.load(path)`` is a tensor [n_tokens, d].
+    """Encode every instruction once, into files in RDT's form: ``torch.load(path)`` is a tensor [n_tokens, d].
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], 
 
 
 def _file_names(store: Store) -> list[str]:
-    """A file's name for each task: of suite and name, and of the words where tasks share these."""
+    """A file name for each task, from suite and name, and from the instruction where tasks share these."""
     tasks = store.tasks
     names = [f"{suite}.{name}" for suite, name in zip(tasks.suite, tasks.name, strict=True)]
     codes = [hashlib.blake2b(text.encode(), digest_size=4).hexdigest() for text in instruction_of_task(store)]
@@ -80,7 +80,7 @@ def _file_names(store: Store) -> list[str]:
 
 
 def lang_embeds_of(store: Store, given: LangEmbed) -> list[str | torch.Tensor]:
-    """One a task, checked: paths as text, arrays as tensors.
+    """One embedding per task, checked: paths as text, arrays as tensors.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def lang_embeds_of(store: Store, given: LangEmbed) -> list[str | torch.Tensor]:
 
 
 def pad_lang_embeds(embeds: Sequence[str | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Stack embeddings as RDT's collator does: zeros behind the last token [n_tasks, n_tokens, d], and a mask of tokens."""
+    """Stack embeddings as RDT's collator does: zeros after the last token [n_tasks, n_tokens, d], and a mask of tokens."""
     loaded = [_load(embed) if isinstance(embed, str) else embed for embed in embeds]
     tokens = torch.tensor([len(embed) for embed in loaded])
     mask = torch.arange(int(tokens.max())) < tokens[:, None]
@@ -140,4 +140,4 @@ def _load(path: str) -> torch.Tensor:
 
 def _check(shape: Sequence[int], name: str) -> None:
     if len(shape) != 2 or not np.prod(shape):
-        raise WindowError(f"rdt · lang_embed · {name}: [n_tokens, d]; got {list(shape)} → return one row a token")
+        raise WindowError(f"rdt · lang_embed · {name}: [n_tokens, d]; got {list(shape)} → return one row per token")

@@ -1,4 +1,4 @@
-"""Owns RDT's pre-training form of a step: what flatten_episode makes and ``VLAConsumerDataset`` loads from its buffer.
+"""Steps in RDT's pre-training form: what flatten_episode makes and ``VLAConsumerDataset`` loads from its buffer.
 
 thu-ml/RoboticsDiffusionTransformer, data/episode_transform.py, data/preprocess.py, data/producer.py: save_sample.
 """
@@ -19,11 +19,11 @@ FIELDS: Final = (
     "past_frames_2", "past_frames_2_time_mask", "past_frames_3", "past_frames_3_time_mask",
     "state_std", "state_mean", "state_norm",
 )  # fmt: skip
-"""In the order in which save_sample stores them, and ``VLAConsumerDataset`` unpacks them."""
+"""Fields in the order in which save_sample stores them and ``VLAConsumerDataset`` unpacks them."""
 
 
 class RDTSteps:
-    """Every step of every episode, as RDT's buffer would hold it once it had been there.
+    """Every step of every episode, in the form that RDT's buffer holds.
 
     Parameters
     ----------
@@ -93,13 +93,13 @@ class RDTSteps:
         return out | {name: out[name].astype(np.float32) for name in floats}
 
     def load(self, index: int) -> tuple[Any, ...]:
-        """One step as ``VLAConsumerDataset._safe_load`` returns it: the JSON, then FIELDS in order."""
+        """One step in the form that ``VLAConsumerDataset._safe_load`` returns: the JSON, then FIELDS in order."""
         step = self[index]
         return (step["json_content"], *(step[name] for name in FIELDS))
 
 
 def capitalize_and_period(text: str) -> str:
-    """First letter upper case, and a full stop (data/utils.py).
+    """Capitalise the first letter and add a full stop (data/utils.py).
 
     >>> capitalize_and_period("pick it up"), capitalize_and_period("Done.")
     ('Pick it up.', 'Done.')

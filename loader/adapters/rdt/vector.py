@@ -1,4 +1,4 @@
-"""Owns RDT's unified vector for one arm: which slot is what, and how LIBERO's values become it. Pure numpy.
+"""RDT's unified vector for one arm: the meaning of its slots, and how LIBERO's values fill them. Pure numpy.
 
 Slots are those of thu-ml/RoboticsDiffusionTransformer, configs/state_vec.py; a single arm is the right one (README.md and
 hdf5_vla_dataset.py: "If only one wrist, make it right wrist"). ``loader.adapters.rdt.dataset`` makes samples of these vectors.
@@ -26,71 +26,71 @@ STATE_DIM: Final = 128
 STATE_SLOTS: Final = (*range(7), 10, *range(30, 33), *range(33, 39))
 """Joints 0-6, gripper opening, end-effector position, 6-D rotation."""
 DELTA_SLOTS: Final = (*range(39, 42), *range(42, 45), 10)
-"""End-effector linear and angular velocity, gripper opening. Upstream has no slots for deltas; these come closest."""
+"""End-effector linear and angular velocity, gripper opening. RDT has no slots for deltas; these come closest."""
 
 Profile = Literal["future_state", "delta", "aloha"]
-"""What an action is. "future_state": states t+1 … t+chunk, as RDT's pre-training (data/episode_transform.py:
-flatten_episode). "delta": the controller's commands, as recorded by LIBERO, in physical units. "aloha": target joint positions
-of two arms, as data/hdf5_vla_dataset.py reads them."""
+"""Kind of action. "future_state": states t+1 … t+chunk, as in RDT's pre-training (data/episode_transform.py:
+flatten_episode). "delta": the controller's commands as recorded by LIBERO, in physical units. "aloha": target joint
+positions of two arms, as data/hdf5_vla_dataset.py reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RDTKeys:
-    """Names in the store; the default is LIBERO's. robomimic has ``robot0_joint_pos`` and so on."""
+    """Names of keys in the store; the defaults are LIBERO's. robomimic has ``robot0_joint_pos`` and so on."""
 
     joints: str = "joint_states"
     """[7], rad."""
     fingers: str = "gripper_states"
-    """[2], m: two finger positions of opposite sign."""
+    """[2], m: positions of the two fingers, with opposite signs."""
     position: str = "ee_pos"
     """[3], m."""
     orientation: str = "ee_ori"
-    """[3]: axis-angle, rad, which is not Euler; or [4]: a quaternion x, y, z, w."""
+    """[3]: axis-angle in rad (not Euler angles); or [4]: a quaternion x, y, z, w."""
     actions: str = "actions"
     """[7]: robosuite's OSC_POSE commands in [-1, 1]; last: -1 opens, +1 closes."""
 
     @property
     def states(self) -> tuple[str, ...]:
-        """Those that make a state of one arm."""
+        """Keys that make up the state of one arm."""
         return self.joints, self.fingers, self.position, self.orientation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RDTConfig:
-    """What a sample is. Whatever decides values is in `describe`, and so in each sample's meta."""
+    """Settings of a sample. Those that decide values are in `describe`, and so in each sample's meta."""
 
     profile: Profile = "future_state"
     history: int = 2
-    """Pictures up to the anchor (configs/base.yaml: img_history_size)."""
+    """Number of pictures up to the anchor (configs/base.yaml: img_history_size)."""
     chunk: int = 64
-    """Actions, and past states of the pre-training form (configs/base.yaml: action_chunk_size)."""
+    """Number of actions, and of past states in the pre-training form (configs/base.yaml: action_chunk_size)."""
     cameras: Mapping[str, str] = field(
         default_factory=lambda: {"cam_high": "agentview_rgb", "cam_right_wrist": "eye_in_hand_rgb"}
     )
-    """RDT's camera → key of the store; of ``cam_high``, ``cam_right_wrist``, ``cam_left_wrist``."""
+    """RDT's camera (``cam_high``, ``cam_right_wrist``, ``cam_left_wrist``) → key of the store."""
     upright: bool = True
-    """Turn pictures that were recorded with row 0 at the bottom over; the encoder was trained on upright pictures."""
+    """Flip pictures that were recorded with row 0 at the bottom; the encoder was trained on upright pictures."""
     causal: bool = True
-    """Deltas begin with the first action chosen after the observation was seen; False: as recorded."""
+    """Begin deltas with the first action chosen after the observation was seen; False: as recorded."""
     skip_still: bool = False
-    """Leave out steps before the arm first moves, and mask their pictures, as hdf5_vla_dataset.py does (EPS 1e-2)."""
+    """Leave out steps before the arm first moves and mask their pictures, as hdf5_vla_dataset.py does (EPS 1e-2)."""
     epsd_len_thresh_low: int | None = None
-    """Leave out episodes of fewer steps. Upstream 32 (configs/base.yaml), and 128 in hdf5_vla_dataset.py, which drops many of
-    LIBERO's; off here."""
+    """Leave out episodes with fewer steps. RDT's configs/base.yaml has 32; its hdf5_vla_dataset.py has 128, which drops many
+    of LIBERO's episodes; off here."""
     epsd_len_thresh_high: int | None = None
-    """Of longer episodes, keep that many steps, drawn at random once. Upstream 2048, drawn at each loading; off here."""
+    """Keep this many steps of longer episodes, drawn at random once. RDT has 2048, drawn at each loading; off here."""
     open_width: float = 0.08
-    """m: gripper width that is opening 1. Panda's fingers part by 2 · 0.04 m; upstream multiplies by 12.5 = 1/0.08 as well
-    (data/preprocess_scripts/austin_buds_dataset_converted_externally_to_rlds.py)."""
+    """Gripper width in m that counts as opening 1. Panda's fingers part by 2 · 0.04 m; RDT multiplies by 12.5 = 1/0.08 as
+    well (data/preprocess_scripts/austin_buds_dataset_converted_externally_to_rlds.py)."""
     position_scale: float = 0.05
-    """m a step at command 1: robosuite's OSC_POSE, controllers/config/osc_pose.json: output_max."""
+    """m per step at command 1: robosuite's OSC_POSE, controllers/config/osc_pose.json: output_max."""
     rotation_scale: float = 0.5
-    """rad a step at command 1: likewise."""
+    """rad per step at command 1, from the same file."""
     qpos_grippers: tuple[float, float] = (4.7908, 4.7888)
-    """What the left and the right gripper of qpos are divided by, profile "aloha": those of RDT's own robot, and upstream's.
-    ACT's simulated files hold openings in [0, 1] already: pass (1, 1)."""
+    """Divisors of the left and the right gripper of qpos, profile "aloha": those of RDT's own robot, as in its code. ACT's
+    simulated files already hold openings in [0, 1]: pass (1, 1)."""
     action_grippers: tuple[float, float] = (11.8997, 13.9231)
-    """Of the actions, likewise."""
+    """The same divisors for the actions."""
     keys: RDTKeys = field(default_factory=RDTKeys)
 
     def __post_init__(self) -> None:
@@ -100,26 +100,28 @@ class RDTConfig:
         if bad := sorted(set(self.cameras) - set(cameras)):
             raise WindowError(f"rdt · cameras: of {', '.join(cameras)}; got {', '.join(bad)} → name them as RDT does")
         if self.history < 1 or self.chunk < 1:
-            raise WindowError(f"rdt · history, chunk: at least 1; got {self.history} and {self.chunk} → pass 2 and 64, say")
+            raise WindowError(
+                f"rdt · history, chunk: at least 1; got {self.history} and {self.chunk} → pass, for example, 2 and 64"
+            )
 
     @classmethod
     def aloha(cls, **options: Any) -> RDTConfig:
-        """For stores of ALOHA's, ACT's or RDT's own files: two arms, three cameras of RDT's names."""
+        """Settings for stores of ALOHA's, ACT's or RDT's own files: two arms, three cameras with RDT's names."""
         cameras = {camera: camera for camera in ("cam_high", "cam_right_wrist", "cam_left_wrist")}
         return cls(**{"profile": "aloha", "cameras": cameras, "keys": RDTKeys(joints="qpos"), **options})
 
     @property
     def state_keys(self) -> tuple[str, ...]:
-        """Keys that make a state."""
+        """Keys that make up a state."""
         return (self.keys.joints,) if self.profile == "aloha" else self.keys.states
 
     @property
     def commands(self) -> bool:
-        """Whether actions are those that were recorded, rather than states that followed."""
+        """Whether actions are the recorded commands, rather than the states that followed."""
         return self.profile != "future_state"
 
     def describe(self) -> dict[str, Any]:
-        """What was decided about values, as JSON values."""
+        """Every setting that decides values, as JSON values."""
         told: dict[str, Any] = {"profile": self.profile, "open_width": self.open_width, "upright": self.upright}
         if self.profile == "delta":
             told |= {"causal": self.causal, "position_scale": self.position_scale, "rotation_scale": self.rotation_scale}
@@ -171,27 +173,27 @@ def unify(values: NDArray[Any], slots: tuple[int, ...], dtype: Any = np.float64)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RDTVectors:
-    """What RDT takes of every step, in the order of the slots, without the empty ones; and of every episode."""
+    """RDT's values of every step, in the order of the slots, without the empty ones; and RDT's statistics of every episode."""
 
     state: F64
     """float64 [n_steps, n], of `state_slots`: rad; opening in [0, 1]; m; 6-D rotation."""
     action: F64
-    """float64 [n_steps, n]: `state` itself, or of DELTA_SLOTS: m and rad a step, opening 0 or 1; or of ALOHA_SLOTS."""
+    """float64 [n_steps, n]: `state` itself; or in DELTA_SLOTS, m and rad per step, opening 0 or 1; or in ALOHA_SLOTS."""
     mean: F64
-    """float64 [n_episodes, 128] of the states of an episode, as `std` (population) and `norm` (RMS)."""
+    """float64 [n_episodes, 128] over an episode's states; likewise `std` (population) and `norm` (RMS)."""
     std: F64
     norm: F64
     start: I64
-    """int64 [n_episodes]"""
+    """First row of each episode: int64 [n_episodes]."""
     stop: I64
     first_action: I64
-    """int64 [n_episodes]: rows from an observation to the first action it is paired with."""
+    """int64 [n_episodes]: rows from an observation to the first action that it is paired with."""
 
     state_slots: tuple[int, ...] = STATE_SLOTS
 
     @property
     def slots(self) -> tuple[int, ...]:
-        """Of `action`."""
+        """Slots of `action`."""
         if self.state_slots != STATE_SLOTS:
             return self.state_slots
         return STATE_SLOTS if self.action.shape[1] == len(STATE_SLOTS) else DELTA_SLOTS
@@ -262,7 +264,7 @@ def _statistics(states: F64) -> tuple[F64, F64, F64]:
 def _deltas(actions: NDArray[Any], config: RDTConfig) -> F64:
     if actions.shape[1:] != (7,):
         raise WindowError(
-            f'rdt · profile "delta": 7 commands of OSC_POSE a step; got {list(actions.shape[1:])} → use "future_state"'
+            f'rdt · profile "delta": 7 commands of OSC_POSE per step; got {list(actions.shape[1:])} → use "future_state"'
         )
     commands = actions.astype(np.float64)
     opening = (1 - commands[:, 6:]) / 2  # -1 opens, +1 closes

@@ -29,7 +29,7 @@ def test_a_second_converter_is_refused(s3: str, sample: Path) -> None:
     with Journal(place).locked():
         ended = subprocess.run(command(sample, place, 0), capture_output=True, text=True, check=False, env=environment())
         assert ended.returncode == 3
-        assert "another converter is at work on this store (process" in ended.stderr
+        assert "another converter is working on this store (process" in ended.stderr
         assert ended.stderr.count("\n") == 1
     assert place.names() == []
 
@@ -82,6 +82,6 @@ def test_the_holder_writes_its_lock_anew_and_stops_when_it_has_lost_it(s3: str, 
         journal.check()
         place.write(f"{FOLDER}/lock", [b"{}"])
         time.sleep(0.3)
-        with pytest.raises(StoreError, match="another converter has taken this store over"):
+        with pytest.raises(StoreError, match="another converter has taken over this store"):
             journal.check()
     assert place.read(f"{FOLDER}/lock") == b"{}"  # it is not the holder's to remove

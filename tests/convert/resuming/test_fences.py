@@ -70,7 +70,7 @@ def test_the_next_holder_takes_the_fence_away_and_each_run_has_its_own(tmp_path:
     first.check()
     again = Journal(journal.store)
     with again.locked():
-        with pytest.raises(StoreError, match="the conversion that this worker was at work for has ended"):
+        with pytest.raises(StoreError, match="the conversion that this worker belonged to has ended"):
             first.check()
         again.fence().check()
         with pytest.raises(StoreError, match="has ended"):
@@ -99,7 +99,7 @@ def test_a_lock_file_that_another_machine_took_over_is_neither_touched_nor_remov
     with hold_lock(lock, tmp_path / "a.zarr") as check:
         check()
         lock.write_text(json.dumps({"host": "elsewhere", "pid": 7}))
-        with pytest.raises(StoreError, match="another converter has taken this store over"):
+        with pytest.raises(StoreError, match="another converter has taken over this store"):
             check()
     assert json.loads(lock.read_text())["host"] == "elsewhere"
 
@@ -118,7 +118,7 @@ def test_a_probe_that_is_gone_is_no_lock_that_is_gone(proxy: Proxy) -> None:
 
     with mine.locked():
         proxy.fault = clear
-        with pytest.raises(StoreError, match="another converter is at work on this store"), other.locked():
+        with pytest.raises(StoreError, match="another converter is working on this store"), other.locked():
             pass
         assert cleared
         mine.check()
@@ -137,7 +137,7 @@ def test_who_slept_past_a_beat_asks_before_it_writes(s3: str, monkeypatch: pytes
         assert place.read_tagged(f"{FOLDER}/lock")[1] != tag
         place.write(f"{FOLDER}/lock", [b"{}"])
         now[0] += HEARTBEAT_S + 1
-        with pytest.raises(StoreError, match="another converter has taken this store over"):
+        with pytest.raises(StoreError, match="another converter has taken over this store"):
             journal.checked(place).write("steps/a", [b"late"])
     assert place.names() == [f"{FOLDER}/lock"]
 

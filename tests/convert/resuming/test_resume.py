@@ -101,7 +101,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
 ) -> None:
     store = tmp_path / "a.zarr"
     interrupted(source, store, monkeypatch)
-    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to go on with it"):
+    with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(store)
     first = store / "steps/agentview_rgb/c/0/0/0/0"
     kept = {path: path.stat().st_mtime_ns for path in (store / "steps/eye_in_hand_rgb").rglob("0")}
@@ -117,7 +117,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
     convert(source, tmp_path / "b.zarr", workers=0)
     assert same_bytes(store, tmp_path / "b.zarr")
     assert verify(store, sources=source, workers=0).ok
-    with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+    with pytest.raises(StoreError, match="already holds a store; give another --store, or --append"):
         convert(source, store, workers=0)
 
 
@@ -128,14 +128,14 @@ def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypat
     os.utime(paths[0], ns=(1, 1))
     paths[1].unlink()
     synthetic.write_libero(source / "d_demo.hdf5")
-    with pytest.raises(SourceError, match="sources are not what they were when this convert was begun") as caught:
+    with pytest.raises(SourceError, match="sources have changed since this convert began") as caught:
         convert(source, store, workers=0)
     assert [(Path(p.file).name, "no such source" in p.value.split(";")[0]) for p in caught.value.problems] == [
         ("a_demo.hdf5", False),
         ("b_demo.hdf5", True),
         ("d_demo.hdf5", False),
     ]
-    assert all("begin anew with --overwrite" in p.remedy for p in caught.value.problems)
+    assert all("start again with --overwrite" in p.remedy for p in caught.value.problems)
     assert (store / FOLDER / "plan.json").exists()
     with pytest.raises(PlanError, match="used profile 'fast', now 'raw'; repeat it with the same options, or begin anew"):
         convert(source, store, workers=0, profile="raw")
@@ -162,7 +162,7 @@ def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Pat
     root = json.loads((store / "zarr.json").read_bytes())
     root["attributes"]["robozarr"]["complete"] = False
     (store / "zarr.json").write_text(json.dumps(root))
-    with pytest.raises(StoreError, match="not the record of how far it came; begin anew with --overwrite"):
+    with pytest.raises(StoreError, match="the record of its progress is missing; start again with --overwrite"):
         convert(source, store, workers=0)
     convert(source, store, workers=0, overwrite=True)
     assert verify(store, workers=0).ok
@@ -175,7 +175,7 @@ def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Pa
             convert_command(source, "--store", store), capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 3
-        assert f"another converter is at work on this store (process {os.getpid()} on " in done.stderr
+        assert f"another converter is working on this store (process {os.getpid()} on " in done.stderr
     assert not store.exists()
     lock = store / FOLDER / "lock"
     lock.parent.mkdir(parents=True)
@@ -195,8 +195,8 @@ def test_the_lock_of_a_converter_that_was_killed_when_all_was_done_goes(tmp_path
     (store / FOLDER / "lock").write_text('{"host": "elsewhere", "pid": 1, "since": "long ago"}')
     os.utime(store / FOLDER / "lock", (0, 0))
     (violation,) = verify(store, workers=0).violations
-    assert (violation.rule, "killed when all was done" in violation.text) == ("M20", True)
-    with pytest.raises(StoreError, match="holds a store already"):
+    assert (violation.rule, "killed after its last step" in violation.text) == ("M20", True)
+    with pytest.raises(StoreError, match="already holds a store"):
         convert(source, store, workers=0)
     assert not (store / FOLDER).exists()
     assert verify(store, workers=0).ok
@@ -228,13 +228,13 @@ def test_a_worker_that_was_cut_off_writes_for_no_other_plan_and_into_no_finished
     batch, options = tasks[0]
     convert(source, store, workers=0, profile="fast", overwrite=True)
     before = {name: (store / name).stat().st_mtime_ns for name in files_of(store)}
-    with pytest.raises(StoreError, match="the conversion that this worker was at work for has ended"):
+    with pytest.raises(StoreError, match="the conversion that this worker belonged to has ended"):
         write_batch(batch, **options)
     interrupted(source, tmp_path / "b.zarr", pytest.MonkeyPatch(), profile="fast")
     for place in ("root", "store"):
         options[place] = place_of(tmp_path / "b.zarr")
     options["fence"] = Fence(options["store"].below(FOLDER), options["fence"].plan)
-    with pytest.raises(StoreError, match="the conversion that this worker was at work for has ended"):
+    with pytest.raises(StoreError, match="the conversion that this worker belonged to has ended"):
         write_batch(batch, **options)
     assert {name: (store / name).stat().st_mtime_ns for name in files_of(store)} == before
     assert verify(store, sources=source, workers=0).ok

@@ -82,7 +82,7 @@ def test_after_a_commit_is_finished_the_place_is_looked_at_again(
     convert(files[:1], store, workers=0)
     append_killed_in_its_commit(files[1:2], store)
     if not options:
-        with pytest.raises(StoreError, match="holds a store already; give another --store, or --append"):
+        with pytest.raises(StoreError, match="already holds a store; give another --store, or --append"):
             convert(files[2:], store, workers=0)
     else:
         convert(files[2:], store, workers=0, **options)  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ def test_a_record_that_cannot_be_read_is_an_error_and_to_replace_is_no_guess(tmp
     (store / FOLDER).mkdir()
     (store / FOLDER / "plan.json").write_text("{")
     for options in ({}, {"append": True}):
-        with pytest.raises(StoreError, match=r"plan.json: cannot be read .*begin anew with --overwrite"):
+        with pytest.raises(StoreError, match=r"plan.json: cannot be read .*start again with --overwrite"):
             convert(files[1:2], store, workers=0, **options)  # type: ignore[arg-type]
     convert(files[1:2], store, workers=0, overwrite=True)
     assert verify(store, sources=files[1:2], workers=0).ok

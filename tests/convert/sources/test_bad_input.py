@@ -239,9 +239,9 @@ def test_two_files_of_one_name_and_different_content(tmp_path: Path, capsys: pyt
     code, out, said = command(capsys, "convert", *paths, "--store", tmp_path / "a.zarr", "-w", "0", "--json")
     (problem,) = json.loads(out)["problems"]
     assert code == 1
-    assert (problem["file"], problem["rule"]) == (str(paths[1]), "files of one name and one task hold the same")
+    assert (problem["file"], problem["rule"]) == (str(paths[1]), "files with the same name and task must be equal")
     assert f"but {paths[0]} has 2" in problem["value"]
-    assert problem["remedy"] == "give the right one only, or rename one's folder"
+    assert problem["remedy"] == "give only the right one, or rename the folder of one"
     assert problem["remedy"] in said
     assert not (tmp_path / "a.zarr").exists()
 

@@ -291,6 +291,6 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         source.expect(stat.st_size, stat.st_mtime_ns)
         for size, mtime in ((stat.st_size + 1, stat.st_mtime_ns), (stat.st_size, stat.st_mtime_ns - 1)):
             with pytest.raises(
-                SourceError, match=r"a source does not change while it is converted; found .* → begin anew with --overwrite"
+                SourceError, match=r"a source does not change while it is converted; found .* → start again with --overwrite"
             ):
                 source.expect(size, mtime)

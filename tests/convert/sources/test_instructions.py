@@ -50,10 +50,10 @@ def test_perturbed_name(tmp_path: Path) -> None:
     assert words(store) == [(OWN, "file attribute"), ("", "none")]
     assert store.tasks.instruction_from_name == ("", "")
     assert report.remarks == (
-        f"unstated/{VIEW}.hdf5: no instruction for 1 of 1 episodes, so theirs is empty → give it with --instruction TEXT or "
-        "--instructions FILE",
-        f"names of files word it otherwise than the files, whose words are taken: stated/{VIEW}.hdf5 states {OWN!r}, its name "
-        "says 'pick up the black bowl on the stove and place it on the plate view 0 0 100 2 35…'",
+        f"unstated/{VIEW}.hdf5: 1 of 1 episodes have no instruction, so it stays empty → give it with --instruction TEXT "
+        "or --instructions FILE",
+        f"file names differ from the instructions that files state, which are used: stated/{VIEW}.hdf5 states {OWN!r}, its "
+        "name says 'pick up the black bowl on the stove and place it on the plate view 0 0 100 2 35…'",
     )
 
 
@@ -75,7 +75,7 @@ def test_no_instruction(tmp_path: Path) -> None:
     store, report = converted(tmp_path)
     assert words(store) == [("", "none")] * 2
     assert store.tasks.name == ("image_v15",)
-    assert "no instruction for 2 of 2 episodes" in report.remarks[0]
+    assert "2 of 2 episodes have no instruction" in report.remarks[0]
 
 
 @pytest.mark.parametrize("how", ["bytes", "array", "array of bytes"])
@@ -182,7 +182,7 @@ def test_what_is_no_instruction_leaves_it_empty(everything: tuple[rz.Store, Conv
     store, report = everything
     assert words_of_source(store, f"not_{number}") == [("", "none")] * 2
     first, *more = [one for one in report.remarks if one.startswith(f"not_{number}/")]
-    assert "no instruction for 2 of 2 episodes" in first
+    assert "2 of 2 episodes have no instruction" in first
     assert isinstance(store.source_attributes(len(KEPT) + number), dict)  # whatever they hold, they can be read
     assert any(remark in one for one in more) if remark else not more
 
@@ -202,7 +202,7 @@ def test_the_demo_comes_before_the_file_and_both_before_the_name(tmp_path: Path)
     store, report = converted(plain(tmp_path / "open_the_drawer.hdf5", edit))
     assert words(store) == [("open it", FILE), ("open it at once", DEMO)]
     assert store.n_tasks == 2
-    assert any("1 demos have other words than the file, 'open it'" in remark for remark in report.remarks)
+    assert any("1 demos have another instruction than the file, 'open it'" in remark for remark in report.remarks)
 
 
 def test_attributes_that_disagree_are_reported(tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_attributes_that_disagree_are_reported(tmp_path: Path) -> None:
     assert words(store) == [("open it", DEMO)] * 2
     (remark,) = report.remarks
     assert remark.endswith(
-        "/s.hdf5 · demo_0 and 1 more: attribute lang words it otherwise: 'close it, please'; 'open it' of attribute "
-        "instruction is taken"
+        "/s.hdf5 · demo_0 and 1 more: attribute lang has another wording: 'close it, please'; 'open it' of attribute "
+        "instruction is used"
     )
 
 

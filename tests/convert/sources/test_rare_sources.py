@@ -109,5 +109,5 @@ def test_a_broken_gzip_chunk_stops_the_run_names_the_demo_and_leaves_no_temporar
     with pytest.raises(SourceError, match=r"a\.hdf5 · demo_1 · obs/agentview_image: steps 0 to \d+ cannot be read"):
         convert(source, store, workers=2)
     assert [path.name for path in store.rglob(".*robozarr-tmp")] == [".convert.robozarr-tmp"]  # the journal, to go on with
-    with pytest.raises(IncompleteStoreError, match="has not ended"):
+    with pytest.raises(IncompleteStoreError, match="has not finished"):
         robozarr.open_store(store)

@@ -46,7 +46,7 @@ def test_a_group_whose_attribute_is_no_object_is_no_store(tmp_path: Path, source
     store = tmp_path / "a.zarr"
     store.mkdir()
     (store / "zarr.json").write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": {"robozarr": value}}))
-    with pytest.raises(StoreError, match="is not a robozarr store, so it is left alone"):
+    with pytest.raises(StoreError, match="is not a robozarr store, so it is not touched"):
         convert(source, store, workers=0, overwrite=True)
 
 

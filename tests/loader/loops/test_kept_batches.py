@@ -331,7 +331,7 @@ def test_a_loader_with_batches_out_can_be_pickled_and_saved(dataset: rz.WindowDa
 
 def test_copy_is_deprecated(dataset: rz.WindowDataset) -> None:
     for given in (True, False):
-        with pytest.warns(DeprecationWarning, match="copy: without meaning now, a batch never changes"):
+        with pytest.warns(DeprecationWarning, match="copy: has no effect: a batch never changes"):
             loader = rz.WindowLoader(dataset, 8, copy=given)
         check(dataset, list(loader))
     with warnings.catch_warnings():

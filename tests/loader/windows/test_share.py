@@ -156,7 +156,7 @@ def test_arguments_are_refused() -> None:
         (lambda: Order(n_windows=3).windows([0.5]), "got float64"),
         (lambda: Share(batch_size=0), "batch_size: an integer"),
         (lambda: Share(batch_size=1, rank=2, world_size=2), r"rank: an integer in \[0, 1\]; got 2"),
-        (lambda: Mixture(orders=(), weights=()), "one weight an order"),
+        (lambda: Mixture(orders=(), weights=()), "one weight per order"),
         (lambda: Mixture(orders=(Order(n_windows=3),) * 2, weights=(1, 1)), "no two with the same seed and stream"),
         (lambda: Mixture(orders=(Order(n_windows=0),), weights=(1,)), "no order empty"),
         (lambda: Mixture(orders=(Order(n_windows=1),), weights=(0,)), "mixture weight: an integer"),

@@ -37,7 +37,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: Selection(only_flags=True), r"filter · only_flags: flags of StepFlag; got True"),  # type: ignore[arg-type]
     (
         lambda: WindowTable.build(CASE.metadata, CASE.episodes, SPEC, selection=Selection(only_flags=StepFlag.NOOP)),
-        r"filter · flags: uint8 \[5\], one a step; got nothing → pass flags=store.index.flags",
+        r"filter · flags: uint8 \[5\], one per step; got nothing → pass flags=store.index.flags",
     ),
     (lambda: CASE.table(SPEC).weights(CASE.flags[:4], {StepFlag.NOOP: 2}), r"filter · flags: uint8 \[5\], .* got uint8 \[4\]"),
     (
