@@ -115,7 +115,8 @@ class FrameTable:
         _refuse(absent & np.logical_or.reduce(fields), "all fields of an absent row but its keyframe are 0", entries)
         mine = entries[:n_present]
         offsets, lengths = mine["offset"].astype(np.int64), mine["length"].astype(np.int64)
-        most = frame_bytes + 4 * len(strips(frame_bytes))
+        n_strips = len(strips(frame_bytes))
+        most = frame_bytes + (4 * n_strips if n_strips > 1 else 0)
         _refuse((lengths == 0) | (lengths > most), f"a frame's payload has 1 to {most} bytes", mine, "M8")
         expected = begin + np.concatenate([[0], np.cumsum(lengths)])
         _refuse(offsets != expected[:-1], "payloads follow each other, from the table on", mine, "M8")

@@ -258,7 +258,7 @@ def corrupt_chunk(
         if row is not None:
             where += f" · frame {row - first} (row {row})"
     if not isinstance(within, str):
-        within = "" if row is None else within(row)
+        within = "" if row is None else within(min(row, layout.shape[0] - 1))  # what is wrong may lie behind the last row
     where += f" · {within}" if within else ""
     message = f"{where}: {rule}; found {value} → restore the shard from a copy, or convert again"
     return CorruptChunkError(message, number)

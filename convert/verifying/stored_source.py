@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,9 @@ from robozarr.store.reading import read_array, read_document, read_layout, read_
 
 __all__ = ["check_columns", "plan_of_store", "stored_source"]
 
-SOME_URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
+FACTS: Final = ("control_freq", "keys", "selected_keys", "sources", "splits", "joint_key", "not_stored")
+"""What a store of version 1 says of itself as it is said in version 2."""
+SOME_URL: Final = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def stored_source(sources: str | Path | Place | Sequence[str | Path], endpoint_url: str | None = None) -> Place | None:
@@ -85,9 +87,7 @@ def plan_of_store(store: Place, profile: Profile, level: int | None = None) -> t
         base=base,
         anew=True,
     )
-    facts: dict[str, Any] = {
-        name: getattr(old, name) for name in ("control_freq", "selected_keys", "sources", "splits", "joint_key", "not_stored")
-    }
+    facts: dict[str, Any] = {name: getattr(old, name) for name in FACTS}
     if old.format_version == 1:
         return replace(plan, metadata=replace(plan.metadata, **facts)), old
     fresh = {name: getattr(plan.metadata, name) for name in ("software", "profile", "complete", "files", "identity")}

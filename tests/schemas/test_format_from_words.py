@@ -18,6 +18,8 @@ WRITERS: list[tuple[Writer, str, int]] = [
     (format_writer.write_with_zarr, "fast", 1),
     (format_writer.write_by_hand, "fast", 2),
     (format_writer.write_by_hand, "compact", 1),
+    (format_writer.write_by_hand, "lean", 2),
+    (format_writer.write_by_hand, "compact", 2),
 ]
 
 

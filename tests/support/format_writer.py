@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import google_crc32c
+import lz4.block
 import numcodecs
 import numpy as np
 import zarr
+import zstandard
 from numpy.typing import NDArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
@@ -30,6 +32,8 @@ FLAGS: dict[str, Any] = {
 }
 VERSION = 2
 """Of the format, for stores that are written next; 1 too (``MonkeyPatch.setattr``)."""
+FRAMES = ("lean", "compact")
+"""Profiles in which frames have keyframes."""
 LENGTHS, TASK, SOURCE, DEMOS = (6, 9, 4), (0, 0, 1), (0, 0, 1), ("demo_2", "demo_10", "demo_0")
 
 
@@ -154,6 +158,12 @@ def arrays(profile: str = "fast") -> Iterator[tuple[str, Array, Names]]:
         yield f"steps/{key.name}", key.steps, ("step", *key.step_names)
         yield from statistics(key)
         codec = profile_codec(f"steps/{key.name}", profile)
+        if key.frame and VERSION == 2 and profile in FRAMES:
+            prints = np.array([google_crc32c.value(x.tobytes()) for x in key.steps], np.uint32)
+            yield f"fingerprints/{key.name}", prints, ("step",)
+        if codec == "frames":
+            yield f"checksums/{key.name}", frame_checksums(key.steps), ("step",)
+            continue
         yield checksums(key, lambda frame, codec=codec: google_crc32c.value(compress(frame, codec)))  # type: ignore[misc]
     rng = np.random.default_rng(8)
     widths = np.repeat((12, 12, 15), LENGTHS)
@@ -226,13 +236,18 @@ def root(profile: str) -> dict[str, Any]:
 
 def profile_codec(path: str, profile: str) -> str | None:
     """Name of the compressor (M5); arrays that may use any take zstd."""
+    frames = [f"steps/{key.name}" for key in keys() if key.frame]
+    if path in frames and VERSION == 2 and profile in FRAMES:
+        return "frames"
     if path.startswith("steps/") or (path.startswith("ragged/") and path.endswith("/values")):
-        return {"raw": None, "fast": "lz4", "compact": "zstd"}[profile]
+        return {"raw": None, "fast": "lz4", "lean": "lz4", "compact": "zstd"}[profile]
     return "plain zstd"
 
 
-def sizes(path: str, n_rows: int) -> tuple[int, int]:
-    """Rows of a chunk and of a shard: not those of robozarr."""
+def sizes(path: str, n_rows: int, profile: str = "fast") -> tuple[int, int]:
+    """Rows of a chunk and of a shard: not those of robozarr, but where the format leaves no choice."""
+    if profile_codec(path, profile) == "frames":
+        return 16, 16
     if path.startswith("steps/agentview"):
         return 1, 4
     return (5, 15) if n_rows < 1000 else (4096, 12288)
@@ -291,6 +306,10 @@ def pack_shard(rows: Array, chunk: int, shard: int, codec: str | None) -> bytes:
     """The bytes of one shard that holds `rows`, the last chunk filled up with zeros."""
     body, index = b"", np.full((shard // chunk, 2), 2**64 - 1, "<u8")
     for i in range(-(-len(rows) // chunk)):
+        if codec == "frames":
+            coded = pack_frames(rows[i * chunk : (i + 1) * chunk], i * chunk)
+            index[i], body = (len(body), len(coded)), body + coded
+            continue
         part = np.zeros((chunk, *rows.shape[1:]), rows.dtype)
         part[: len(rows) - i * chunk] = rows[i * chunk : (i + 1) * chunk]
         coded = with_crc(compress(part, codec))
@@ -299,14 +318,83 @@ def pack_shard(rows: Array, chunk: int, shard: int, codec: str | None) -> bytes:
     return body + with_crc(index.tobytes())
 
 
-def document(values: Array, names: Names, chunk: int, shard: int, codec: str | None) -> dict[str, Any]:
+def filtered(frame: Array) -> Array:
+    """The filter: planes G, R - G, B - G; each row minus the one above, in the first row each pixel minus its left one."""
+    red, green, blue = (frame[..., c].astype(np.int64) for c in range(3))
+    planes = np.stack([green, red - green, blue - green])
+    out = planes.copy()
+    out[:, 1:] = planes[:, 1:] - planes[:, :-1]
+    out[:, 0, 1:] = planes[:, 0, 1:] - planes[:, 0, :-1]
+    return (out % 256).astype(np.uint8)
+
+
+def code_strip(strip: bytes, coding: int, dictionary: bytes | None) -> bytes:
+    if coding == 0:
+        return strip
+    if coding == 1:
+        return bytes(lz4.block.compress(strip, store_size=False, **({} if dictionary is None else {"dict": dictionary})))
+    raw = {} if dictionary is None else {"dict_data": zstandard.ZstdCompressionDict(dictionary, dict_type=1)}
+    return zstandard.ZstdCompressor(level=3, write_checksum=False, write_dict_id=False, **raw).compress(strip)  # type: ignore[arg-type]
+
+
+def pack_frames(frames: Array, first: int = 0) -> bytes:
+    """A chunk of frames, `first` the row of the array that its first is: every mode that the format allows, in turn."""
+    begins = {0} | {start - first for start in np.cumsum([0, *LENGTHS]).tolist() if 0 <= start - first < len(frames)}
+    can_filter = frames.dtype == np.uint8 and frames.shape[3:] == (3,)
+    table, payloads, keyframe, key_mode, turn = b"", b"", 0, 0, 0
+    coded_bytes: list[bytes] = []
+    for row, frame in enumerate(frames):
+        modes = [(1, True), (1, False), (2, False), (0, True), (2, True)]
+        if can_filter:
+            modes += [(2 | 4, True), (2 | 4, False), (1, False), (1 | 4, False), (4, True), (1 | 4, True), (2 | 4, False)]
+        mode, alone = modes[turn % len(modes)]
+        turn += 1
+        if row in begins or (mode & 4 and not key_mode & 4 and not alone):
+            alone = True
+        if alone and (row in begins or mode & 4):  # a new keyframe; others that are alone are nobody's
+            keyframe, key_mode = row, mode
+        key = row if alone else keyframe
+        values = frame.tobytes()
+        coded = filtered(frame).tobytes() if mode & 4 else values
+        coded_bytes.append(coded)
+        below = None if alone else coded_bytes[key] if mode & 4 else frames[key].tobytes()
+        cuts = [(at, min(at + 49152, len(coded))) for at in range(0, len(coded), 49152)]
+        strips = [code_strip(coded[a:b], mode & 3, None if below is None else below[a:b]) for a, b in cuts]
+        sizes = b"".join(struct.pack("<I", len(strip)) for strip in strips) if len(strips) > 1 else b""
+        payload = sizes + b"".join(strips)
+        if len(payload) > len(coded) + len(sizes):  # no payload is larger than its frame
+            mode, key, payload = mode & 4, row, sizes_of(cuts) + coded
+            keyframe, key_mode = (row, mode) if row in begins else (keyframe, key_mode)
+        head = bytes([row, mode, key])
+        entry = struct.pack("<IIBBHI", 256 + len(payloads), len(payload), mode, key, 0, google_crc32c.value(head + payload))
+        table, payloads = table + entry, payloads + payload
+    absent = struct.pack("<IIBBHI", 0, 0, 0, 255, 0, 0)
+    return table + absent * (16 - len(frames)) + payloads
+
+
+def sizes_of(cuts: list[tuple[int, int]]) -> bytes:
+    return b"".join(struct.pack("<I", stop - start) for start, stop in cuts) if len(cuts) > 1 else b""
+
+
+def frame_checksums(frames: Array) -> Array:
+    """M21 of a key in robozarr.frames."""
+    tables = b"".join(
+        pack_frames(frames[at : at + 16], at)[: 16 * len(frames[at : at + 16])] for at in range(0, len(frames), 16)
+    )
+    return np.frombuffer(tables, "<u4").reshape(-1, 4)[:, 3]
+
+
+def document(values: Array, names: Names, chunk: int, shard: int, codec: str | None, profile: str = "fast") -> dict[str, Any]:
     """The zarr.json of an array."""
     little, shuffle = {"name": "bytes", "configuration": {"endian": "little"}}, ("shuffle", "noshuffle")[values.itemsize == 1]
     blosc = {"cname": codec, "clevel": 5, "blocksize": 0, "typesize": values.itemsize, "shuffle": shuffle}
     zstd = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
     packer = [] if codec is None else [zstd] if codec == "plain zstd" else [{"name": "blosc", "configuration": blosc}]
+    codecs = [little, *packer, {"name": "crc32c"}]
+    if codec == "frames":
+        codecs = [{"name": "robozarr.frames", "configuration": {"effort": profile}}]
     sharding = {
-        "chunk_shape": [chunk, *values.shape[1:]], "codecs": [little, *packer, {"name": "crc32c"}],
+        "chunk_shape": [chunk, *values.shape[1:]], "codecs": codecs,
         "index_codecs": [little, {"name": "crc32c"}], "index_location": "end",
     }  # fmt: skip
     return {
@@ -318,10 +406,12 @@ def document(values: Array, names: Names, chunk: int, shard: int, codec: str | N
     }  # fmt: skip
 
 
-def write_array(folder: Path, path: str, values: Array, names: Names, sizes: tuple[int, int], codec: str | None) -> None:
+def write_array(
+    folder: Path, path: str, values: Array, names: Names, sizes: tuple[int, int], codec: str | None, profile: str = "fast"
+) -> None:
     chunk, shard = sizes
     (folder / path).mkdir(parents=True)
-    (folder / path / "zarr.json").write_text(json.dumps(document(values, names, chunk, shard, codec)))
+    (folder / path / "zarr.json").write_text(json.dumps(document(values, names, chunk, shard, codec, profile)))
     for i in range(-(-len(values) // shard)):
         file = folder.joinpath(path, "c", str(i), *["0"] * (values.ndim - 1))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -331,7 +421,8 @@ def write_array(folder: Path, path: str, values: Array, names: Names, sizes: tup
 def write_by_hand(folder: Path, profile: str) -> None:
     group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     for path, values, names in arrays(profile):
-        write_array(folder, path, values, names, sizes(path, len(values)), profile_codec(path, profile))
+        codec = profile_codec(path, profile)
+        write_array(folder, path, values, names, sizes(path, len(values), profile), codec, profile)
         for above in Path(path).parents[:-1]:
             (folder / above / "zarr.json").write_text(json.dumps(group))
     (folder / "zarr.json").write_text(json.dumps(group | {"attributes": {"robozarr": root(profile)}}))
@@ -350,7 +441,8 @@ def seal(store: Path) -> None:
         if array.get("node_type") == "array" and not path.startswith("tasks/embedding/"):
             shards = sorted((one for one in file.parent.rglob("c/**/*") if one.is_file()), key=_number)
             n = _entries(array)
-            sums = [google_crc32c.value(file.read_bytes()), *(_shard_sum(one.read_bytes(), n) for one in shards)]
+            frames = array["codecs"][0]["configuration"]["codecs"][0]["name"] == "robozarr.frames"
+            sums = [google_crc32c.value(file.read_bytes()), *(_shard_sum(one.read_bytes(), n, frames) for one in shards)]
             attributes["files"][path] = "".join(f"{one:08x}" for one in sums)
     unnamed = {name: value for name, value in attributes.items() if name != "identity"}
     text = json.dumps(unnamed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -369,9 +461,9 @@ def _entries(array: dict[str, Any]) -> int:
     return outer // inner
 
 
-def _shard_sum(data: bytes, n_entries: int) -> int:
-    """The crc32c of what the chunks end in and of the index."""
+def _shard_sum(data: bytes, n_entries: int, frames: bool) -> int:
+    """The crc32c of what the chunks end in (of frames, of their tables) and of the index."""
     index = data[-16 * n_entries - 4 : -4]
-    ends = [at + size for at, size in np.frombuffer(index, "<u8").reshape(-1, 2).tolist() if at < 2**64 - 1]
-    value: int = google_crc32c.value(b"".join(data[end - 4 : end] for end in ends) + index)
+    ranges = [(at, at + size) for at, size in np.frombuffer(index, "<u8").reshape(-1, 2).tolist() if at < 2**64 - 1]
+    value: int = google_crc32c.value(b"".join(data[a : a + 256] if frames else data[b - 4 : b] for a, b in ranges) + index)
     return value
