@@ -215,7 +215,9 @@ def _use(
 @compiled
 def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
-    opened, opened_shard, keyframe, chunk = -1, -1, -1, -1
+    opened, opened_shard = -1, -1
+    keyframe: Number = -1
+    chunk: Number = -1
     for i in range(j, stop):
         if rows[i] < 0 or rows[i] >= shards.n_rows or not shards.known[chunk_of(shards, rows[i])]:
             continue
@@ -233,7 +235,7 @@ def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) ->
             chunk, keyframe = chunk_of(shards, rows[i]), -1
         entry, begin = entry_of(shards, rows[i]), begin_of(shards, chunk)
         if entry[3] != keyframe and entry[3] != rows[i] - chunk * shards.chunk_rows:
-            keyframe = int(entry[3])
+            keyframe = entry[3]
             of_key = entry_of(shards, chunk * shards.chunk_rows + keyframe)
             posix_fadvise(fd, begin + of_key[0], of_key[1], WILLNEED)
         posix_fadvise(fd, begin + entry[0], entry[1], WILLNEED)

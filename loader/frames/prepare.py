@@ -122,7 +122,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
 @compiled
 def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: int) -> None:
     """Ask for all tables that are still to be read at once: a disk serves many requests together."""
-    last = -1
+    last: Number = -1
     while j < len(rows):
         chunk = chunk_of(shards, rows[j])
         if rows[j] >= 0 and chunk != last and not shards.known[chunk]:
@@ -135,7 +135,8 @@ def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: int) -> None:
 @compiled
 def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> None:
     """Load the tables that are whole in files that may have holes, of the chunks that rows lie in. For one caller at a time."""
-    opened, opened_shard, tried = -1, -1, -1
+    opened, opened_shard = -1, -1
+    tried: Number = -1
     for j in range(len(rows)):
         chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
         if chunk == tried or shards.known[chunk]:
@@ -154,7 +155,7 @@ def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]
 
 
 @compiled
-def load_table(shards: Shards, chunk: int, fd: Number, may_wait: bool, fault: NDArray[np.int64]) -> int:
+def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: bool, fault: NDArray[np.int64]) -> int:
     """Read the table of a chunk of frames from its shard's file; WAITS if that would have to wait; else as `take_table`."""
     table = np.empty(ENTRY_BYTES * shards.chunk_rows, np.uint8)
     begin, done = begin_of(shards, chunk), False
@@ -170,7 +171,7 @@ def load_table(shards: Shards, chunk: int, fd: Number, may_wait: bool, fault: ND
 
 
 @compiled
-def take_table(shards: Shards, chunk: int, table: NDArray[np.uint8], fault: NDArray[np.int64]) -> int:
+def take_table(shards: Shards, chunk: Number, table: NDArray[np.uint8], fault: NDArray[np.int64]) -> int:
     """Check the table of a chunk of frames as FORMAT.md says, all of it, and keep it. For one caller at a time.
 
     Parameters
