@@ -65,6 +65,8 @@ class ConvertReport:
     """Decoded size of all columns."""
     stored_bytes: int
     """Size of the columns' shards on disk; 0 for a dry run."""
+    would_take: dict[str, int]
+    """The same in each profile with keyframes, estimated from samples of the frames; empty for a dry run or no frames."""
     seconds: float
     """Wall time, including the start-up of workers."""
     not_stored: tuple[dict[str, Any], ...]
@@ -306,6 +308,7 @@ def _report(
         source_bytes=sum(file.size for file in plan.files[n_old:]) if wish.origin is None else plan.n_bytes,
         decoded_bytes=plan.n_bytes,
         stored_bytes=0 if written is None else written.stored_bytes,
+        would_take={} if written is None or base is not None else dict(written.would_take),
         seconds=seconds,
         not_stored=tuple(asdict(entry) for entry in metadata.not_stored),
         left_out=tuple(asdict(problem) for problem in plan.left_out),

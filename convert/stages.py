@@ -26,6 +26,7 @@ from robozarr.convert.workers.child_process import ChildDied, ChildProcess
 from robozarr.convert.workers.executor import Executor, died
 from robozarr.convert.workers.progress import Progress
 from robozarr.convert.writing.read import column_blocks, episode_checksums
+from robozarr.convert.writing.samples import Sample, estimated_sizes, sampled_shards
 from robozarr.convert.writing.stats import QUANTILES, MomentsOfKey, episode_statistics, store_statistics
 from robozarr.convert.writing.write import PartitionResult, WriteTask, read_partition, write_array, write_batch
 from robozarr.schemas.errors import Problem, SourceError
@@ -96,6 +97,8 @@ class Written:
 
     stored_bytes: int
     """Size of the shards on disk."""
+    would_take: Mapping[str, int]
+    """The same in the profiles with keyframes, estimated from samples of the frames; empty without frames."""
     n_kept: int
     """Partitions that an earlier run had finished."""
     moments: Mapping[str, MomentsOfKey]
@@ -130,10 +133,18 @@ def write_partitions(
     fingerprints: dict[str, NDArray[np.uint32]] = {}
     if plan.metadata.has_fingerprints:
         fingerprints = {path: _sums_so_far("fingerprints", path, plan, base, journal.store) for path in moments}
-    stored_bytes = n_kept = 0
+    n_kept = 0
+    stored: dict[str, int] = {column.layout.path: 0 for column in plan.columns}
+    samples: dict[str, Sample] = {}
     broken: dict[tuple[str, str], Problem] = {}
     files: dict[str, int] = {}
-    tasks = (WriteTask(partition=partition, finished=finished) for partition, finished in _with_finished(plan, journal))
+    sampled = sampled_shards(plan)
+    tasks = (
+        WriteTask(
+            partition=partition, finished=finished, sampled=partition.shard in sampled.get(partition.layout.path, frozenset())
+        )
+        for partition, finished in _with_finished(plan, journal)
+    )
     write = partial(write_batch, root=root, store=origin, fence=fence)
     with ChildProcess() as child:
         rescue = partial(_rescue_batch, child)
@@ -153,7 +164,11 @@ def write_partitions(
                 files[plan.layouts[result.path].shard_path(result.shard)] = result.finished.crc32c
                 if not result.kept:
                     journal.record(result.finished)
-                stored_bytes, n_kept = stored_bytes + result.stored_bytes, n_kept + result.kept
+                stored[result.path] += result.stored_bytes
+                n_kept += result.kept
+                if result.sample is not None:
+                    so_far = samples.get(result.path)
+                    samples[result.path] = result.sample if so_far is None else so_far.plus(result.sample)
                 if result.moments is not None:
                     moments[result.path].add(result.shard, result.moments)
                 if result.checksums is not None:
@@ -166,7 +181,8 @@ def write_partitions(
     if n_kept:
         progress.note(f"kept {n_kept} of {plan.n_partitions} partitions, which an earlier run had finished")
     return Written(
-        stored_bytes=stored_bytes,
+        stored_bytes=sum(stored.values()),
+        would_take=estimated_sizes(plan, samples, stored),
         n_kept=n_kept,
         moments=moments,
         checksums=checksums,

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from robozarr.loader.frames.read import Reader
 from robozarr.loader.frames.upright import rows_turned_over
-from robozarr.loader.windows.table import WindowTable
+from robozarr.loader.windows.table import Anchors, WindowTable
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.metadata import Key
 from robozarr.schemas.window import WindowSpec
@@ -125,7 +125,7 @@ class WindowReader:
         self._names = [key.name for key in spec.keys]
         self.upright = tuple(upright)
         over = rows_turned_over(store, self.upright)
-        self.reader = Reader(store, self._names, in_memory=frames_in_memory, run=run, over=over)
+        self.reader = Reader.of(store, self._names, in_memory=frames_in_memory, run=run, over=over)
         if store.remote:
             _ = self.store.episodes  # now, and not while the first batch is waited for
 
@@ -167,7 +167,11 @@ class WindowReader:
         WindowError
             If a window is outside the table.
         """
-        anchors, keys = self.table.plan(windows)
+        return self.plan_at(self.table.anchors(windows))
+
+    def plan_at(self, anchors: Anchors) -> PlannedWindows:
+        """As `plan`, of anchors that are known."""
+        _, keys = self.table.plan_at(anchors)
         rows = {name: np.where(key.is_pad, -1, key.rows) if key.padding == "zero" else key.rows for name, key in keys.items()}
         is_pad = {name: key.is_pad for name, key in keys.items()}
         return PlannedWindows(episode=anchors.episode, step=anchors.step, rows=rows, is_pad=is_pad)

@@ -5,32 +5,38 @@ from __future__ import annotations
 import copy
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch.utils.data import ConcatDataset, Dataset, Subset, default_collate
+from torch.utils.data import Dataset, default_collate
 
+from robozarr.loader.arguments import (
+    check_fits,
+    chosen_rows,
+    embeddings_of,
+    max_padding_of,
+    spec_of,
+    store_of,
+    task_rows,
+)
 from robozarr.loader.batch import Batch, WindowReader
-from robozarr.loader.frames.free_memory import free_memory
 from robozarr.loader.frames.upright import check_conventions, upright_keys
+from robozarr.loader.relative import Relative
+from robozarr.loader.statistics import Statistics
 from robozarr.loader.windows.nothing_left import check_not_empty, check_reach
-from robozarr.loader.windows.selection import LeftOut, Selection, did_you_mean
+from robozarr.loader.windows.selection import LeftOut, Selection
+from robozarr.loader.windows.splitting import SplitBy, in_second_part
 from robozarr.loader.windows.table import WindowTable
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 from robozarr.schemas.window import WindowSpec
-from robozarr.store.embedding import read_task_embedding
-from robozarr.store.opened import Store, open_store
+from robozarr.store.opened import Store
 from robozarr.store.viewer import viewer
 
-__all__ = ["Sample", "WindowDataset", "datasets_of"]
-
-TASKS_TOLD = 40
-"""Most tasks that an error lists: all of a LIBERO suite, but not all 130."""
+__all__ = ["Sample", "WindowDataset"]
 
 Sample: TypeAlias = dict[str, Any]
 """Field → tensor of one window; ``instruction`` is text."""
@@ -68,6 +74,17 @@ class WindowDataset(Dataset[Sample]):
         With `success`: keep episodes of unknown success as well, which all of LIBERO's are.
     exclude_flags, only_flags : StepFlag
         Leave out anchors with any of these, or without any of these.
+    stride : int, optional
+        Anchors at steps 0, stride, 2 · stride, … of each episode. Default: at every step.
+    padded : bool
+        False: leave out windows of which a row lies outside the episode.
+    max_padding : int, or mapping of key to int, optional
+        Leave out windows with more offsets of a key outside the episode; of every key, or of those that are named. Diffusion
+        policy's ``pad_after=7`` is ``{"actions": 7}``. Default: any number.
+    windows : optional
+        A mask, bool [n_steps], with one entry a step of the store; or ranges of steps by episode, half-open, as openpi's DROID
+        filter has them: ``{3: [(0, 100), (200, 300)]}``, where episodes are rows of the table or names ("file/demo"), and those
+        that are not mentioned have no windows; or numbers of windows, as they are without this filter.
     task_embeddings : mapping of field to array [n_tasks, …], or names of arrays in ``tasks/embedding``, optional
         What each sample carries of its task, such as an encoded instruction.
     frames_in_memory : bool
@@ -110,27 +127,37 @@ class WindowDataset(Dataset[Sample]):
         unknown_success: bool = False,
         exclude_flags: StepFlag = StepFlag(0),  # noqa: B008 - an immutable constant
         only_flags: StepFlag = StepFlag(0),  # noqa: B008
+        stride: int | None = None,
+        padded: bool = True,
+        max_padding: int | Mapping[str, int] | None = None,
+        windows: ArrayLike | Mapping[Any, Iterable[Sequence[int]]] | None = None,
         task_embeddings: Mapping[str, ArrayLike] | Sequence[str] | None = None,
         frames_in_memory: bool = False,
         upright: bool | Sequence[str] = False,
     ) -> None:
-        store, spec = _store_of(store), _spec_of(spec)
+        store, spec = store_of(store), spec_of(spec)
+        rows, numbers = chosen_rows(store, windows)
         self.selection = Selection(
-            tasks=None if tasks is None else _task_rows(store, tasks),
+            tasks=None if tasks is None else task_rows(store, tasks),
             episodes=episodes,
             split=split,
             success=success,
             unknown_success=unknown_success,
             exclude_flags=exclude_flags,
             only_flags=only_flags,
+            stride=stride,
+            max_padding=max_padding_of(padded, max_padding),
+            rows=rows,
         )
         flags = store.index.flags if self.selection.needs_flags else None
         table = WindowTable.build(store.metadata, store.episodes, spec, selection=self.selection, flags=flags)
         check_reach(spec, table)
+        if numbers is not None:
+            table = _only(table, numbers, "windows")
         check_not_empty(table)
-        embeddings = _embeddings(store, task_embeddings)
+        embeddings = embeddings_of(store, task_embeddings)
         if frames_in_memory:
-            _check_fits(store, spec)
+            check_fits(store, spec)
         turned = upright_keys(store, spec.offsets, upright)
         if turned:
             check_conventions(store, table.served)
@@ -220,18 +247,88 @@ class WindowDataset(Dataset[Sample]):
         WindowError
             If a window is not there, or named twice.
         """
-        numbers = np.asarray(windows)
-        numbers = numbers.astype(np.int64) if not numbers.size else numbers
-        anchors = self.table.anchors(numbers)
-        others = np.ones(self.store.n_steps, bool)
-        others[self.table.start[anchors.episode] + anchors.step] = False
-        if np.count_nonzero(~others) < len(anchors.episode):
-            raise WindowError(
-                "dataset · only: each window once; got some twice → name each once; repeat= serves some more often"
-            )
+        return self._with(_only(self.table, windows, reason))
+
+    def split(self, share: float, *, by: SplitBy = "episode", seed: int = 0) -> tuple[WindowDataset, WindowDataset]:
+        """Two datasets without an episode in common, such as training and validation; they share what lies in memory.
+
+        Parameters
+        ----------
+        share : float, between 0 and 1
+            Of the first one: ``dataset.split(0.9)``.
+        by : "episode" or "task"
+            "episode": of n episodes that have windows ``round((1 - share) · n)`` go into the second part, at least one and not
+            all, and of each task its share, but for less than one episode. "task": whole tasks.
+        seed : int
+            The parts are a pure function of it and of the episodes that have windows.
+
+        Raises
+        ------
+        WindowError
+            If there are fewer than two episodes (tasks) to share out, or an option is none.
+        """
+        episodes = self.episodes
+        second = in_second_part(episodes, self.store.episodes.task[episodes].astype(np.int64), share, by, seed)
+        of_window = np.isin(self.table.episode_of_windows(), episodes[second])
+        told = f"split {float(share):g}"
+        parts = (_only(self.table, np.flatnonzero(part), told) for part in (~of_window, of_window))
+        first_part, second_part = (self._with(table) for table in parts)
+        return first_part, second_part
+
+    def statistics(
+        self,
+        keys: Iterable[str] | None = None,
+        *,
+        quantiles: Sequence[float] = (0.01, 0.99),
+        per_offset: Iterable[str] = (),
+        relative: Relative | None = None,
+        padding: bool = False,
+    ) -> Statistics:
+        """What training normalises by, of these windows: to be kept with the model, and handed to every loader that serves it.
+
+        Parameters
+        ----------
+        keys : names, optional
+            Default: all low-dim keys of the window.
+        quantiles : floats in [0, 1]
+            As numpy's, by linear interpolation.
+        per_offset : names
+            Keys of which each offset has statistics of its own, [n_offsets, dim].
+        relative : Relative, optional
+            As of the loader: statistics of what it serves then.
+        padding : bool
+            Count what stands for steps outside of the episode too, as openpi does.
+
+        Raises
+        ------
+        WindowError
+            If a key is not in the window, or holds frames; or an offset lies outside of every episode.
+        """
+        return Statistics.of(
+            [self.windows], keys, quantiles=quantiles, per_offset=per_offset, relative=relative, padding=padding
+        )
+
+    @property
+    def episodes(self) -> NDArray[np.int64]:
+        """Episodes that have windows: int64 [n], rows of the store's episode table, ascending."""
+        return np.flatnonzero(self.table.served)
+
+    def windows_of(self, episode: int) -> range:
+        """The windows of one episode, in the order of its steps; empty where the filters leave none.
+
+        They are numbered one after the other, so that an episode is ``dataset.read(dataset.windows_of(3))``.
+
+        Raises
+        ------
+        WindowError
+            If the store has no such episode.
+        """
+        return self.table.windows_of(episode)
+
+    def _with(self, table: WindowTable) -> WindowDataset:
         made = copy.copy(self)
         made.windows = copy.copy(self.windows)
-        made.windows.table = self.table.without(reason, others)
+        made.windows.table = table
         return made
 
     @staticmethod
@@ -245,124 +342,13 @@ class WindowDataset(Dataset[Sample]):
         return viewer("windows").show_window(self, window)
 
 
-def datasets_of(given: Any, shuffle: bool = True) -> list[WindowDataset]:
-    """The datasets in a loader's argument: one, several, or torch's ``Subset`` and ``ConcatDataset`` of them.
-
-    Raises
-    ------
-    WindowError
-        If it is something else, names a window twice, or promises an order that a loader does not keep.
-    """
-    if isinstance(given, WindowDataset):
-        return [given]
-    if isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping, Dataset)):
-        return [one for part in list(given) for one in datasets_of(part, shuffle)]
-    datasets, number, windows = _windows_of(given)
-    if not shuffle and ((np.diff(windows) < 0).any() or len(np.unique(number)) > 1):
-        raise WindowError(
-            f"loader · dataset: without shuffling, windows of one dataset in the store's order; got a {type(given).__name__} "
-            "in another one → pass Subset(dataset, sorted(subset.indices)), a list of the datasets, which take turns, or "
-            "shuffle=True"
-        )
-    return [dataset.only(windows[number == n]) for n, dataset in enumerate(datasets) if (number == n).any()]
-
-
-def _windows_of(given: Any) -> tuple[list[WindowDataset], NDArray[np.int64], NDArray[np.int64]]:
-    """The datasets in a tree of ``Subset`` and ``ConcatDataset``; and for each index its dataset and window."""
-    if isinstance(given, WindowDataset):
-        return [given], np.zeros(len(given), np.int64), np.arange(len(given))
-    if isinstance(given, Subset):
-        datasets, number, windows = _windows_of(given.dataset)
-        at = np.asarray(given.indices, np.int64)
-        return datasets, number[at], windows[at]
-    if isinstance(given, ConcatDataset):
-        parts = [_windows_of(part) for part in given.datasets]
-        before = np.cumsum([0, *(len(part[0]) for part in parts)]).tolist()
-        return (
-            [dataset for part in parts for dataset in part[0]],
-            np.concatenate([part[1] + n for n, part in zip(before, parts, strict=False)]),
-            np.concatenate([part[2] for part in parts]),
-        )
-    raise WindowError(
-        f"loader · dataset: a WindowDataset, or a list of them; got {type(given).__name__} → "
-        "pass rz.WindowDataset(rz.open_store(PATH), rz.WindowSpec({…}))"
-    )
-
-
-def _store_of(given: Any) -> Store:
-    if isinstance(given, (str, Path)):
-        return open_store(given)
-    if not isinstance(given, Store):
-        raise WindowError(f"dataset · store: a Store, or its path; got {type(given).__name__} → pass rz.open_store(PATH)")
-    return given
-
-
-def _spec_of(given: Any) -> WindowSpec:
-    if isinstance(given, Mapping):
-        return WindowSpec(given)
-    if not isinstance(given, WindowSpec):
-        raise WindowError(
-            f"dataset · spec: a WindowSpec, or offsets by key; got {given!r} → pass, for example, "
-            'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)})'
-        )
-    return given
-
-
-def _check_fits(store: Store, spec: WindowSpec) -> None:
-    """Refuse frames that do not fit into memory; raises WindowError with both sizes."""
-    keys = [key for key in (store.keys.get(key.name) for key in spec.keys) if key is not None and key.frame]
-    wanted = store.n_steps * sum(prod(key.shape) * np.dtype(key.dtype).itemsize for key in keys)
-    if wanted > (free := free_memory() // 2):
-        raise WindowError(
-            f"dataset · frames_in_memory: frames that fit into half of what is free, {free / 1e9:.2f} GB; they take "
-            f"{wanted / 1e9:.2f} GB → leave cameras out, or do without it"
-        )
-
-
-def _task_rows(store: Store, tasks: Sequence[int | str]) -> list[int]:
-    """Rows of the task table that match numbers, names or instructions."""
-    if isinstance(tasks, str):
-        raise WindowError(f"filter · tasks: a list; got the text {tasks!r} → pass [{tasks!r}]")
-    columns = (store.tasks.name, store.tasks.instruction, store.tasks.instruction_from_name)
-    rows: list[int] = []
-    for task in tasks:
-        if not isinstance(task, str):
-            rows.append(task)
-            continue
-        found = [row for row in range(store.n_tasks) if task and task in (column[row] for column in columns)]
-        if not found:
-            raise WindowError(
-                f"filter · tasks: a task of the store; got {task!r}, it has {_tasks_of(store)} → take one of these, by either "
-                f"wording{did_you_mean(task, [text for column in columns for text in column])}"
-            )
-        rows += found
-    return rows
-
-
-def _tasks_of(store: Store) -> str:
-    """The tasks of a store in a message: name, and instructions if they differ from it."""
-    tasks, texts = store.tasks, []
-    for name, *wordings in zip(tasks.name, tasks.instruction, tasks.instruction_from_name, strict=True):
-        others = dict.fromkeys(text for text in wordings if text and text != name)
-        texts.append(f"{name!r} ({', '.join(map(repr, others))})" if others else repr(name))
-    more = f" and {len(texts) - TASKS_TOLD} more" if len(texts) > TASKS_TOLD else ""
-    return ", ".join(texts[:TASKS_TOLD]) + more
-
-
-def _embeddings(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] | None) -> dict[str, NDArray[Any]]:
-    if given is None:
-        return {}
-    if isinstance(given, str):
-        raise WindowError(f"window · task_embeddings: a mapping, or a list of names; got {given!r} → pass [{given!r}]")
-    arrays = (
-        {name: np.asarray(array) for name, array in given.items()}
-        if isinstance(given, Mapping)
-        else {name: read_task_embedding(store, name) for name in given}
-    )
-    for name, array in arrays.items():
-        if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf":
-            raise WindowError(
-                f"window · task_embeddings · {name}: numbers [{store.n_tasks}, …], one row per task; got {array.dtype} "
-                f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
-            )
-    return arrays
+def _only(table: WindowTable, windows: ArrayLike, reason: str) -> WindowTable:
+    """Some windows of a table, each named once."""
+    numbers = np.asarray(windows)
+    numbers = numbers.astype(np.int64) if not numbers.size else numbers
+    anchors = table.anchors(numbers)
+    others = np.ones(int(table.stop[-1]) if table.stop.size else 0, bool)
+    others[anchors.row] = False
+    if np.count_nonzero(~others) < len(anchors.episode):
+        raise WindowError("dataset · only: each window once; got some twice → name each once; weights= serves some more often")
+    return table.without(reason, others)

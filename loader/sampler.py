@@ -21,7 +21,9 @@ from robozarr.schemas.errors import WindowError
 
 __all__ = ["WindowBatchSampler", "WindowDataLoader", "WindowSampler"]
 
-ORDER_OPTIONS: Final = ("shuffle", "seed", "rank", "world_size", "group", "drop_last", "locality", "repeat")
+ORDER_OPTIONS: Final = (
+    "shuffle", "seed", "rank", "world_size", "group", "drop_last", "locality", "repeat", "weights", "balance", "cover",
+)  # fmt: skip
 """Options of the order, with the same names in ``WindowDataLoader`` and ``WindowLoader``."""
 TORCH_MODULES: Final = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
 
@@ -53,7 +55,7 @@ class _Sharded(DistributedSampler[int]):
             refuse_skipping_unplaced()
         self.began = began = self.schedule.begin()
         for number, batch in enumerate(self.schedule.batches(began), 1):
-            yield began, batch.parts[0][1].tolist()
+            yield began, batch.windows.tolist()
             self.schedule.consume(began, number)
         self.schedule.consume(began, began.n_batches)
 
@@ -99,7 +101,8 @@ class WindowSampler(_Sharded):
     batch_size : int
         The same as the DataLoader's, which is checked: ranks take turns by batch, and a state counts batches.
     **options
-        ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat`` of ``WindowLoader``.
+        ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat``, ``weights``,
+        ``balance``, ``cover`` of ``WindowLoader``.
 
     A finished epoch leads to the next by itself; `set_epoch` is not needed. A DataLoader asks for windows ahead of what the
     training consumes, so a sampler cannot know how far that is: say it, in `state_dict`, or use ``WindowDataLoader``, which
@@ -185,7 +188,8 @@ class WindowDataLoader(DataLoader[Any]):
     windows : WindowDataset, optional
         Whose windows are enumerated, where `dataset` makes something else of each. Default: `dataset`.
     order : mapping, optional
-        ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat`` of ``WindowLoader``.
+        ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat``, ``weights``,
+        ``balance``, ``cover`` of ``WindowLoader``.
         They may be given by themselves as well, as torch spells it: ``WindowDataLoader(dataset, 16, drop_last=True)``.
     **options
         What DataLoader takes: ``num_workers``, ``pin_memory``, ``persistent_workers``, ``multiprocessing_context``, …
@@ -237,6 +241,10 @@ class WindowDataLoader(DataLoader[Any]):
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch."""
         return self.schedule.n_batches
+
+    def expected_coverage(self, n_epochs: float = 1) -> float:
+        """The share of windows that so many epochs are expected to serve at least once, over all ranks; 1 without weights."""
+        return self.schedule.expected_coverage(n_epochs)
 
     def forever(self) -> Endless:
         """Run epoch after epoch without an end, for loops that count steps."""

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.arguments import task_rows
 from robozarr.loader.frames.remote import KEPT_BYTES
 from robozarr.loader.ranks import Ranks
+from robozarr.loader.windows.draws import Draws
 from robozarr.loader.windows.nothing_left import check_not_empty
 from robozarr.loader.windows.order import Mixture, Order
 from robozarr.loader.windows.same import check_same_windows, fingerprint
 from robozarr.loader.windows.share import Share
 from robozarr.loader.windows.state import OrderState
+from robozarr.loader.windows.weights import Balance, Weights, weights_of_windows
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 
@@ -43,11 +46,20 @@ from some 50 places of the store. With larger pictures, groups have fewer blocks
 
 @dataclass(frozen=True, slots=True)
 class WindowsOfBatch:
-    """The windows of one batch, by store."""
+    """The windows of one batch."""
 
-    parts: tuple[tuple[int, I64, I64 | None], ...]
-    """(number of the dataset, its windows, their places in the batch; None: in order)."""
-    n_windows: int
+    dataset: I64 | None
+    """Number of the dataset of each, int64 [n]; None where there is one."""
+    windows: I64
+    """int64 [n], of its dataset."""
+
+    @property
+    def parts(self) -> tuple[tuple[int, I64, I64 | None], ...]:
+        """By dataset: (its number, its windows, where in the batch they go; None: in order)."""
+        if self.dataset is None:
+            return ((0, self.windows, None),)
+        where = [(number, np.flatnonzero(self.dataset == number)) for number in np.unique(self.dataset).tolist()]
+        return tuple((number, self.windows[at], at) for number, at in where)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +89,7 @@ class Schedule:
     datasets : sequence of WindowDataset
     batch_size : int
         Windows in a batch of one rank.
-    shuffle, seed, drop_last, locality, repeat, mixture, rank, world_size, group
+    shuffle, seed, drop_last, locality, repeat, weights, balance, cover, mixture, rank, world_size, group
         As for ``WindowLoader``.
     even : bool
         All ranks have equally many batches; False, for whoever sees to that.
@@ -101,12 +113,15 @@ class Schedule:
         drop_last: bool = False,
         locality: tuple[int, int] | Literal[False] | None = None,
         repeat: Mapping[StepFlag, int] | None = None,
-        mixture: Sequence[int] | None = None,
+        weights: Weights | Sequence[Weights | None] | None = None,
+        balance: Balance | None = None,
+        cover: bool = False,
+        mixture: Sequence[float] | None = None,
         even: bool = True,
     ) -> None:
         if not datasets:
             raise WindowError("order · datasets: at least one; got none → pass a WindowDataset")
-        for name, value in (("shuffle", shuffle), ("drop_last", drop_last)):
+        for name, value in (("shuffle", shuffle), ("drop_last", drop_last), ("cover", cover)):
             if not isinstance(value, bool | np.bool_):
                 raise WindowError(f"order · {name}: True or False; got {value!r} → pass one of these")
         for dataset in datasets:
@@ -114,14 +129,20 @@ class Schedule:
         self._ranks = Ranks(rank, world_size, group)
         self.drop_last, self.shuffle, self.batch_size, self._even = bool(drop_last), bool(shuffle), batch_size, even
         Share(batch_size=batch_size, rank=rank or 0, world_size=1 + (rank or 0) if world_size is None else world_size)
+        if repeat and (weights is not None or balance is not None):
+            raise WindowError(
+                "order · repeat: alone, or weights= and balance= instead; got both → {'flag': {StepFlag.KEY_MOMENT: 2.0}} in "
+                "weights= says the same"
+            )
         orders = []
-        for number, dataset in enumerate(datasets):
+        for number, (dataset, of_dataset) in enumerate(zip(datasets, _of_each(weights, len(datasets)), strict=True)):
             chosen = remote_locality(dataset.store) if locality is None and shuffle and dataset.store.remote else locality
             block, blocks = chosen if chosen else (None, None)
-            weights = dataset.table.weights(dataset.store.index.flags, repeat) if repeat else None
+            repeats = dataset.table.weights(dataset.store.index.flags, repeat) if repeat else None
             order = Order(
-                n_windows=len(dataset), seed=seed, stream=number, shuffle=shuffle, block=block, group=blocks, weights=weights
-            )
+                n_windows=len(dataset), seed=seed, stream=number, shuffle=shuffle, block=block, group=blocks,
+                weights=repeats, draws=_draws(dataset, of_dataset, balance, cover),
+            )  # fmt: skip
             orders.append(order)
         if mixture is None and len(orders) > 1:
             mixture = [order.n_positions for order in orders]  # each window as often as any other
@@ -188,6 +209,22 @@ class Schedule:
             )
         return n_batches
 
+    def expected_coverage(self, n_epochs: float = 1) -> float:
+        """The share of windows that so many epochs, one after the other, are expected to serve at least once, over all ranks.
+
+        1 where every window is served each epoch. Less by weights below the average, where it follows exactly from them; and by
+        ``drop_last``, which leaves out other windows each epoch.
+        """
+        if not isinstance(n_epochs, int | float | np.integer | np.floating) or isinstance(n_epochs, bool) or not n_epochs > 0:
+            raise WindowError(f"order · n_epochs: a number above 0; got {n_epochs!r} → pass 1, say")
+        share, n = self.share, self.order.n_positions
+        per_batch = share.batch_size * share.world_size
+        taken = n // per_batch * per_batch / n if share.drop_last else 1.0
+        if self.shuffle or taken == 1:
+            missed = 1 - taken if self.order.expected_coverage() == 1 else 0
+            return (1 - missed**n_epochs) if missed else self.order.expected_coverage(n_epochs * taken)
+        return self.order.expected_coverage(1) * taken
+
     def set_epoch(self, epoch: int) -> None:
         """Move to the beginning of an epoch; the present epoch is left as it is, so that a resumed run keeps its position."""
         self.placed = True
@@ -231,7 +268,7 @@ class Schedule:
             store, windows = self._windows((positions + state.start) % n, state.epoch)
             for at, end in zip([0, *ends], ends, strict=False):
                 part = slice(at, end)
-                yield _split(None if store is None else store[part], windows[part])
+                yield WindowsOfBatch(None if store is None else store[part], windows[part])
 
     def _windows(self, positions: I64, epoch: int) -> tuple[I64 | None, I64]:
         if isinstance(self.order, Mixture):
@@ -261,14 +298,31 @@ class Schedule:
         return self.__dict__ | {"_latest": None}  # an iteration goes on where it began, not in a copy
 
 
-def _split(store: I64 | None, windows: I64) -> WindowsOfBatch:
-    if store is None:
-        return WindowsOfBatch(((0, windows, None),), len(windows))
-    parts = []
-    for number in np.unique(store).tolist():
-        at = np.flatnonzero(store == number)
-        parts.append((number, windows[at], at))
-    return WindowsOfBatch(tuple(parts), len(windows))
+def _of_each(weights: Any, n: int) -> list[Any]:
+    """The weights of each dataset: one for all, or a list with one for each."""
+    if n > 1 and isinstance(weights, list | tuple) and not all(isinstance(one, int | float | np.number) for one in weights):
+        if len(weights) != n:
+            raise WindowError(
+                f"weights: one for each of {n} datasets; got {len(weights)} → pass None where nothing is weighted"
+            )
+        return list(weights)
+    if n > 1 and weights is not None and not isinstance(weights, Mapping):
+        raise WindowError(
+            f"weights: of {n} datasets, a list with one entry for each, or a mapping that holds for all; got "
+            f"{type(weights).__name__} → mixture= says how often each dataset is drawn from"
+        )
+    return [weights] * n
+
+
+def _draws(dataset: WindowDataset, weights: Any, balance: Balance | None, cover: bool) -> Draws | None:
+    """How often the windows of a dataset are drawn; None: once each."""
+    store = dataset.store
+    found = weights_of_windows(
+        dataset.table, store.episodes.task, weights, balance, lambda: store.index.flags, lambda name: task_rows(store, [name])
+    )
+    if found is None or (found == found[0]).all():
+        return None
+    return Draws.by(found, None if cover else len(found))
 
 
 def remote_locality(store: Store) -> tuple[int, int]:

@@ -7,22 +7,33 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from robozarr.loader.batch import Field, PlannedWindows, WindowReader
-from robozarr.loader.dataset import Sample, WindowDataset, datasets_of
+from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.loader.device.augmenting.draws import keys_of_windows
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.device.transform import (
+    AUGMENT_KEYS,
+    Augments,
+    Images,
+    Normalise,
+    augments_of,
+    check_steps,
+    make_transform,
+)
+from robozarr.loader.given import datasets_of
+from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
+from robozarr.loader.together import Planned, Together, common_fields
+from robozarr.loader.windows.weights import Balance, Weights
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 from robozarr.store.threads import ThreadJob, ThreadTeam
@@ -39,14 +50,6 @@ IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART: Final = 32
 """Fewest windows of a batch that one thread reads: starting a thread's work costs some 20 µs."""
-
-
-class Planned(NamedTuple):
-    """A batch before it is read."""
-
-    n_windows: int
-    parts: list[tuple[int, PlannedWindows, NDArray[np.int64] | None]]
-    """(number of the dataset, its windows, their places in the batch; None: in order)."""
 
 
 class WindowLoader(TakenApart):
@@ -83,14 +86,30 @@ class WindowLoader(TakenApart):
         then. False: none there either.
     repeat : mapping of StepFlag to int, optional
         ``{StepFlag.KEY_MOMENT: 2}``: serve such anchors that often an epoch. Nothing is ever left out.
-    mixture : sequence of int, optional
-        Draws of each dataset in a cycle; an epoch ends when each has been covered.
+    weights : optional
+        How often windows are served beside the others: a number for each window, or numbers by kind, which are multiplied:
+        ``{"task": {"open the drawer": 2.0}, "episode": {3: 0.5}, "flag": {StepFlag.KEY_MOMENT: 4}, "window": […]}``. Of several
+        datasets a list with one entry for each, or a mapping that holds for all. An epoch has as many windows as without; each
+        is served as often as its weight says, rounded up or down, and exactly so over epochs. `expected_coverage` says which
+        share of them an epoch serves.
+    balance : "task" or "episode", optional
+        Serve each task (episode) equally often, whatever it has of windows; `weights` count beside.
+    cover : bool
+        With weights: make epochs so long that each serves every window at least once.
+    mixture : sequence of numbers, optional
+        How often each dataset is drawn from. Whole numbers are draws in a cycle, numbers with fractions shares of all draws. An
+        epoch ends when each dataset has been covered.
     device : device, optional
         Where batches go; with a GPU, through pinned memory, beside whatever it computes. Default: the CPU.
     images : Images, optional
         Pictures upright, as floats, channels first; done on the device. Default: as stored.
+    augment : Augment, or mapping of camera to Augment, optional
+        Random crops, colours and so on, after `images`, done on the device for the whole batch at once: a pure function of
+        (seed, epoch, window).
+    relative : Relative, optional
+        Actions relative to the state at the anchor, float64; done on the device, before `normalise`.
     normalise : Normalise, optional
-        By statistics of the store or of the windows; done on the device.
+        By statistics of the store or of the windows, or those that are handed over; done on the device.
     transform : function of a batch, optional
         Called last, on the device, in the consumer's thread and stream.
     cache : "device", "host", or None
@@ -146,9 +165,14 @@ class WindowLoader(TakenApart):
         drop_last: bool = False,
         locality: tuple[int, int] | Literal[False] | None = None,
         repeat: Mapping[StepFlag, int] | None = None,
-        mixture: Sequence[int] | None = None,
+        weights: Weights | Sequence[Weights | None] | None = None,
+        balance: Balance | None = None,
+        cover: bool = False,
+        mixture: Sequence[float] | None = None,
         device: torch.device | str | int | None = None,
         images: Images | None = None,
+        augment: Augments | None = None,
+        relative: Relative | None = None,
         normalise: Normalise | None = None,
         transform: Callable[[Sample], Sample] | None = None,
         cache: Literal["device", "host"] | None = None,
@@ -165,17 +189,21 @@ class WindowLoader(TakenApart):
                 stacklevel=2,
             )
         datasets = datasets_of(dataset, shuffle)
-        check_steps(images, normalise, transform)
+        check_steps(images, normalise, transform, augment, relative)
         _check_counts(threads=threads, prefetch=prefetch, cache_bytes=cache_bytes, hold_bytes=hold_bytes)
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
-            drop_last=drop_last, locality=locality, repeat=repeat, mixture=mixture,
+            drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
+            mixture=mixture,
         )  # fmt: skip
-        self.batch_size = batch_size
+        self.batch_size, self._seed = batch_size, seed
         self.device = device_of(device)
-        self._readers = [dataset.windows for dataset in datasets]
-        self._fields = _common_fields(self._readers)
+        self._fields = common_fields([dataset.windows for dataset in datasets])
+        self._together = Together([dataset.windows for dataset in datasets])
+        self._readers = self._together.readers
         self._transform, self._images, self._normalise = transform, images, normalise
+        self._augment, self._relative = augment, relative
+        augments_of(self._readers[0], augment)
         self.leases = Leases(hold_bytes)
         """The host memory that is lent to batches."""
         self._threads = default_threads() if threads is None else threads
@@ -267,22 +295,10 @@ class WindowLoader(TakenApart):
                 self.leases.end(pending)
 
     def _planned(self, began: Iteration) -> Iterator[Planned]:
-        """The batches of an iteration with the rows of their windows, computed for many batches together."""
-        batches = self.schedule.batches(began)
+        """The batches of an iteration, with the rows of their windows, which are found for many batches at once."""
         groups = [prod(remote_locality(reader.store)) for reader in self._readers if reader.store.remote]
         several = max(1, min(groups, default=PLANNED) // self.batch_size)
-        while block := list(islice(batches, several)):
-            planned: list[list[PlannedWindows]] = []
-            for number, reader in enumerate(self._readers):
-                windows = [ids for batch in block for of_store, ids, _ in batch.parts if of_store == number]
-                whole = reader.plan(np.concatenate([np.empty(0, np.int64), *windows]))
-                if self._remote:
-                    reader.announce(whole)
-                ends = np.cumsum([len(ids) for ids in windows]).tolist()
-                planned.append([whole.part(slice(end - len(ids), end)) for ids, end in zip(windows, ends, strict=True)])
-            parts = [iter(of_store) for of_store in planned]
-            for batch in block:
-                yield Planned(batch.n_windows, [(number, next(parts[number]), at) for number, _, at in batch.parts])
+        return self._together.planned(self.schedule.batches(began), began.state.epoch, several)
 
     def _start(self) -> None:
         """Make the threads and device objects, in the process that iterates."""
@@ -290,10 +306,18 @@ class WindowLoader(TakenApart):
             self._reset()
         if self._team is None:
             self._copier = Copier(self.device)
-            self._prepare = make_transform(self._readers, self._images, self._normalise, self.device)
+            self._prepare = make_transform(
+                self._readers,
+                self._images,
+                self._normalise,
+                self.device,
+                self._together.group_of,
+                self._augment,
+                self._relative,
+            )
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":
-            self._readers = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
+            self._readers[:] = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
         if self._cache == "device" and self._frames is None:
             self._frames = DeviceFrames(self._readers, self.device, self._team)
         if self._slots is None:
@@ -313,14 +337,14 @@ class WindowLoader(TakenApart):
         return job
 
     def _fill(self, slot: BatchSlot, batch: Planned, part: tuple[int, int], cancelled: Callable[[], bool]) -> None:
-        for number, windows, at in batch.parts:
+        for group, windows, at in ((one.group, one.windows, one.at) for one in batch.parts):
             keys = None
             if self._frames is not None:
                 keys = self._frames.low_dim
-                self._frames.place(number, slot.batch, windows, at, part)
-            self._readers[number].fill(slot.batch, windows, at, part, keys, cancelled)
-            if len(self._readers) > 1 and part[0] == 0:
-                slot.batch["store"][at] = number
+                self._frames.place(group, slot.batch, windows, at, part)
+            self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
+        if batch.dataset is not None and part[0] == 0:
+            slot.batch["store"][: batch.n_windows] = batch.dataset
 
     def _hand_out(self, slot: BatchSlot, batch: Planned) -> Sample:
         """Hand a finished batch to the consumer."""
@@ -330,15 +354,26 @@ class WindowLoader(TakenApart):
         if self._frames is not None:
             tensors = self._frames.gather(tensors)
         texts: list[str] = [""] * n
-        for number, windows, at in batch.parts:
-            found = self._readers[number].instructions_of(windows)
-            if at is None:
+        for part in batch.parts:
+            found = self._readers[part.group].instructions_of(part.windows)
+            if part.at is None:
                 texts = found
             else:
-                for place, text in zip(at.tolist(), found, strict=True):
+                for place, text in zip(part.at.tolist(), found, strict=True):
                     texts[place] = text
+        if self._augment is not None:
+            tensors[AUGMENT_KEYS] = self._keys_of(batch)  # type: ignore[assignment]
         sample = self._prepare(tensors | {"instruction": texts})
         return sample if self._transform is None else self._transform(sample)
+
+    def _keys_of(self, batch: Planned) -> NDArray[np.uint64]:
+        """What augmentation draws from: a key for each window."""
+        anchors = np.empty((2, batch.n_windows), np.int64)
+        for part in batch.parts:
+            where = slice(None) if part.at is None else part.at
+            anchors[0, where], anchors[1, where] = part.windows.episode, part.windows.step
+        dataset = 0 if batch.dataset is None else batch.dataset
+        return keys_of_windows(int(self._seed), batch.epoch, dataset, *anchors)
 
 
 def _check_counts(**counts: Any) -> None:
@@ -353,23 +388,3 @@ def default_threads() -> int:
     """Number of cores that this process may use, at most 8: more threads would wait for memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 8)
-
-
-def _common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
-    fields = readers[0].fields
-    for number, reader in enumerate(readers[1:], 1):
-        if reader.fields != fields:
-            mine = {(field.name, field.shape, str(field.dtype)) for field in reader.fields}
-            first = {(field.name, field.shape, str(field.dtype)) for field in fields}
-            raise WindowError(
-                f"loader · mixture: all datasets have the same fields; dataset {number} and the first differ in "
-                f"{sorted(mine ^ first)} → use the same window, and stores of one resolution"
-            )
-    if len(kinds := {", ".join(sorted(reader.upright)) or "none" for reader in readers}) > 1:
-        raise WindowError(
-            f"loader · mixture: the same keys are read upright in all datasets; got {' and '.join(sorted(kinds))} → pass the "
-            "same upright= to each"
-        )
-    if len(readers) > 1:
-        fields = (*fields, Field(name="store", shape=(), dtype=np.dtype(np.int64)))
-    return fields

@@ -101,6 +101,10 @@ class TakenApart:
         """Batches of this rank in the next iteration."""
         return self.schedule.n_batches_left
 
+    def expected_coverage(self, n_epochs: float = 1) -> float:
+        """The share of windows that so many epochs are expected to serve at least once, over all ranks; 1 without weights."""
+        return self.schedule.expected_coverage(n_epochs)
+
     def set_epoch(self, epoch: int) -> None:
         """Move to an epoch. Not needed: each finished epoch leads to the next; a resumed one keeps its position."""
         self.schedule.set_epoch(epoch)

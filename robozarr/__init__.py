@@ -12,8 +12,11 @@ from robozarr.version import __version__
 
 if TYPE_CHECKING:
     from robozarr.loader.dataset import WindowDataset
+    from robozarr.loader.device.augmenting.augment import Augment
     from robozarr.loader.device.transform import Images, Normalise
+    from robozarr.loader.relative import Relative
     from robozarr.loader.sampler import WindowDataLoader, WindowSampler
+    from robozarr.loader.statistics import Statistics
     from robozarr.loader.stream import WindowLoader
     from robozarr.schemas.errors import RoboZarrError
     from robozarr.schemas.index import Alignment, StepFlag
@@ -22,9 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Alignment",
+    "Augment",
     "Images",
     "Normalise",
+    "Relative",
     "RoboZarrError",
+    "Statistics",
     "StepFlag",
     "Store",
     "WindowDataLoader",
@@ -38,9 +44,12 @@ __all__ = [
 
 _HOME = {
     "Alignment": "robozarr.schemas.index",
+    "Augment": "robozarr.loader.device.augmenting.augment",
     "Images": "robozarr.loader.device.transform",
     "Normalise": "robozarr.loader.device.transform",
+    "Relative": "robozarr.loader.relative",
     "RoboZarrError": "robozarr.schemas.errors",
+    "Statistics": "robozarr.loader.statistics",
     "StepFlag": "robozarr.schemas.index",
     "Store": "robozarr.store.opened",
     "WindowDataLoader": "robozarr.loader.sampler",

@@ -45,7 +45,10 @@ def train_a_step(store: Path, camera: str, state: str) -> None:
     assert seen == opened.n_steps
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow(reason="converts and trains") if name in SLOW else ()) for name in FAMILIES],
+)
 def test_a_family_reports_and_trains(name: str, tmp_path: Path) -> None:
     from robozarr.view.report import report_html
 

@@ -1,4 +1,4 @@
-"""Owns the guess of what other profiles would have taken, from samples of the frames that a conversion sees. Imports no Dask.
+"""Estimates the size of a store in the profiles with keyframes, from samples of a conversion's frames. Imports no Dask.
 
 A sample is a chunk out of the middle of a shard, encoded once more in memory; there are so few that they take about a second of
 a worker's time, whatever the size of the store.
@@ -17,7 +17,7 @@ from robozarr.convert.records import Partition
 from robozarr.schemas.layout import FRAMES_PER_CHUNK, Effort
 from robozarr.store.frames.encode import encode_frames
 
-__all__ = ["Sample", "guess_sizes", "sample_frames", "sampled_shards"]
+__all__ = ["Sample", "estimated_sizes", "sample_frames", "sampled_shards"]
 
 SAMPLES: Final = 16
 """Chunks of a key, at most."""
@@ -59,7 +59,7 @@ def sample_frames(rows: NDArray[Any], partition: Partition) -> Sample:
     return Sample(frames.nbytes, *sizes)
 
 
-def guess_sizes(plan: Plan, samples: Mapping[str, Sample], stored: Mapping[str, int]) -> dict[str, int]:
+def estimated_sizes(plan: Plan, samples: Mapping[str, Sample], stored: Mapping[str, int]) -> dict[str, int]:
     """What each profile with keyframes would have taken, bytes; nothing where there are no samples.
 
     Parameters

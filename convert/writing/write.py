@@ -25,6 +25,7 @@ from robozarr.convert.resuming.journal import digest
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.writing.owned import parent_groups, temporaries, unplanned_files
 from robozarr.convert.writing.read import read_stored
+from robozarr.convert.writing.samples import Sample, sample_frames
 from robozarr.convert.writing.shard import checksums_of, encode_chunks, sum_of
 from robozarr.convert.writing.stats import FrameMoments, fingerprints_of, frame_moments
 from robozarr.schemas.errors import BucketError, CorruptChunkError, SourceError, StoreError
@@ -66,6 +67,8 @@ class PartitionResult:
     """Checksums of its steps (``checksums/``), for frames."""
     fingerprints: NDArray[np.uint32] | None
     """Fingerprints of its steps (``fingerprints/``), for frames."""
+    sample: Sample | None
+    """Size of some of its frames in the profiles with keyframes, if a sample was wanted."""
     finished: FinishedPartition
     """Its record in the journal."""
     kept: bool
@@ -78,6 +81,8 @@ class WriteTask:
 
     partition: Partition
     finished: FinishedPartition | None
+    sampled: bool = False
+    """Whether a sample of its frames is wanted."""
 
 
 def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> dict[str, int]:
@@ -160,9 +165,10 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
                 results.append(exc)
                 continue
             parts = None if checksums is not None else encode_chunks(rows, task.partition.layout, task.partition.begins)
+            sample = sample_frames(rows, task.partition) if task.sampled else None
             if writing is not None:
                 results.append(writing.result())
-            writing = writer.submit(_write_task, root, fence, task, reduced, parts, checksums)
+            writing = writer.submit(_write_task, root, fence, task, reduced, parts, checksums, sample)
             del rows, read
         if writing is not None:
             results.append(writing.result())
@@ -214,6 +220,7 @@ def _write_task(
     reduced: Future[Reduced],
     parts: Sequence[Buffer] | None,
     checksums: NDArray[np.uint32] | None,
+    sample: Sample | None,
 ) -> PartitionResult:
     partition = task.partition
     frames = partition.key is not None and partition.key.frame
@@ -236,6 +243,7 @@ def _write_task(
         moments=reduced.result()[0],
         checksums=checksums if frames else None,
         fingerprints=reduced.result()[1],
+        sample=sample,
         finished=finished,
         kept=parts is None,
     )

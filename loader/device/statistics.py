@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.batch import WindowReader
+from robozarr.loader.windows.quantiles import quantiles_of_counted
 from robozarr.loader.windows.selection import rows_of
 from robozarr.loader.windows.spread import spread_or_one
 from robozarr.schemas.errors import WindowError
@@ -50,7 +51,23 @@ def window_statistics(windows: WindowReader, name: str) -> dict[str, F64]:
     return {"n": n, "mean": mean, "std": np.sqrt(variance), "min": each["min"].min(0), "max": each["max"].max(0)}
 
 
-def scale_and_shift(readers: Sequence[WindowReader], name: str, scaling: Scaling, scope: Scope) -> tuple[F64, F64]:
+def _quantiles(reader: WindowReader, name: str, scope: Scope, pair: tuple[float, float]) -> F64 | None:
+    """Any two quantiles of a key, [2, …]: exact; None where there are none, of the windows' frames and of frames' floats."""
+    key = reader.store.keys[name]
+    if not key.frame:
+        rows = rows_of(reader.table.runs) if scope == "windows" else slice(None)
+        return np.asarray(np.quantile(reader.reader.column(name)[rows].astype(np.float64), pair, axis=0))
+    if scope == "windows" or key.dtype != "uint8":
+        return None
+    counts = reader.store.histogram(name)
+    each = counts.reshape(-1, counts.shape[-1])
+    found = [quantiles_of_counted(np.flatnonzero(one).astype(np.float64), one[one > 0], pair) for one in each]
+    return np.stack(found, axis=1).reshape(2, *counts.shape[:-1])
+
+
+def scale_and_shift(
+    readers: Sequence[WindowReader], name: str, scaling: Scaling | tuple[float, float], scope: Scope
+) -> tuple[F64, F64]:
     """Shift and scale that normalise a key, ``(value - shift) / scale``: float64, per channel of a frame, else per element.
 
     Several stores count as one, by their numbers of values. An element that is constant, but for rounding, is divided by 1
@@ -62,7 +79,8 @@ def scale_and_shift(readers: Sequence[WindowReader], name: str, scaling: Scaling
         If quantiles are asked for where there are none: of several stores, or of the windows' frames.
     """
     found = [reader.store.stats(name) if scope == "store" else window_statistics(reader, name) for reader in readers]
-    if scaling == "q01_q99" and (len(found) > 1 or "q01" not in found[0]):
+    pair = None if isinstance(scaling, str) or len(readers) > 1 else _quantiles(readers[0], name, scope, scaling)
+    if (scaling == "q01_q99" and (len(found) > 1 or "q01" not in found[0])) or (not isinstance(scaling, str) and pair is None):
         raise WindowError(
             f"normalise · {name}: quantiles of one whole store, or of low-dim windows; got {len(found)} store(s), scope "
             f"{scope!r} → use mean_std or min_max, or scope='store'"
@@ -73,6 +91,8 @@ def scale_and_shift(readers: Sequence[WindowReader], name: str, scaling: Scaling
         mean = (share * np.stack([each["mean"] for each in found])).sum(0)
         spread = np.stack([each["std"] ** 2 + (each["mean"] - mean) ** 2 for each in found])
         shift, scale = mean, np.sqrt((share * spread).sum(0))
+    elif pair is not None:
+        shift, scale = pair[0] / 2 + pair[1] / 2, pair[1] / 2 - pair[0] / 2
     else:
         low_name, high_name = ("min", "max") if scaling == "min_max" else ("q01", "q99")
         low = np.stack([each[low_name] for each in found]).min(0)

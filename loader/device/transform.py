@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 
 from robozarr.loader.batch import WindowReader
 from robozarr.loader.dataset import Sample
+from robozarr.loader.device.augmenting.augment import Augment
 from robozarr.loader.device.statistics import SCALINGS, SCOPES, Scaling, Scope, scale_and_shift
+from robozarr.loader.relative import Relative
+from robozarr.loader.statistics import Statistics
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import ImageConvention
 from robozarr.schemas.metadata import Key
 
-__all__ = ["Images", "Normalise", "check_steps", "make_transform"]
+__all__ = ["AUGMENT_KEYS", "Augments", "Images", "Normalise", "augments_of", "check_steps", "make_transform"]
 
 Step = Callable[[Sample], Sample]
+Augments = Augment | Mapping[str, Augment]
+AUGMENT_KEYS: Final = "keys of augmentation"
+"""Field of a batch on its way: a key for each window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,35 +62,65 @@ class Images:
 class Normalise:
     """Which keys are normalised, how, and with which statistics; pictures are normalised after ``Images``."""
 
-    keys: Mapping[str, Scaling] = field(default_factory=dict)
-    """Key → scaling, such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``."""
+    keys: Mapping[str, Scaling | tuple[float, float]] = field(default_factory=dict)
+    """Such as ``{"actions": "q01_q99", "agentview_rgb": "mean_std"}``; two quantiles as numbers: ``(0.02, 0.98)``."""
     scope: Scope = "store"
     """Statistics over all steps of the store, or over the anchors of the served windows."""
     dtype: torch.dtype = torch.float32
-    """Type of normalised values."""
+    """Of what is normalised."""
+    statistics: Statistics | None = None
+    """Of low-dim keys, instead of `scope`: those of the training set, for whatever is served to the same model."""
+    clip: float | None = None
+    """Low-dim keys are cut to [-clip, clip] in the end: OpenVLA's is 1. None: they are not."""
 
     def __post_init__(self) -> None:
+        if self.statistics is not None and not isinstance(self.statistics, Statistics):
+            raise WindowError(
+                f"normalise · statistics: what dataset.statistics() gives; got {self.statistics!r} → pass that, or "
+                "rz.Statistics.load(PATH)"
+            )
+        number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool) and self.clip > 0
+        if self.clip is not None and not number:
+            raise WindowError(f"normalise · clip: a number above 0, or None; got {self.clip!r} → pass 1.0, say")
         if not isinstance(self.keys, Mapping):
             raise WindowError(
                 f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass, for "
                 'example, {"actions": "q01_q99"}'
             )
         for name, how in self.keys.items():
-            if how not in SCALINGS:
-                raise WindowError(f"normalise · keys · {name}: {_choices(SCALINGS)}; got {how!r} → pass one of these")
+            if not _is_pair(how) and how not in SCALINGS:
+                raise WindowError(
+                    f"normalise · keys · {name}: {_choices(SCALINGS)}; got {how!r} → pass one of these, or two quantiles, such "
+                    "as (0.02, 0.98)"
+                )
         if self.scope not in SCOPES:
             raise WindowError(f"normalise · scope: {_choices(SCOPES)}; got {self.scope!r} → pass one of these")
         _check_dtype("normalise · dtype", self.dtype, "")
 
 
-def check_steps(images: Any, normalise: Any, transform: Any) -> None:
-    """Refuse a wrong option of a loader; raises WindowError that says what to pass."""
+def _is_pair(how: Any) -> bool:
+    """Whether these are two quantiles."""
+    numbers = isinstance(how, tuple) and len(how) == 2 and all(isinstance(q, int | float) for q in how)
+    return numbers and 0 <= how[0] < how[1] <= 1
+
+
+def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None, relative: Any = None) -> None:
+    """Refuse what is no option of a loader; raises WindowError with what to pass."""
     if images is not None and not isinstance(images, Images):
         raise WindowError(f"loader · images: Images(…), or None for as stored; got {images!r} → pass images=rz.Images()")
     if normalise is not None and not isinstance(normalise, Normalise):
         raise WindowError(
             f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass, for example, "
             'normalise=rz.Normalise(keys={"actions": "q01_q99"})'
+        )
+    each = augment.values() if isinstance(augment, Mapping) else [] if augment is None else [augment]
+    if not all(isinstance(one, Augment) for one in each):
+        raise WindowError(
+            f"loader · augment: Augment(…), or such by camera, or None; got {augment!r} → pass rz.Augment.openvla(), say"
+        )
+    if relative is not None and not isinstance(relative, Relative):
+        raise WindowError(
+            f'loader · relative: Relative(…), or None; got {relative!r} → pass rz.Relative({{"actions": "joint_states"}}), say'
         )
     if transform is not None and not callable(transform):
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")
@@ -102,9 +138,17 @@ def _choices(choices: Sequence[str]) -> str:
 
 
 def make_transform(
-    readers: Sequence[WindowReader], images: Images | None, normalise: Normalise | None, device: torch.device
+    readers: Sequence[WindowReader],
+    images: Images | None,
+    normalise: Normalise | None,
+    device: torch.device,
+    group_of: Sequence[int] | None = None,
+    augment: Augments | None = None,
+    relative: Relative | None = None,
 ) -> Step:
     """One function of a batch that does all steps.
+
+    `group_of` says which of `readers` each dataset of a batch's ``store`` is read by. Default: each by its own.
 
     Raises
     ------
@@ -115,26 +159,33 @@ def make_transform(
     pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].picture_axes]
     if images is not None and pictures:
         to_turn = [name for name in pictures if images.upright and name not in readers[0].upright]
-        upside_down = _upside_down(readers, device) if to_turn else None
+        upside_down = _upside_down(readers, group_of or range(len(readers)), device) if to_turn else None
         steps += [_picture_step(name, images, upside_down if name in to_turn else None, readers[0]) for name in pictures]
+    for name, of_camera in augments_of(readers[0], augment).items():
+        steps.append(_augment_step(name, of_camera, images, readers[0].store.keys[name]))
+    if relative is not None:
+        for reader in readers:
+            relative.check(reader)
+        steps.append(_relative_step(relative, readers[0], device))
     if normalise is not None:
         if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
             raise WindowError(
                 f"normalise · keys: must be keys of the window, which has {', '.join(readers[0].spec.offsets)}; got "
                 f"{', '.join(unknown)} → take some of these"
             )
-        steps += [_normal_step(readers, name, how, normalise, images, device) for name, how in normalise.keys.items()]
+        steps += [_normal_step(readers, name, how, normalise, images, relative, device) for name, how in normalise.keys.items()]
 
     def apply(batch: Sample) -> Sample:
         for step in steps:
             batch = step(batch)
+        batch.pop(AUGMENT_KEYS, None)
         return batch
 
     return apply
 
 
-def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool | list[torch.Tensor]:
-    """Whether pictures have row 0 at the bottom: one answer for all episodes, or bool [n_episodes] per store."""
+def _upside_down(readers: Sequence[WindowReader], group_of: Sequence[int], device: torch.device) -> bool | list[torch.Tensor]:
+    """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each dataset's store."""
     found = []
     for reader in readers:
         convention, served = reader.store.episodes.image_convention, reader.table.served
@@ -147,7 +198,8 @@ def _upside_down(readers: Sequence[WindowReader], device: torch.device) -> bool 
     kinds = {bool(kind) for upside_down, served in found for kind in upside_down[served]}
     if len(kinds) < 2:
         return kinds == {True}
-    return [torch.from_numpy(upside_down).to(device) for upside_down, _ in found]
+    of_group = [torch.from_numpy(upside_down).to(device) for upside_down, _ in found]
+    return of_group if len(found) == 1 else [of_group[group] for group in group_of]
 
 
 def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tensor] | None, reader: WindowReader) -> Step:
@@ -169,6 +221,53 @@ def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tens
             if images.scale and is_bytes:
                 x = x.mul_(1 / 255)
         return batch | {name: x}
+
+    return step
+
+
+def augments_of(reader: WindowReader, augment: Augments | None) -> dict[str, Augment]:
+    """What is done to each camera.
+
+    Raises
+    ------
+    WindowError
+        If a camera is not in the window or no colour picture; if pictures would be moved beside depth or labels that are not.
+    """
+    if augment is None:
+        return {}
+    keys = {key.name: reader.store.keys[key.name] for key in reader.spec.keys}
+    colour = [name for name, key in keys.items() if key.picture_axes and key.role == "image"]
+    if isinstance(augment, Augment):
+        chosen = dict.fromkeys(colour if augment.cameras is None else augment.cameras, augment)
+        others = [name for name, key in keys.items() if key.picture_axes and name not in colour]
+        if augment.cameras is None and others and not augment.keeps_place:
+            raise WindowError(
+                f"augment · cameras: named, where the window has depth or labels too, {', '.join(others)}, which stay where "
+                f"they are while pictures are moved → pass Augment(…, cameras={colour}) if that is right, or leave them out"
+            )
+    else:
+        chosen = dict(augment)
+    if bad := [name for name in chosen if name not in colour]:
+        raise WindowError(
+            f"augment · cameras: colour pictures of the window, which are {', '.join(colour) or 'none'}; got {', '.join(bad)} "
+            "→ name some of these"
+        )
+    return chosen
+
+
+def _augment_step(name: str, augment: Augment, images: Images | None, key: Key) -> Step:
+    first = key.picture_axes.endswith("cyx") or (images is not None and images.channels_first)
+    grey = key.picture_axes.endswith("yx") and not key.picture_axes.endswith("cyx")
+    scaled = images is not None and images.dtype is not None and images.scale
+    divisor = 255.0 if key.dtype == "uint8" and not scaled else 1.0
+
+    def step(batch: Sample) -> Sample:
+        x: torch.Tensor = batch[name]
+        if grey:
+            out = augment.changed(x.unsqueeze(-3), name, batch[AUGMENT_KEYS], True, divisor).squeeze(-3)
+        else:
+            out = augment.changed(x, name, batch[AUGMENT_KEYS], first, divisor)
+        return batch | {name: out}
 
     return step
 
@@ -213,11 +312,58 @@ def _beside(values: NDArray[Any], key: Key, images: Images | None) -> NDArray[An
     return np.moveaxis(values, -1, -3) if first and axes else values
 
 
+def _relative_step(relative: Relative, reader: WindowReader, device: torch.device) -> Step:
+    """Take the state at the anchor from each action, in float64, which holds what either key is."""
+    masks, anchors = {}, {}
+    for name, state in relative.keys.items():
+        masks[name] = torch.from_numpy(relative.mask(name, reader.store.keys[name].shape[0])).to(device)
+        anchors[name] = (state, reader.spec.offsets[state].index(0))
+
+    def step(batch: Sample) -> Sample:
+        changed = {}
+        for name, (state, at) in anchors.items():
+            values, mask, base = batch[name].to(torch.float64), masks[name], batch[state][:, at].to(torch.float64)
+            width = min(values.shape[-1], base.shape[-1])
+            taken = torch.zeros(len(values), 1, values.shape[-1], dtype=torch.float64, device=values.device)
+            taken[:, 0, :width] = base[:, :width]
+            changed[name] = values - taken * mask
+        return batch | changed
+
+    return step
+
+
+def _shift_and_scale(
+    readers: Sequence[WindowReader],
+    name: str,
+    how: Scaling | tuple[float, float],
+    normalise: Normalise,
+    relative: Relative | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """By statistics that were handed over, for vectors; else of the store or the windows."""
+    if normalise.statistics is not None and not readers[0].store.keys[name].frame:
+        for reader in readers:
+            normalise.statistics.check(reader, [name], relative)
+        return normalise.statistics.shift_and_scale(name, how)
+    if relative is not None and relative.of(name) is not None:
+        raise WindowError(
+            f"normalise · {name}: by statistics of relative values, as it is served; the {normalise.scope}'s are of values as "
+            "stored → pass statistics=dataset.statistics(relative=…)"
+        )
+    return scale_and_shift(readers, name, how, normalise.scope)
+
+
 def _normal_step(
-    readers: Sequence[WindowReader], name: str, how: Scaling, normalise: Normalise, images: Images | None, device: torch.device
+    readers: Sequence[WindowReader],
+    name: str,
+    how: Scaling | tuple[float, float],
+    normalise: Normalise,
+    images: Images | None,
+    relative: Relative | None,
+    device: torch.device,
 ) -> Step:
-    shift, scale = scale_and_shift(readers, name, how, normalise.scope)
+    shift, scale = _shift_and_scale(readers, name, how, normalise, relative)
     key = readers[0].store.keys[name]
+    clip = None if key.frame else normalise.clip
     if key.picture_axes and images is not None and images.scale and key.dtype == "uint8":
         shift, scale = shift / 255, scale / 255
     shift, scale = (_beside(values, key, images) for values in (shift, scale))
@@ -227,6 +373,7 @@ def _normal_step(
     scale_t = torch.from_numpy(np.ascontiguousarray(scale)).to(device, exact)
 
     def step(batch: Sample) -> Sample:
-        return batch | {name: ((batch[name].to(exact) - shift_t) / scale_t).to(normalise.dtype)}
+        normal = (batch[name].to(exact) - shift_t) / scale_t
+        return batch | {name: (normal if clip is None else normal.clamp_(-clip, clip)).to(normalise.dtype)}
 
     return step

@@ -32,7 +32,14 @@ class SharedArrays:
     (np.float64(6.0), 128)
     """
 
-    def __init__(self, kinds: Mapping[str, tuple[tuple[int, ...], DTypeLike]], fd: int | None = None) -> None:
+    def __init__(
+        self,
+        kinds: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+        fd: int | None = None,
+        borrowed: Mapping[str, SharedArrays] | None = None,
+    ) -> None:
+        self._borrowed = dict(borrowed or {})
+        """Arrays that lie in other blocks, by name."""
         self._kinds = {name: (tuple(shape), np.dtype(dtype).str) for name, (shape, dtype) in kinds.items()}
         offsets, at = {}, 0
         for name, (shape, dtype) in self._kinds.items():
@@ -44,7 +51,7 @@ class SharedArrays:
         block = mmap.mmap(self._fd, max(at, 1))
         self._arrays: dict[str, NDArray[Any]] = {
             name: np.ndarray(shape, dtype, buffer=block, offset=offsets[name]) for name, (shape, dtype) in self._kinds.items()
-        }
+        } | {name: other[name] for name, other in self._borrowed.items()}
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
@@ -55,15 +62,17 @@ class SharedArrays:
     def __reduce__(self) -> tuple[Callable[..., SharedArrays], tuple[Any, ...]]:
         # multiprocessing is pickling this for a process that it starts, or somebody else for who knows what
         context.assert_spawning(self)
-        return _restore, (self._kinds, reduction.DupFd(self._fd))
+        return _restore, (self._kinds, reduction.DupFd(self._fd), self._borrowed)
 
     def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
         if not ends() and (fd := getattr(self, "_fd", None)) is not None:  # then modules are taken apart already
             os.close(fd)
 
 
-def _restore(kinds: Mapping[str, tuple[tuple[int, ...], str]], duplicate: Any) -> SharedArrays:
-    return SharedArrays(kinds, fd=duplicate.detach())
+def _restore(
+    kinds: Mapping[str, tuple[tuple[int, ...], str]], duplicate: Any, borrowed: Mapping[str, SharedArrays]
+) -> SharedArrays:
+    return SharedArrays(kinds, duplicate.detach(), borrowed)
 
 
 def _make_block(n_bytes: int) -> int:

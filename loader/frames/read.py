@@ -31,6 +31,7 @@ from robozarr.loader.frames.remote import BucketReader
 from robozarr.loader.frames.requests import Requests
 from robozarr.loader.frames.rows import BatchRows, copy_rows, first_other, group_rows, part_of_rows
 from robozarr.loader.frames.shards import CLOSED, FRAMES, OK, close_shards, shards_of
+from robozarr.loader.frames.sharing import shared_of
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import Key
@@ -231,13 +232,17 @@ class Reader:
         self._readers: dict[str, KeyReader] = {}
         self._requests = Requests(store.place) if isinstance(store.place, BucketPlace) else None
         if memory is None:
+            columns = shared_of(store).columns
+            there = {name: column for name in held if (column := columns.get((name, name in self._over))) is not None}
+            held = [name for name in held if name not in there]
             kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
             with memory_for(f"{store.path}: {', '.join(held)}"):
-                memory = SharedArrays(kinds)
+                memory = SharedArrays(kinds, borrowed=there)
             for name in held:
                 if store.keys[name].frame:
                     self._load_frames(name, memory[name], free_fds, run)
             self._map(lambda name: self._load(name, memory[name]), [name for name in held if not store.keys[name].frame])
+            columns.update({(name, name in self._over): memory for name in held})
         self._memory = memory
 
         def make(name: str) -> KeyReader:
@@ -265,11 +270,16 @@ class Reader:
         over = self._over.get(name)
         if layout is None:
             return ZarrReader(self.store, self.store.keys[name], why, over)
+        frames, kind = shared_of(self.store).frames, (name, over is not None)
+        if (found := frames.get(kind)) is not None:
+            there: KeyReader = found
+            return there
         check_claim(self.store.place, layout)
         sums = self.store.checksums(name)
         with memory_for(f"{self.store.path}/{layout.path}"):
             if self._requests is None:
-                return FrameReader(self.store, layout, sums, free_fds, over)
+                frames[kind] = reader = FrameReader(self.store, layout, sums, free_fds, over)
+                return reader
             return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds, over)
 
     def _load_frames(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
@@ -343,6 +353,24 @@ class Reader:
     def column(self, name: str) -> NDArray[Any]:
         """A key that lies in memory: [n_steps, …], not to be written to."""
         return self._memory[name]
+
+    @classmethod
+    def of(
+        cls,
+        store: Store,
+        keys: Sequence[str],
+        *,
+        in_memory: bool = False,
+        run: Callable[..., Iterable[Any]] = map,
+        over: Mapping[str, U8] | None = None,
+    ) -> Reader:
+        """A reader that others of the same open store and keys use too; parameters as of the class."""
+        readers = shared_of(store).readers
+        kind = (tuple(keys), in_memory, tuple(sorted(over or {})))
+        if (found := readers.get(kind)) is None:
+            found = readers[kind] = cls(store, keys, in_memory=in_memory, run=run, over=over)
+        reader: Reader = found
+        return reader
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory", "_over")}

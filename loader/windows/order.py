@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field
-from math import gcd
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from robozarr.loader.windows.cycles import Cycles
+from robozarr.loader.windows.draws import Draws
 from robozarr.loader.windows.permutation import N_MAX, hash_key, key_at, permute
 from robozarr.loader.windows.share import Share, check_integer
 from robozarr.loader.windows.state import OrderState
@@ -24,7 +25,7 @@ __all__ = ["Mixture", "Order", "OrderState", "Share"]
 U64: TypeAlias = npt.NDArray[np.uint64]
 I64: TypeAlias = npt.NDArray[np.int64]
 
-_WINDOWS, _BLOCKS, _SHORT, _GROUPS, _CYCLES = range(5)  # last word of a key: what it is used for
+_WINDOWS, _BLOCKS, _SHORT, _GROUPS, _CYCLES, _DRAWS = range(6)  # last word of a key: what it is used for
 
 
 def _as_positions(positions: npt.ArrayLike, n: int) -> U64:
@@ -64,6 +65,8 @@ class Order:
     """With `block`: number of blocks whose windows are shuffled together. block · group windows are in use at a time."""
     weights: npt.ArrayLike | None = field(default=None, repr=False, compare=False)
     """int [n_windows], at least 1: how often an epoch repeats each window. None: once each, and no array is held."""
+    draws: Draws | None = field(default=None, repr=False, compare=False)
+    """How often an epoch serves each window, where that is no whole number. Not together with `weights`."""
     weights_crc: int | None = field(default=None, init=False)
     """Replaces `weights` where orders are compared, and in a state."""
     _ends: I64 | None = field(default=None, init=False, repr=False, compare=False)
@@ -80,6 +83,13 @@ class Order:
         if self.block is not None and self.group is not None:
             check_integer("block", self.block, 1, 1 << 30)
             check_integer("group", self.group, 1, 1 << 30)
+        if self.draws is not None:
+            if self.weights is not None or len(self.draws.ends) != self.n_windows:
+                raise WindowError(
+                    f"order · draws: of {self.n_windows} windows, and without weights; they are of {len(self.draws.ends)} → "
+                    "pass one of the two"
+                )
+            object.__setattr__(self, "weights_crc", self.draws.crc)
         if self.weights is not None:
             weights = np.array(self.weights)
             bad = weights.size > 0 and (weights.dtype.kind not in "iu" or weights.min() < 1)
@@ -98,10 +108,12 @@ class Order:
     @property
     def n_positions(self) -> int:
         """Positions of an epoch: n_windows, or the sum of the weights."""
+        if self.draws is not None:
+            return self.draws.n_positions
         return self.n_windows if self._ends is None else int(self._ends[-1]) if self._ends.size else 0
 
     def windows(self, positions: npt.ArrayLike, epoch: int | npt.NDArray[Any] = 0) -> I64:
-        """Map positions of an epoch to windows; over all positions, each occurs exactly once (or `weights` times).
+        """Map positions of an epoch to windows; over all positions, each occurs exactly once (`weights` times, or by `draws`).
 
         Parameters
         ----------
@@ -126,6 +138,8 @@ class Order:
             virtual = self._shuffled_in_groups(virtual, epoch)
         elif self.shuffle and virtual.size:
             virtual = permute(virtual, self.n_positions, hash_key(hash_key(self.seed, self.stream, epoch), _WINDOWS))
+        if self.draws is not None:
+            return self.draws.windows(virtual, int(hash_key(self.seed, self.stream, _DRAWS)[0]), epoch)
         windows = virtual.astype(np.int64)
         return windows if self._ends is None else np.searchsorted(self._ends, windows, side="right").astype(np.int64)
 
@@ -164,21 +178,30 @@ class Order:
         windows: U64 = block * size + inside % size
         return windows
 
+    def expected_coverage(self, n_epochs: float = 1) -> float:
+        """The share of windows that so many epochs are expected to serve at least once."""
+        if self.draws is not None:
+            return self.draws.expected_coverage(n_epochs)
+        return min(1.0, n_epochs)
+
     def fingerprint(self) -> dict[str, Any]:
         """What decides the order, as JSON values: orders with equal fingerprints are the same function."""
         names = ("n_windows", "seed", "stream", "shuffle", "block", "group", "weights_crc")
         values = {name: getattr(self, name) for name in names}
+        if self.draws is not None:
+            values["n_positions"] = self.draws.n_positions
         return {name: int(value) if isinstance(value, np.integer) else value for name, value in values.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixture:
-    """One order over several stores that draws from them by integer weights.
+    """One order over several stores, that draws from them by weights.
 
-    Positions come in cycles of sum(weights). A cycle holds weights[i] draws of store i, shuffled (a fixed pattern would
-    give a store to always the same ranks). The draws of a store run through its own order; a store that ends begins
-    anew, in the order of its next epoch. The mixture's epoch ends with the first whole cycle by which every store has
-    been covered; each epoch begins every store anew. Weights that are the stores' sizes give each window exactly once.
+    Positions come in cycles (``loader.windows.cycles``). Of whole weights a cycle holds weights[i] draws of store i; of weights
+    with fractions, what their shares come to so far. Each cycle is shuffled (a fixed pattern would give a store to always the
+    same ranks). The draws of a store run through its own order; a store that ends begins anew, in the order of its next epoch.
+    The mixture's epoch ends with the first whole cycle by which every store has been covered; each epoch begins every store
+    anew. Weights that are the stores' sizes give each window exactly once.
 
     >>> mixture = Mixture(orders=(Order(n_windows=4), Order(n_windows=1, stream=1)), weights=(2, 1))
     >>> store, window = mixture.windows(range(mixture.n_positions))
@@ -188,10 +211,12 @@ class Mixture:
 
     orders: tuple[Order, ...]
     """One for each store, none empty; no two share seed and stream."""
-    weights: tuple[int, ...]
-    """Draws from each store per cycle, at least 1 each; common factors are removed."""
+    weights: tuple[int, ...] | tuple[float, ...]
+    """Whole ones, at least 1 each: draws of each store in a cycle; common factors are taken out. Else shares of all draws."""
     seed: int = 0
-    """Seed of the cycles' shuffling."""
+    """Shuffles the cycles."""
+    _cycles: Cycles = field(init=False, repr=False, compare=False)
+    _n_cycles: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_integer("seed", self.seed, 0, (1 << 64) - 1)
@@ -201,19 +226,21 @@ class Mixture:
                 "order · mixture: one weight per order, no order empty, and no two with the same seed and stream; got "
                 f"weights {self.weights} for {self.orders} → leave empty stores out, and give the orders stream=0, 1, …"
             )
-        for weight in self.weights:
-            check_integer("mixture weight", weight, 1, 1 << 40)
-        object.__setattr__(self, "weights", tuple(int(weight) // gcd(*self.weights) for weight in self.weights))
+        cycles = Cycles.by(self.weights)
+        object.__setattr__(self, "_cycles", cycles)
+        object.__setattr__(self, "weights", cycles.weights)
+        object.__setattr__(self, "_n_cycles", cycles.n_to_cover([order.n_positions for order in self.orders]))
         check_integer("mixture positions", self.n_positions, 1, N_MAX)
-
-    @property
-    def _n_cycles(self) -> int:
-        return max(-(-order.n_positions // weight) for order, weight in zip(self.orders, self.weights, strict=True))
 
     @property
     def n_positions(self) -> int:
         """Positions of an epoch."""
-        return self._n_cycles * sum(self.weights)
+        return self._n_cycles * self._cycles.length
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all stores."""
+        return sum(order.n_windows for order in self.orders)
 
     def draws(self, positions: npt.ArrayLike, epoch: int = 0) -> tuple[I64, I64]:
         """Map positions of an epoch to stores and to positions in the stream of each; arguments as in `windows`.
@@ -224,12 +251,15 @@ class Mixture:
         [0, 3]
         """
         at = _as_positions(positions, self.n_positions)
-        cycle, slot = np.divmod(at, np.uint64(sum(self.weights)))
-        slot = permute(slot, sum(self.weights), hash_key(self.seed, epoch, _CYCLES, cycle)).astype(np.int64)
-        ends = np.cumsum(self.weights)
-        store = np.searchsorted(ends, slot, side="right").astype(np.int64)
-        weight = np.asarray(self.weights)[store]
-        return store, cycle.astype(np.int64) * weight + slot - (ends[store] - weight)
+        length = self._cycles.length
+        cycle, slot = np.divmod(at, np.uint64(length))
+        slot = permute(slot, length, hash_key(self.seed, epoch, _CYCLES, cycle)).astype(np.int64)
+        each, which = np.unique(cycle.astype(np.int64), return_inverse=True)
+        before = self._cycles.before(each)
+        ends = np.cumsum(self._cycles.before(each + 1) - before, axis=1)
+        store = (slot[:, None] >= ends[which]).sum(axis=1)
+        begins = np.where(store > 0, ends[which, store - 1], 0)
+        return store, before[which, store] + slot - begins
 
     def windows(self, positions: npt.ArrayLike, epoch: int = 0) -> tuple[I64, I64]:
         """Map positions of an epoch to stores and windows.
@@ -254,12 +284,22 @@ class Mixture:
         """
         store, draw = self.draws(positions, epoch)
         window = np.empty_like(draw)
+        n_draws = self._cycles.before(np.array([self._n_cycles]))[0]
         for i, order in enumerate(self.orders):
             where = np.flatnonzero(store == i)
             passed, position = np.divmod(draw[where], order.n_positions)
-            n_passes = -(-self._n_cycles * self.weights[i] // order.n_positions)
+            n_passes = -(-int(n_draws[i]) // order.n_positions)
             window[where] = order.windows(position, epoch * n_passes + passed)
         return store, window
+
+    def expected_coverage(self, n_epochs: float = 1) -> float:
+        """The share of windows that so many epochs are expected to serve at least once."""
+        n_draws = self._cycles.before(np.array([self._n_cycles]))[0]
+        covered = [
+            order.n_windows * order.expected_coverage(n_epochs * n / order.n_positions)
+            for order, n in zip(self.orders, n_draws.tolist(), strict=True)
+        ]
+        return sum(covered) / self.n_windows
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the order, as JSON values: mixtures with equal fingerprints are the same function."""

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.windows.narrowing import check_max_padding, check_stride
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import FLAG_MASK, StepFlag
 from robozarr.schemas.window import ACTION_FLAGS
@@ -29,6 +30,8 @@ __all__ = [
     "choose_episodes",
     "did_you_mean",
     "flags_at_anchors",
+    "mask_of_runs",
+    "narrow",
     "rows_of",
     "runs_of",
     "runs_of_episodes",
@@ -79,9 +82,17 @@ class Selection:
     exclude_flags: StepFlag = NO_FLAGS
     """Leave out anchors with any of these flags."""
     only_flags: StepFlag = NO_FLAGS
-    """Leave out anchors with none of these flags; 0 means no such filter."""
+    """Anchors without any of these are left out; 0 for no such filter."""
+    stride: int | None = None
+    """Anchors at steps 0, stride, 2 · stride, … of each episode; None for every step."""
+    max_padding: int | Mapping[str, int] | None = None
+    """How many offsets of a key, each one or those that are named, may lie outside the episode; None for any number."""
+    rows: Bool | None = field(default=None, repr=False, compare=False)
+    """Bool [n_steps]: rows of the store that may be anchors; None for all."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stride", check_stride(self.stride))
+        object.__setattr__(self, "max_padding", check_max_padding(self.max_padding))
         for name in ("tasks", "episodes"):
             value = getattr(self, name)
             if value is None:
@@ -111,7 +122,8 @@ class LeftOut:
     """Anchors that were left out for one reason: the first that applies, in the order that `reason` lists."""
 
     reason: str
-    """``tasks``, ``episodes``, ``split``, ``success``, ``causal``, ``exclude_flags NOOP`` (or another), ``only_flags``."""
+    """``tasks``, ``episodes``, ``split``, ``success``, ``causal``, ``exclude_flags NOOP`` (or another), ``only_flags``,
+    ``stride 5`` (or another), ``padding``, ``windows``, ``split 0.9`` (what is in the other part)."""
     runs: I64
     """int64 [n_runs, 2]: half-open ranges of rows of the store."""
 
@@ -220,9 +232,7 @@ def choose_anchors(
         left_out.append(LeftOut("causal", _xor(runs, kept)))
         runs = kept
     if flags is not None and selection.needs_flags:
-        mask = np.zeros(len(flags) + 1, np.int8)
-        mask[runs[:, 0]], mask[runs[:, 1]] = 1, -1
-        anchor = np.cumsum(mask[:-1], dtype=np.int8).astype(bool)
+        anchor = mask_of_runs(runs, len(flags))
         for flag in selection.exclude_flags:
             flagged = anchor & ((flags & int(flag)) != 0)
             left_out.append(LeftOut(f"exclude_flags {flag.name}", runs_of(flagged)))
@@ -294,6 +304,32 @@ def rows_of(runs: I64) -> I64:
     """The rows of runs, ascending."""
     lengths = runs[:, 1] - runs[:, 0]
     return np.arange(int(lengths.sum()), dtype=np.int64) + np.repeat(runs[:, 1] - np.cumsum(lengths), lengths)
+
+
+def mask_of_runs(runs: I64, n: int) -> Bool:
+    """Which of n rows lie in runs: bool [n]."""
+    edges = np.zeros(n + 1, np.int8)
+    edges[runs[:, 0]], edges[runs[:, 1]] = 1, -1
+    inside: Bool = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+    return inside
+
+
+def narrow(runs: I64, masks: Iterable[tuple[str, Bool]]) -> tuple[I64, list[LeftOut]]:
+    """Anchors that pass filters about steps, and what each leaves out.
+
+    Parameters
+    ----------
+    runs : int64 [n_runs, 2]
+        The anchors.
+    masks : of (reason, bool [n_steps])
+        What passes. Taken one after the other.
+    """
+    left_out = []
+    for reason, passes in masks:
+        anchor = mask_of_runs(runs, len(passes))
+        left_out.append(LeftOut(reason, runs_of(anchor & ~passes)))
+        runs = runs_of(anchor & passes)
+    return runs, left_out
 
 
 def runs_of(mask: Bool) -> I64:

@@ -6,13 +6,14 @@ which windows is ``loader.windows.order``'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from robozarr.loader.windows.narrowing import little_padding, on_stride
 from robozarr.loader.windows.selection import (
     EpisodeColumns,
     LeftOut,
@@ -20,6 +21,8 @@ from robozarr.loader.windows.selection import (
     choose_anchors,
     choose_episodes,
     flags_at_anchors,
+    mask_of_runs,
+    narrow,
     rows_of,
     runs_of,
     runs_of_episodes,
@@ -148,6 +151,8 @@ class WindowTable:
         runs, by_step = choose_anchors(start, length, shift, chosen, deciding, selection, at_anchors)
         left_out = [LeftOut(name, runs_of_episodes(start, length, mask)) for name, mask in by_filter.items()] + by_step
         shifted = spec.shifted_keys(metadata)
+        runs, narrowed = narrow(runs, _masks(start, length, shift, spec, shifted, selection))
+        left_out += narrowed
         group = {key.name: (key.offsets, key.name in shifted) for key in spec.keys}
         groups = list(dict.fromkeys(group.values()))
         ends = np.cumsum(runs[:, 1] - runs[:, 0])
@@ -187,9 +192,7 @@ class WindowTable:
 
     def anchor_mask(self) -> Bool:
         """Bool [n_steps]: which rows are anchors."""
-        anchor = np.zeros(int(self.stop[-1]) if self.stop.size else 0, bool)
-        anchor[rows_of(self.runs)] = True
-        return anchor
+        return mask_of_runs(self.runs, int(self.stop[-1]) if self.stop.size else 0)
 
     def without(self, reason: str, rows: Bool) -> Self:
         """The same windows without some anchors, which are added to `left_out`; windows are renumbered.
@@ -208,6 +211,15 @@ class WindowTable:
         ends = np.cumsum(runs[:, 1] - runs[:, 0])
         left_out = (*self.left_out, LeftOut(reason, runs_of(anchor & rows)))
         return replace(self, runs=runs, ends=ends, to_row=runs[:, 1] - ends, left_out=left_out)
+
+    def joined(self, others: Iterable[Self]) -> Self:
+        """The windows of several tables of one store and window, each anchor once, numbered anew; `left_out` is empty."""
+        anchor = self.anchor_mask()
+        for other in others:
+            anchor |= other.anchor_mask()
+        runs = runs_of(anchor)
+        ends = np.cumsum(runs[:, 1] - runs[:, 0])
+        return replace(self, runs=runs, ends=ends, to_row=runs[:, 1] - ends, left_out=())
 
     def locate(self, rows: I64) -> tuple[I64, I64]:
         """Episode and step of rows of the store: int64 [b] each."""
@@ -242,7 +254,38 @@ class WindowTable:
             )
         ids = ids.astype(np.int64, copy=False)
         row = ids + self.to_row[np.searchsorted(self.ends, ids, side="right")]
+        return self.anchors_at(row)
+
+    def anchors_at(self, row: I64) -> Anchors:
+        """The anchors at rows of the store, int64 [b]: of any of its windows, whatever this table holds."""
         return Anchors(*self.locate(row), row)
+
+    def windows_of(self, episode: int) -> range:
+        """The windows of an episode, in the order of its steps; they are numbered one after the other.
+
+        Raises
+        ------
+        WindowError
+            If there is no such episode.
+        """
+        whole = isinstance(episode, int | np.integer) and not isinstance(episode, bool)
+        if not whole or not 0 <= episode < len(self.stop):
+            raise WindowError(
+                f"dataset · windows_of: an episode in [0, {len(self.stop)}), a row of the store's episode table; got "
+                f"{episode!r} → dataset.episodes lists those that have windows"
+            )
+        low, high = (self._windows_before(int(row)) for row in (self.start[episode], self.stop[episode]))
+        return range(low, high)
+
+    def _windows_before(self, row: int) -> int:
+        """How many windows have their anchor before a row."""
+        run = int(np.searchsorted(self.runs[:, 1], row, side="right"))
+        before = int(self.ends[run - 1]) if run else 0
+        return before + (max(0, row - int(self.runs[run, 0])) if run < len(self.runs) else 0)
+
+    def episode_of_windows(self) -> I64:
+        """The episode of each window: int64 [n_windows]."""
+        return np.searchsorted(self.stop, rows_of(self.runs), side="right")
 
     def rows(self, anchors: Anchors, offsets: I64, *, shifted: bool = False) -> tuple[I64, Bool]:
         """Rows at `offsets` from anchors, and which of them are padding.
@@ -270,7 +313,10 @@ class WindowTable:
 
     def plan(self, windows: ArrayLike) -> tuple[Anchors, dict[str, KeyRows]]:
         """Anchors of a batch of windows, and the rows of every key of the specification; `windows` as in `anchors`."""
-        anchors = self.anchors(windows)
+        return self.plan_at(self.anchors(windows))
+
+    def plan_at(self, anchors: Anchors) -> tuple[Anchors, dict[str, KeyRows]]:
+        """As `plan`, of anchors that are known."""
         found = [self.rows(anchors, offsets, shifted=shifted) for offsets, shifted in self.groups]
         for rows, is_pad in found:
             rows.flags.writeable = is_pad.flags.writeable = False
@@ -308,3 +354,33 @@ class WindowTable:
         for flag, n in repeats.items():
             np.maximum(weights, int(n), out=weights, where=(at_anchors & int(flag)) != 0)
         return weights if weights.size and weights.max() > 1 else None
+
+
+def _masks(
+    start: I64, length: I64, shift: I64, spec: WindowSpec, shifted: frozenset[str], selection: Selection
+) -> Iterator[tuple[str, Bool]]:
+    """The filters about single steps that were asked for: by reason, bool [n_steps], what passes."""
+    if selection.stride is not None and selection.stride > 1:
+        yield f"stride {selection.stride}", on_stride(start, length, selection.stride)
+    most = selection.max_padding
+    if most is not None:
+        if isinstance(most, Mapping) and (unknown := sorted(set(most) - set(spec.offsets))):
+            raise WindowError(
+                f"filter · max_padding: keys of the window, which are {', '.join(spec.offsets)}; got {', '.join(unknown)} → "
+                "name some of these"
+            )
+        of_key = most if isinstance(most, Mapping) else dict.fromkeys(spec.offsets, most)
+        passes = np.ones(int(length.sum()), bool)
+        for name, offsets in spec.offsets.items():
+            if name in of_key:
+                moved = shift if name in shifted else np.zeros_like(shift)
+                passes &= little_padding(start, length, moved, np.array(offsets, np.int64), of_key[name])
+        yield "padding", passes
+    if selection.rows is not None:
+        rows = np.asarray(selection.rows)
+        if rows.dtype != bool or rows.shape != (int(length.sum()),):
+            raise WindowError(
+                f"filter · windows: a mask has one bool for each of the store's {int(length.sum()):,} steps; got {rows.dtype} "
+                f"{list(rows.shape)} → numbers of windows are integers: np.flatnonzero(mask)"
+            )
+        yield "windows", rows

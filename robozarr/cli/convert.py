@@ -44,6 +44,17 @@ class OnErrorName(StrEnum):
     skip = "skip"
 
 
+def profile_words(profile: str, stored_bytes: int, would_take: dict[str, int]) -> list[str]:
+    """Say who can read the store, and how large it would be with keyframes."""
+    with_keyframes = "robozarr, and zarr-python with robozarr installed"
+    lines = [f"{profile}: read by {with_keyframes if profile in ('lean', 'compact') else 'any Zarr v3 reader'}"]
+    for other, n_bytes in would_take.items():
+        if other != profile and n_bytes < stored_bytes:
+            less = f"{stored_bytes / max(1, n_bytes):.1f} times less"
+            lines.append(f"{other} would take about {size_words(n_bytes)} ({less}); read by {with_keyframes}")
+    return lines if would_take else []
+
+
 def convert(
     source: Annotated[
         list[str],
@@ -179,6 +190,8 @@ def convert(
         f"from {report.n_sources} files: {size}, {report.n_partitions} partitions, {report.seconds:.1f} s"
     )
     say(f"keys: {', '.join(report.keys)}")
+    for line in profile_words(report.profile, report.stored_bytes, report.would_take):
+        say(line)
     for problem in report.left_out:
         say(f"left out: {visible(str(Problem(**problem)))}")
     for entry in report.not_stored:

@@ -155,7 +155,9 @@ def test_damage_is_not_called_a_change(store: Path) -> None:
 Change = Callable[[Path], None]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow(reason="starts a server process with torch"))]
+)
 def test_workers_of_a_dataloader(store: Path, made: dict[str, Path], method: str) -> None:
     """New workers of the second epoch meet another store: the error reaches the process that iterates."""
     dataset = make_dataset(rz.open_store(store))

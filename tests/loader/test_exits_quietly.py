@@ -28,7 +28,7 @@ print("end")
 """
 
 
-@pytest.mark.slow  # starts of Python
+@pytest.mark.slow(reason="starts of Python")
 @pytest.mark.parametrize("more", ["", "dill"])
 def test_the_end_of_a_program(more: str, sample_store: Path) -> None:
     """With dill installed four "Exception ignored in" were printed: modules go before the objects that they made."""

@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("$R convert s -s a.zarr -w 0 >/dev/full", 3, "already holds a store"),
     ],
 )
-@pytest.mark.slow  # a process each
+@pytest.mark.slow(reason="a process each")
 def test_output_that_cannot_be_written_ends_no_work(folder: Path, line: str, code: int, said: str) -> None:
     done = shell(line, folder, HOME=str(folder))
     assert done.returncode == code, done.stderr
@@ -142,7 +142,7 @@ def test_a_scheduler_that_cannot_be_is_said_at_once(
     assert not (tmp_path / "x.zarr").exists()
 
 
-@pytest.mark.slow  # worker processes, and interrupts at four moments
+@pytest.mark.slow(reason="worker processes, and interrupts at four moments")
 def test_an_interrupt_prints_one_line(tmp_path: Path) -> None:
     write_sources(tmp_path / "s")
     for number, wait_s in enumerate((0.8, 1.6, 2.4, 3.2)):
@@ -157,14 +157,3 @@ def test_an_interrupt_prints_one_line(tmp_path: Path) -> None:
             kill_all(process)
         assert "leaked" not in said
         assert "Traceback" not in said, said
-
-
-@pytest.mark.slow  # worker processes
-def test_a_script_without_a_guard_is_told_once(folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import robozarr.convert\nrobozarr.convert.convert({str(folder / 's')!r}, 'a.zarr', workers=1)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("Traceback") == 1
-    assert "a script calls robozarr below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "a.zarr").exists()

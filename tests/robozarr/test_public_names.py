@@ -24,8 +24,8 @@ def modules_after(code: str) -> set[str]:
 def test_public_names() -> None:
     assert robozarr.__all__ == sorted(robozarr.__all__)
     assert set(robozarr.__all__) == {
-        "Alignment", "Images", "Normalise", "RoboZarrError", "StepFlag", "Store", "WindowDataLoader", "WindowDataset",
-        "WindowLoader", "WindowSampler", "WindowSpec", "__version__", "open_store",
+        "Alignment", "Augment", "Images", "Normalise", "Relative", "RoboZarrError", "Statistics", "StepFlag", "Store",
+        "WindowDataLoader", "WindowDataset", "WindowLoader", "WindowSampler", "WindowSpec", "__version__", "open_store",
     }  # fmt: skip
     assert robozarr.convert.__all__ == ["ConvertReport", "VerifyReport", "convert", "verify"]
     for name in robozarr.__all__:

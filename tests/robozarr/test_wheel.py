@@ -12,6 +12,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from environments import linked_environment
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("robozarr", "convert", "loader", "schemas", "store", "view")
@@ -87,29 +88,45 @@ def installed(python: str | Path, *modules: str) -> str:
     return subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip()
 
 
+def wheel_environment(built: Path, extra: str, venv: Path) -> Path:
+    """An environment with the wheel, and of all packages here only those that the extra asks for."""
+    (wheel,) = built.glob("*.whl")
+    return linked_environment(wheel, extra, venv)
+
+
+@pytest.mark.slow(reason="pip installs forty packages")
 def test_the_converter_installs_alone_and_works(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
     subprocess.run([*pip, f"{wheel}[convert]"], check=True)
-    robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
-    subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=tmp_path)
-    subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=tmp_path)
-    probe = (
-        "import importlib.util as u; print([n for n in ('torch', 'numba', 'blosc2', 'matplotlib', 'pandas') if u.find_spec(n)])"
-    )
-    assert subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    check_that_it_converts(tmp_path / "venv", tmp_path)
+
+
+def check_that_it_converts(venv: Path, folder: Path) -> None:
+    """Convert and verify in an environment that has nothing of the loader's or the view's."""
+    robozarr = str(venv / "bin" / "robozarr")
+    subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=folder)
+    subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=folder)
+    assert installed(venv / "bin" / "python", "torch", "numba", "blosc2", "matplotlib", "pandas") == "[]"
+
+
+def test_the_convert_extra_is_enough_to_convert(built: Path, tmp_path: Path) -> None:
+    check_that_it_converts(wheel_environment(built, "convert", tmp_path / "venv"), tmp_path)
+
+
+def test_the_wheel_alone_opens_a_store(built: Path, sample_store: Path, tmp_path: Path) -> None:
+    python = wheel_environment(built, "", tmp_path / "venv") / "bin" / "python"
+    probe = f"import robozarr as rz; print(rz.open_store({str(sample_store)!r}).array('actions')[:2].shape)"
+    done = subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.strip() == "(2, 7)"
+    assert installed(python, "torch", "numba", "dask", "h5py", "rich", "typer", "pandas") == "[]"
 
 
 def test_view_installs_alone_and_is_enough_to_look(built: Path, sample_store: Path, tmp_path: Path) -> None:
-    (wheel,) = built.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
-    python = str(tmp_path / "venv" / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt")]
-    subprocess.run([*pip, f"{wheel}[view]"], check=True)
-    robozarr = str(tmp_path / "venv" / "bin" / "robozarr")
-    store = str(sample_store)
+    venv = wheel_environment(built, "view", tmp_path / "venv")
+    python, robozarr, store = str(venv / "bin" / "python"), str(venv / "bin" / "robozarr"), str(sample_store)
     for arguments in (["info", store], ["coverage", store, "-o", "a.png"], ["report", store, "-o", "a.html"]):
         subprocess.run([robozarr, *arguments], check=True, cwd=tmp_path, capture_output=True)
     assert installed(python, "torch", "numba", "blosc2", "dask", "h5py") == "[]"

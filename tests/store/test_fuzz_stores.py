@@ -20,6 +20,6 @@ def test_changed_stores_are_refused_or_read_exactly(tmp_path: Path, monkeypatch:
     run(range(8), tmp_path, monkeypatch)
 
 
-@pytest.mark.slow  # a quarter of a second a store
+@pytest.mark.slow(reason="a quarter of a second a store")
 def test_more_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(range(8, 208), tmp_path, monkeypatch)

@@ -83,7 +83,7 @@ def test_one_file_of_four_has_depth(tmp_path: Path) -> None:
     assert report.left_out[0]["value"] == "it in 2 of 8 demos (demo_0, demo_1)"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="several conversions of whole files")
 def test_the_majority_is_that_of_the_good_demos(tmp_path: Path) -> None:
     """Five of eight have no depth, but four of these have NaN in their actions: of the good ones, three of four have it."""
     bad = {"actions": np.full((4, 7), np.nan)}
@@ -92,7 +92,7 @@ def test_the_majority_is_that_of_the_good_demos(tmp_path: Path) -> None:
     assert skip(source)[0].episodes.demo == ("demo_5", "demo_6", "demo_7")
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="several conversions of whole files")
 @pytest.mark.parametrize("first", [True, False])
 def test_of_two_halves_the_first_demo_decides_and_it_is_said(tmp_path: Path, first: bool) -> None:
     source = write(tmp_path / "s" / "a.hdf5", *([depth(), {}] if first else [{}, depth()]))
@@ -105,7 +105,7 @@ def test_of_two_halves_the_first_demo_decides_and_it_is_said(tmp_path: Path, fir
     assert (store.n_episodes, "depth" in store.keys) == ((1, True) if first else (2, False))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="several conversions of whole files")
 def test_files_of_two_kinds_become_a_store_of_one(tmp_path: Path) -> None:
     synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(5, 6, 4))
     synthetic.write_robomimic(tmp_path / "s" / "b.hdf5", lengths=(5, 6), size=16)
@@ -117,7 +117,7 @@ def test_files_of_two_kinds_become_a_store_of_one(tmp_path: Path) -> None:
 # --- types and shapes ---
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="several conversions of whole files")
 def test_two_shapes_as_often_each_are_decided_for_the_first_and_said(tmp_path: Path) -> None:
     source = write(tmp_path / "s" / "a.hdf5", {}, {"obs/rgb": np.zeros((4, 9, 9, 3), "u1")})
     with pytest.raises(
@@ -267,7 +267,7 @@ def test_the_store_is_the_rule_however_many_are_unlike_it(tmp_path: Path) -> Non
     assert verify(store, sources=[base, more], workers=0).ok
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="several conversions of whole files")
 def test_what_turns_out_unreadable_leaves_the_store_as_it_was_if_nothing_is_left_to_append(tmp_path: Path) -> None:
     base = synthetic.write_robomimic(tmp_path / "s" / "a.hdf5", lengths=(5,), size=16, next_obs=False)
     convert(base, tmp_path / "a.zarr", workers=0)

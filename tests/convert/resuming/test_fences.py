@@ -167,7 +167,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@pytest.mark.slow  # processes of a cluster, and a slow network
+@pytest.mark.slow(reason="processes of a cluster, and a slow network")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_clusters_worker_does_not_write_into_the_next_conversions_store(
     proxy: Proxy, tmp_path: Path, how: signal.Signals
@@ -196,7 +196,7 @@ def test_a_clusters_worker_does_not_write_into_the_next_conversions_store(
         assert verify(direct, sources=second, workers=0).ok
 
 
-@pytest.mark.slow  # a converter that is stopped for as long as a beat of its lock
+@pytest.mark.slow(reason="a converter that is stopped for as long as a beat of its lock")
 def test_a_converter_that_slept_writes_nothing_when_it_wakes(
     proxy: Proxy, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

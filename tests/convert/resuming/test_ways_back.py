@@ -67,7 +67,7 @@ def append_killed_in_its_commit(files: list[Path], store: Place, after: int = 3)
             convert(files, store, workers=0, append=True)
 
 
-@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow)])  # over HTTP
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.slow(reason="over HTTP"))])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     if request.param == "folder":
         yield place_of(tmp_path / "a.zarr")

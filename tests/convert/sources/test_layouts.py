@@ -152,7 +152,9 @@ QUICK = ("aloha", "maniskill")
 SLOW = [name for name in FAMILIES if name not in QUICK]  # three conversions and a comparison each
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow(reason="two conversions per family")) for name in SLOW)]
+)
 def test_a_family_can_be_appended_to(name: str, tmp_path: Path) -> None:
     family = FAMILIES[name]
     first, second = (family.write(tmp_path / folder / f"{folder}_{Path(family.file).name}") for folder in ("a", "b"))

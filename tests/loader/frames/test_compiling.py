@@ -43,7 +43,7 @@ main()
 """
 
 
-@pytest.mark.slow  # a new process, in which nothing is compiled
+@pytest.mark.slow(reason="a new process, in which nothing is compiled")
 def test_nothing_is_compiled_once_there_is_a_dataset(sample: Path, tmp_path: Path) -> None:
     """fork_warm.py, fork_compile.py: threads that compile hold a lock that a fork of theirs waits for."""
     for profile in ("raw", "fast"):
@@ -94,7 +94,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (16, 16))
 """
 
 
-@pytest.mark.slow  # six starts of Python with numba
+@pytest.mark.slow(reason="six starts of Python with numba")
 def test_a_cache_that_is_damaged_or_full(tmp_path: Path) -> None:
     """numba#10434: EOFError at every start."""
     cache = tmp_path / "cache"

@@ -54,7 +54,7 @@ print(counts)
 """
 
 
-@pytest.mark.slow  # numba compiles all of the kernel anew: 30 s
+@pytest.mark.slow(reason="numba compiles all of the kernel anew: 30 s")
 def test_with_bounds_checks(tmp_path: Path) -> None:
     environment = {
         **os.environ,

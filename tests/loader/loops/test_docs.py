@@ -57,7 +57,7 @@ def test_accelerate(sample_store: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert names["loader"].state_dict()["epoch"] == 1
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 def test_trainer(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")
     names = run("Trainer", sample_store, tmp_path, monkeypatch)

@@ -108,7 +108,7 @@ def test_lightning_predict_makes_a_loader_anew_and_is_told_what_to_use(dataset: 
 # --- Hugging Face ---
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 @pytest.mark.parametrize("kind", ["WindowLoader", "WindowDataLoader"])
 def test_transformers_26289_trainer_resumes_in_the_middle_of_an_epoch(
     dataset: rz.WindowDataset, tmp_path: Path, kind: str
@@ -120,7 +120,7 @@ def test_transformers_26289_trainer_resumes_in_the_middle_of_an_epoch(
     assert train_by_trainer(lambda: make(kind, dataset, seed=9), tmp_path, "checkpoint-14") == got[14:]
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 def test_trainer_that_cannot_say_the_epoch_is_told_so(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """It sets no epoch on a plain DataLoader's sampler, and would skip batches of epoch 0, whatever the epoch was."""
     train_by_trainer(lambda: make("WindowSampler", dataset), tmp_path)

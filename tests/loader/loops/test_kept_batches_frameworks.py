@@ -45,7 +45,7 @@ class Checked(torch.nn.Module):
         return {"loss": self.layer(batch["actions"].float()).mean()}
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 def test_trainers_get_batch_samples(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """transformers' Trainer draws all batches of an accumulation before it uses the first: 372 of 436 windows were right."""
     transformers = pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")

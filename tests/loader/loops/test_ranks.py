@@ -126,7 +126,7 @@ def test_openvla_211_until_max_steps_on_two_ranks(loops: Loops) -> None:
     assert len(set(orders)) == n_epochs > 1
 
 
-@pytest.mark.slow  # imports accelerate and Lightning in two processes
+@pytest.mark.slow(reason="imports accelerate and Lightning in two processes")
 def test_accelerate_4199_3520_prepare_is_served_once_or_refused(in_frameworks: Loops, store: Path) -> None:
     served = [rank[0] for rank in in_frameworks["accelerate_prepares"]]  # WindowLoader: prepare leaves it alone
     assert_each_once([[batches] for batches in served], every(store))
@@ -137,12 +137,12 @@ def test_accelerate_4199_3520_prepare_is_served_once_or_refused(in_frameworks: L
             assert "accelerator.register_for_checkpointing(loader)" in said
 
 
-@pytest.mark.slow  # the same processes
+@pytest.mark.slow(reason="the same processes")
 def test_accelerate_dispatching_batches_is_refused(in_frameworks: Loops) -> None:
     assert "dispatch_batches" in in_frameworks["accelerate_dispatches"][0]
 
 
-@pytest.mark.slow  # the same processes
+@pytest.mark.slow(reason="the same processes")
 def test_lightning_12689_its_distributed_sampler_leaves_the_loader_alone(in_frameworks: Loops, store: Path) -> None:
     ranks = in_frameworks["lightning_with_its_own_sampler"]
     for number in range(3):  # WindowLoader, WindowDataLoader, DataLoader with WindowSampler
