@@ -1,4 +1,4 @@
-# make demo | make test | make check | make bench-convert | make bench-load | make bench-scale | make gpu-check. All set up what they need in $(VENV).
+# make demo | make test | make check | make experiment | make bench-convert | make bench-load | make bench-scale | make gpu-check. All set up what they need in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,35 +7,34 @@ WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
-        bench-plan profile-convert gpu-check soak fuzz kill-nightly image image-check dist clean
+        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
-demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
-	$(BIN)/robozarr convert sample --store $(STORE) --overwrite
-	$(BIN)/robozarr verify $(STORE) --source sample
-	$(BIN)/robozarr info $(STORE)
-	$(BIN)/python examples/train_bc.py $(STORE) --epochs 1
+demo: install  ## set up, then convert, verify and show the embedded sample, load it beside h5py, and train one epoch on it
+	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
 test: check  ## set up, then style, types, tests with doctests, and the wheel
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 -m "not slow" tests benchmarks
 	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
-test-all: test  ## the same, and the tests marked slow; CI runs this
+test-all: test test-experiments  ## the same, the tests marked slow, and the experiment's; CI runs this
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m slow tests benchmarks
 
 check: install  ## style, types, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p robozarr
-	$(BIN)/mypy tests benchmarks sample examples
+	$(BIN)/mypy tests benchmarks sample examples experiments
 	$(BIN)/lint-imports --no-cache
 
 # torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along
 $(VENV)/dependencies: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt '.[dev]'
+	@echo "installing torch (200 MB without CUDA, 3 GB with it) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@echo "installing robozarr's other packages, with those for its tests …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
 	touch $@
 
 # installed, not editable: the tests see what a user gets
@@ -59,6 +58,26 @@ test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robo
 	$(INTEROP)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(INTEROP)/bin/python -m pytest -q tests/interop
 
+# An environment of its own: no test but those of the experiment needs a simulator. robosuite asks for packages that read a
+# keyboard and show pictures, which need a compiler and a screen; it comes without its dependencies but for those that it imports.
+EXPERIMENTS := $(VENV)-experiments
+$(EXPERIMENTS)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(EXPERIMENTS)
+	$(EXPERIMENTS)/bin/python -m pip install -q --upgrade pip
+	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
+	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis matplotlib pytest
+	$(EXPERIMENTS)/bin/python -m pip install -q -c constraints.txt mujoco scipy termcolor
+	$(EXPERIMENTS)/bin/python -m pip install -q --no-deps robosuite==1.4.1
+	touch $@
+
+experiment: $(EXPERIMENTS)/dependencies  ## what dropping the tail costs, in a simulator, into docs/experiments; ARGS=--quick: 3 minutes
+	$(EXPERIMENTS)/bin/python -m pip install -q --no-deps --force-reinstall .
+	PYTHONPATH=experiments $(EXPERIMENTS)/bin/python -m tail $(ARGS)
+
+test-experiments: $(EXPERIMENTS)/dependencies  ## the tests of the experiment that need its simulator, and the quick run
+	$(EXPERIMENTS)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(EXPERIMENTS)/bin/python -m pytest -q tests/experiments/simulator
+
 bench-adapters: install  ## windows/s of each adapter beside WindowLoader on the same window
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_adapters.py $(ARGS)
 
@@ -73,6 +92,9 @@ fuzz: install  ## damaged HDF5 files, hostile stores, chunks for two decoders: a
 	$(BIN)/python tests/support/fuzz_hdf5.py $(ARGS)
 	$(BIN)/python tests/support/fuzz_stores.py $(STORES)
 	$(BIN)/python tests/support/fuzz_chunks.py $(CHUNKS)
+
+change-under-training: install  ## a store of a gigabyte is replaced, appended to, cut, removed while it is trained from: no wrong window
+	$(BIN)/python tests/support/change_under_training.py $(ARGS)
 
 kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
 	$(BIN)/python tests/support/kill_nightly.py $(ARGS)
@@ -117,4 +139,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

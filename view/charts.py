@@ -6,15 +6,17 @@ import math
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from robozarr.store.opened import Store
 from robozarr.view.coverage import MEASURES, Coverage
 from robozarr.view.problems import SATURATED_SHARE, saturation
+from robozarr.view.tails import Tails
 from robozarr.view.theme import BLUE, CYCLE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, Chart, new_axes, seconds_above, styled
 
-__all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart", "median_length"]
+__all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart", "median_length", "tails_chart"]
 
 
 def median_length(length: NDArray[np.integer[Any]]) -> int:
@@ -93,9 +95,37 @@ def brightness_chart(store: Store, names: list[str]) -> Chart:
 
 
 @styled()
-def coverage_chart(coverage: Coverage) -> Chart:
-    """Share seen by random sampling per epoch: lines are computed, marks are simulated; with enumeration for comparison."""
-    figure, (axes,) = new_axes(4.6, 3.3)
+def tails_chart(tails: Tails) -> Chart:
+    """How many episodes have how many steps left after their last key moment, and the length of the action chunk."""
+    figure, (axes,) = new_axes(4.6, 2.6)
+    draw_tails(axes, tails)
+    return Chart(figure, tails.warning or f"Steps left after the {tails.moment}")
+
+
+def draw_tails(axes: Axes, tails: Tails) -> None:
+    """Draw the histogram of steps left into axes."""
+    high = max(*tails.left, tails.chunk)
+    width = math.ceil((high + 1) / 40)  # of a bar, whole steps
+    axes.hist(tails.left, bins=list(np.arange(0, high + width + 1, width) - 0.5), color=BLUE, edgecolor="none")
+    axes.axvline(tails.chunk - 0.5, color=VERMILLION, linestyle="--")
+    side = "right" if tails.chunk > high / 2 else "left"
+    text, at = f" left of C = {tails.chunk}: never an anchor ", (tails.chunk - 0.5, 0.97)
+    axes.annotate(text, at, xycoords=("data", "axes fraction"), fontsize=8, color=VERMILLION, ha=side, va="top")
+    axes.set(xlabel=f"steps left after the {tails.moment}", ylabel="episodes", xlim=(-0.5, high + width))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+@styled()
+def coverage_chart(coverage: Coverage, tails: Tails | None = None) -> Chart:
+    """Share seen by random sampling per epoch: lines are computed, marks are simulated; with enumeration for comparison.
+
+    With `tails`, where the last key moments lie comes first, in a panel above.
+    """
+    above = tails if tails is not None and tails.left else None
+    figure, panels = new_axes(4.6, 3.3 if above is None else 5.9, rows=1 if above is None else 2)
+    axes = panels[-1]
+    if above is not None:
+        draw_tails(panels[0], above)
     marks = dict(zip(MEASURES, ("o", "s", "^", "D"), strict=True))
     colours = dict(zip(MEASURES, (BLUE, VERMILLION, PURPLE, SKY), strict=True))
     for name in MEASURES:
@@ -121,9 +151,10 @@ def coverage_chart(coverage: Coverage) -> Chart:
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     share = coverage.random["windows"][-1]
     count = coverage.epochs[-1]
+    first = f"{above.warning[0].upper()}{above.warning[1:]}. " if above is not None and above.warning else ""
     return Chart(
         figure,
-        f"After {count} epoch{'s' * (count > 1)} random sampling has seen {share:.0%} of the windows and "
+        f"{first}After {count} epoch{'s' * (count > 1)} random sampling has seen {share:.0%} of the windows and "
         f"{coverage.random['episode tails'][-1]:.0%} of episode tails, enumeration {coverage.enumerated['windows'][-1]:.0%} "
         "of both (lines: by formula; marks: simulated)",
     )

@@ -17,11 +17,12 @@ from robozarr.schemas.index import StepFlag
 from robozarr.schemas.instructions import InstructionSource
 from robozarr.store.opened import Store
 from robozarr.store.summary import StoreSummary, summarise
-from robozarr.view.charts import actions_chart, brightness_chart, coverage_chart, lengths_chart, median_length
+from robozarr.view.charts import actions_chart, brightness_chart, coverage_chart, lengths_chart, median_length, tails_chart
 from robozarr.view.coverage import MEASURES, measure_coverage
 from robozarr.view.pictures import cameras, image_tag, orientation, to_rgb
 from robozarr.view.problems import find_problems
 from robozarr.view.rows import read_rows
+from robozarr.view.tails import measure_tails
 from robozarr.view.theme import Chart
 from robozarr.view.words import key_shape, share_words, size_words, task_title, unit_words
 
@@ -64,7 +65,7 @@ def report_html(store: Store, *, chunk: int = 64) -> str:
         size=size_words, share=share_words, shape=key_shape, number=_number, chart=_chart, unit=unit_words
     )
     summary = summarise(store)
-    coverage = measure_coverage(store, chunk=chunk)
+    coverage, tails = measure_coverage(store, chunk=chunk), measure_tails(store, chunk=chunk)
     grey = [name for name in cameras(store) if store.keys[name].dtype == "uint8"]
     charts = [
         lengths_chart(store.episodes.length, summary.control_freq),
@@ -81,6 +82,8 @@ def report_html(store: Store, *, chunk: int = 64) -> str:
         charts=charts,
         statistics=list(_statistics(store)),
         flags=_flags(store),
+        tails=tails,
+        tails_chart=tails_chart(tails) if tails.left else None,
         coverage=coverage,
         coverage_chart=coverage_chart(coverage),
         measures=MEASURES,

@@ -11,9 +11,10 @@ from rich.table import Table
 from robozarr.schemas.visible import visible
 from robozarr.store.summary import StoreSummary
 from robozarr.view.coverage import MEASURES, Coverage
+from robozarr.view.tails import Tails
 from robozarr.view.words import key_shape, printable, share_words, size_words, task_title, unit_words
 
-__all__ = ["print_coverage", "print_info"]
+__all__ = ["print_coverage", "print_info", "print_tails"]
 
 N_LINES = 20
 """Most tasks, sources and unstored things that are listed, each; ``--json`` lists all."""
@@ -87,6 +88,32 @@ def print_info(summary: StoreSummary, console: Console) -> None:
     for entry in summary.not_stored[:N_LINES]:
         console.print(escape(f"not stored: {entry['path']} of {entry['source']}: {entry['reason']}"))
     _more(console, len(summary.not_stored), "that are not stored")
+
+
+def print_tails(tails: Tails, console: Console) -> None:
+    """Where the last key moments lie, counted from the end, and what a loader that drops tails never starts from."""
+    if not tails.known:
+        console.print("[dim]Key moments: no element of the actions is known as the gripper's command.[/]", "")
+        return
+    if not tails.left:
+        console.print("[dim]Key moments: the gripper's command changes in no episode.[/]", "")
+        return
+    left = sorted(tails.left)
+    middle = left[(len(left) - 1) // 2]
+    console.print(
+        f"Steps left after the {tails.moment}: {left[0]:,} to {left[-1]:,}, median {middle:,}; {len(left):,} of "
+        f"{tails.n_episodes:,} episodes have one. A loader that takes t in [0, T − C) starts no window from it where "
+        "fewer than C steps are left."
+    )
+    table = _table("action chunk C", *(f">{chunk}" for chunk in tails.by_chunk))
+    table.add_row(f"episodes whose {tails.moment} is never an anchor", *map(share_words, tails.by_chunk.values()))
+    console.print("", table, "")
+    if tails.warning is not None:
+        console.print(
+            f"[yellow]warning: {tails.warning}[/] of such a loader → take windows at every step, padded and masked, as "
+            "WindowLoader does; docs/experiments/tail.md shows what it costs",
+            "",
+        )
 
 
 def print_coverage(coverage: Coverage, console: Console) -> None:

@@ -116,7 +116,7 @@ class Chart:
     def save(self, file: str | Path | BytesIO, *, format: str | None = None) -> None:
         """Save the chart with its title above; the file's ending chooses the type, such as ``.png`` or ``.svg``."""
         with styled():
-            self.figure.suptitle("\n".join(textwrap.wrap(self.title, int(self.figure.get_figwidth() * 13))), ha="left", x=0.01)
+            self.figure.suptitle("\n".join(textwrap.wrap(self.title, int(self.figure.get_figwidth() * 11))), ha="left", x=0.01)
             try:
                 self.figure.savefig(file, format=format, dpi=150, facecolor="white")
             finally:

@@ -46,10 +46,11 @@ def coverage(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Compare what random sampling sees of a store with what enumeration sees: windows, episode tails, key moments."""
+    """Show which key moments a loader that drops tails never starts from, and what random sampling sees of a store."""
     from robozarr.store.opened import open_store
     from robozarr.view.coverage import measure_coverage
-    from robozarr.view.terminal import print_coverage
+    from robozarr.view.tails import measure_tails
+    from robozarr.view.terminal import print_coverage, print_tails
 
     looks = [int(part) if part.strip().isdecimal() else 0 for part in epochs.split(",")]
     if looks[0] < 1 or looks != sorted(set(looks)):
@@ -58,14 +59,15 @@ def coverage(
         if output.suffix not in (".png", ".svg", ".pdf"):
             raise typer.BadParameter(f"--output ends in .png, .svg or .pdf; got {output}")
         check_folder(output)
-    found = measure_coverage(
-        open_store(store, endpoint_url), chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed
-    )
+    opened = open_store(store, endpoint_url)
+    tails = measure_tails(opened, chunk=chunk)
+    found = measure_coverage(opened, chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed)
     if output is not None:
         with needs_view():
             from robozarr.view.charts import coverage_chart
-        coverage_chart(found).save(output)
+        coverage_chart(found, tails).save(output)
     if as_json:
-        return print_json(found.to_json())
+        return print_json({"tails": tails.to_json()} | found.to_json())
+    print_tails(tails, console())
     print_coverage(found, console())
     return say(f"plot: {output}") if output is not None else None

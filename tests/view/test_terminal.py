@@ -73,6 +73,7 @@ def test_coverage_prints_a_table_and_draws_a_plot(sample_store: Path, tmp_path: 
     assert f"{found.random['windows'][1]:.1%} ({found.random_simulated['windows'][1]:.1%})" in done.stdout
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     as_json = json.loads(run("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "--seed", "5", "--json").stdout)
+    assert as_json.pop("tails")["chunk"] == 4
     assert as_json == json.loads(json.dumps(found.to_json()))
     for arguments, words in (
         (["--epochs", "3,1"], "--epochs is ascending numbers"),
