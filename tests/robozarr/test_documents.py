@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -64,3 +66,26 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
     assert shapes["agentview_rgb"] == ((64, 2, 3, 128, 128), "torch.float32")
     assert shapes["actions_is_pad"] == ((64, 64), "torch.bool")
     assert len(batch["instruction"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "missing", "extra"),
+    [
+        ("import robozarr as rz; rz.WindowDataset", "torch", "train"),
+        ("import robozarr as rz; rz.WindowLoader", "blosc2", "train"),
+        ("import robozarr; robozarr.convert", "h5py", "convert"),
+        ("from robozarr.convert import convert", "h5py", "convert"),
+        ("import robozarr; robozarr.view", "none", ""),
+    ],
+)
+def test_a_missing_package_names_its_extra_in_one_line(line: str, missing: str, extra: str) -> None:
+    """A package is missing if its entry in sys.modules is None."""
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\n"
+        f"try:\n exec({line!r})\nexcept ImportError as exc: print(type(exc).__name__, exc)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    if extra:
+        assert f"needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr" in said
+    else:
+        assert said == ""
