@@ -6,14 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File
-
 ROOT = Path(__file__).parents[1]
-ROOMS = ("convert", "loader", "schemas", "store")
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the pages that lie elsewhere: README.md, schemas/FORMAT.md, and the reference."""
+    from mkdocs.structure.files import File
+
     readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text()).replace("](schemas/FORMAT.md", "](FORMAT.md")
     for path, text in (
         ("index.md", readme),

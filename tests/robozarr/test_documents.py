@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -89,3 +90,19 @@ def test_a_missing_package_names_its_extra_in_one_line(line: str, missing: str, 
         assert f"needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr" in said
     else:
         assert said == ""
+
+
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    import robozarr
+    import robozarr.convert
+
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    assert set(hook.public_names()) == {*robozarr.__all__, *robozarr.convert.__all__} - {"__version__"}
+    for path in hook.public_names().values():
+        module, _, name = path.rpartition(".")
+        assert getattr(importlib.import_module(module), name).__doc__
+        assert f"::: {path}" in hook.reference()
