@@ -38,8 +38,8 @@ def _page(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     yield (
         f"Written by `{_command(size)}`; do not edit. A policy is trained on windows chosen in four ways, and then has to do "
         f"the task in a simulator: {results.task}, robosuite's Panda, {size.n_demos} scripted demonstrations, a policy on "
-        f"states, {size.n_steps:,} gradient steps for every row; {size.n_seeds} training seeds × {size.n_states} initial "
-        "states a row."
+        f"states, {size.n_steps:,} gradient steps for every row; {_count(size.n_seeds, 'training seed')} × "
+        f"{size.n_states} initial states a row."
     )
     yield ""
     yield from _in_short(results, rows)
@@ -184,6 +184,10 @@ def _method(results: Results) -> Iterator[str]:
         "- One task, one kind of policy, scripted demonstrations: it shows what a dropped tail can cost, not what it costs "
         "everywhere. Outcomes: `tail-rollouts.jsonl`, `tail-policies.jsonl`."
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _share(found: Interval) -> str:
