@@ -78,25 +78,24 @@ def read_index(data: bytes | memoryview, layout: ArrayLayout, shard: int) -> NDA
     CorruptChunkError
         If the index is damaged, or the chunks do not stand end to end from byte 0 to the index.
     """
-    n_bytes = layout.chunks_per_shard * INDEX_ENTRY_BYTES
-    if len(data) < n_bytes + CRC_BYTES:
-        raise corrupt_chunk(
-            "M8", layout, shard, None, f"a shard holds an index of {n_bytes + CRC_BYTES} bytes", f"{len(data)} bytes"
-        )
-    return parse_index(data[-n_bytes - CRC_BYTES :], len(data), layout, shard)
+    n_bytes = layout.chunks_per_shard * INDEX_ENTRY_BYTES + CRC_BYTES
+    return parse_index(data[-n_bytes:], len(data), layout, shard)
 
 
 def parse_index(tail: bytes | memoryview, n_bytes: int, layout: ArrayLayout, shard: int) -> NDArray[np.uint64]:
     """Like `read_index`, from the end of a shard of `n_bytes` bytes: the index and its checksum."""
     start, stop = layout.rows_of_shard(shard)
     n_chunks, least = -(-(stop - start) // layout.chunk_rows), least_chunk_bytes(layout)
-    entries = np.frombuffer(tail, np.uint8, len(tail) - CRC_BYTES)
+    n_tail = layout.chunks_per_shard * INDEX_ENTRY_BYTES + CRC_BYTES
+    if len(tail) != n_tail:
+        raise corrupt_chunk("M8", layout, shard, None, f"a shard holds an index of {n_tail} bytes", f"{n_bytes} bytes")
+    entries = np.frombuffer(tail, np.uint8, n_tail - CRC_BYTES)
     if struct.unpack("<I", tail[-CRC_BYTES:])[0] != google_crc32c.value(entries):
         raise corrupt_chunk("M9", layout, shard, None, "the index agrees with its crc32c", "other bytes than were written")
     index = entries.view("<u8").reshape(-1, 2)
     if (index[n_chunks:] != ABSENT).any():
         raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row are absent", "a byte range")
-    at, end = 0, n_bytes - len(tail)
+    at, end = 0, n_bytes - n_tail
     for chunk, (offset, length) in enumerate(index[:n_chunks].tolist()):
         if offset != at or length < least or offset + length > end:
             rule = "the index's ranges follow each other from byte 0"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ from robozarr.store.bucket_errors import (
     check_environment,
     explain,
     is_panic,
+    is_web_page,
     to_be_asked_again,
 )
 from robozarr.store.interrupts import heeding_signals, on_the_way_out
@@ -50,6 +52,9 @@ ATTEMPTS: Final = 4
 
 GAP: Final = 2**20
 """Largest gap in bytes between ranges that are requested together."""
+
+LEAST_TAG: Final = 16
+"""Characters of an ETag that is a digest: shorter ones tell nothing apart."""
 
 Tag = tuple[str | None, str | None]
 """The version of an object: S3 uses the first part, its ETag, Google the second, its generation."""
@@ -144,12 +149,8 @@ class BucketPlace:
             data = bytes(answer.bytes())
             if len(data) != answer.meta["size"]:
                 raise OSError(f"{len(data)} of {answer.meta['size']} bytes arrived")
-            if path.endswith("zarr.json") and data[:15].lstrip().lower().startswith((b"<html", b"<!doctype html")):
-                service = self.endpoint_url or "the service"
-                raise BucketError(
-                    f"{self.at(path)}: cannot be read: {service} answers with a web page; check --endpoint-url, proxies and "
-                    "logins"
-                )
+            if "/c/" not in path and is_web_page(data):
+                raise self._web_page(path, "read")
             return data
 
         return self._ask(path, "read", whole)
@@ -206,13 +207,30 @@ class BucketPlace:
         found: int = self._ask(path, "read", lambda: self.store.head(path))["size"]
         return found
 
+    def facts(self, path: str) -> tuple[object, ...] | None:
+        """What another writing of this object would have otherwise; None where the service does not say enough."""
+        found = self._ask(path, "read", lambda: self.store.head(path))
+        tag = found["e_tag"] or ""
+        if len(tag) < LEAST_TAG and found["version"] is None:
+            return None
+        return tag, found["version"], found["size"], found["last_modified"]
+
     def names(self, limit: int | None = None) -> list[str]:
         """Names of all objects below, sorted, by one listing; or the first ones found."""
 
         def pages() -> Iterator[str]:
             return (entry["path"] for page in self.store.list() for entry in page)
 
-        return self._ask("", "listed", lambda: sorted(islice(pages(), limit)))
+        found = self._ask("", "listed", lambda: sorted(islice(pages(), limit)))
+        if not found and self.exists(f".{uuid.uuid4().hex}"):  # obstore takes a page of HTML for an empty listing
+            raise self._web_page("", "listed")
+        return found
+
+    def _web_page(self, path: str, what: str) -> BucketError:
+        return BucketError(
+            f"{self.at(path) if path else self.url}: cannot be {what}: {self.endpoint_url or 'the service'} answers with a web "
+            "page; check --endpoint-url, proxies and logins"
+        )
 
     def write(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
         """Write an object by one PUT: it appears whole or not at all."""

@@ -12,13 +12,24 @@ from typing import Final
 
 from robozarr.schemas.errors import BucketError
 
-__all__ = ["AGAIN", "TIMED_OUT", "check_endpoint", "check_environment", "explain", "is_panic", "to_be_asked_again", "words_of"]
+__all__ = [
+    "AGAIN",
+    "TIMED_OUT",
+    "check_endpoint",
+    "check_environment",
+    "explain",
+    "is_panic",
+    "is_web_page",
+    "to_be_asked_again",
+    "words_of",
+]
 
 AGAIN: Final = "run the same command again"
 TIMED_OUT: Final = "kind: Timeout"
 """What obstore's debugging output contains after a time-out."""
 ENDPOINT: Final = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
 IN_HEADERS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
+WEB_PAGE: Final = re.compile(rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.S)
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
 
 
@@ -56,6 +67,15 @@ def check_environment(url: str, endpoint: str | None) -> None:
 def is_panic(exc: BaseException) -> bool:
     """Whether obstore's compiled code panicked: such errors are no ``Exception``, and of no importable type."""
     return type(exc).__name__ == "PanicException"
+
+
+def is_web_page(data: bytes) -> bool:
+    """Whether an object is a page that a proxy or a login put in its place.
+
+    >>> is_web_page(b' <!DOCTYPE html><html>'), is_web_page(b'<?xml version="1.0"?><html>'), is_web_page(b'{"html": 1}')
+    (True, True, False)
+    """
+    return WEB_PAGE.match(data[:1000]) is not None
 
 
 def words_of(exc: BaseException) -> str:
@@ -115,6 +135,9 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
             f"the certificate of {service} is not trusted ({why})",
             "check the endpoint's name, or set SSL_CERT_FILE to its authority",
         )
+    if re.search(r"Got invalid \w+ response|non-partial response|Header missing|extract metadata", words):
+        reason = reason.removeprefix("Generic S3 error: ").removeprefix("Generic GCS error: ")
+        return f"{service} answers as no service that speaks S3 does ({reason})", "check --endpoint-url, proxies and logins"
     if "error sending request" in words:
         return f"{service} does not answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
     return reason, AGAIN

@@ -19,7 +19,7 @@ from robozarr.schemas.errors import BucketError, CorruptChunkError, StoreChanged
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import StoreMetadata, fixed_layouts, layout_of_variable
 from robozarr.store.foreign import foreign_codecs_of
-from robozarr.store.identity import changed_since, find_identity
+from robozarr.store.identity import Watch, find_identity
 from robozarr.store.place import Place
 from robozarr.store.reading import read_array, read_layout, read_metadata, read_shard
 from robozarr.store.table_rules import BrokenRule, broken_layout, broken_offsets, broken_texts, texts_between
@@ -53,6 +53,8 @@ class CheckedFiles:
         self.identity = find_identity(self.place, metadata) if identity is None else identity
         """Digest of all that the store holds: 32 hexadecimal digits; it changes with every conversion and append."""
         self._changed: StoreError | None = None
+        self._watch = Watch(self.place, metadata, self.identity)
+        self._frame_sums: dict[str, NDArray[np.uint32]] = {}
 
     @property
     def remote(self) -> bool:
@@ -62,12 +64,13 @@ class CheckedFiles:
     def changed(self) -> StoreError | None:
         """The error if the store was replaced, appended to or removed since it was opened; None if it is the same.
 
-        Reads its root document. Every error of reading asks this first; ask yourself, say, once an epoch.
+        Looks at its root document, and reads that where it may be another. Every error of reading asks this first; ask
+        yourself, say, once an epoch.
         """
-        return self._changed or changed_since(self.place, self.metadata, self.identity)
+        return self._changed or self._watch.changed()
 
     @contextmanager
-    def _reading(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
         """If something fails, say whether the store was changed meanwhile."""
         if self._changed is not None:
             raise self._changed
@@ -80,6 +83,20 @@ class CheckedFiles:
                 raise changed from exc
             raise
 
+    def describes(self, path: str) -> bool:
+        """Whether an array is the store's own, and not one that users added."""
+        variable = layout_of_variable(self.metadata, path, 0)
+        return path in self._expected or (variable is not None and variable.path == path)
+
+    def frame_sums(self, layout: ArrayLayout) -> NDArray[np.uint32] | None:
+        """The checksum of each step of a frame key (``checksums/``): uint32 [n_steps]; None for other arrays."""
+        name = layout.path.removeprefix("steps/")
+        if (layout.chunk_rows != 1 and layout.effort is None) or name == layout.path or not self.metadata.key(name).frame:
+            return None
+        if name not in self._frame_sums:
+            self._frame_sums[name] = self._read(f"checksums/{name}")
+        return self._frame_sums[name]
+
     def layout(self, path: str) -> ArrayLayout:
         """Layout of an array on disk.
 
@@ -88,7 +105,7 @@ class CheckedFiles:
         StoreError
             If its ``zarr.json`` is missing, says what FORMAT.md does not allow, or disagrees with the store's attributes.
         """
-        with self._reading():
+        with self.reading():
             layout, expected = read_layout(self.place, path, self.metadata), self._expected.get(path)
             if expected is None:
                 expected = layout_of_variable(self.metadata, path, layout.shape[0])
@@ -106,7 +123,7 @@ class CheckedFiles:
         StoreChangedError
             If the store was replaced, appended to or removed since it was opened.
         """
-        with self._reading():
+        with self.reading():
             return read_shard(self.place, layout, shard, bound=self.metadata if bound else None)
 
     def layout_or_why(self, path: str) -> tuple[ArrayLayout | None, str]:
@@ -136,7 +153,7 @@ class CheckedFiles:
 
     def _read(self, path: str) -> NDArray[Any]:
         layout = self.layout(path)
-        with self._reading():
+        with self.reading():
             found = read_array(self.place, layout, self._map if layout.n_shards > 1 else map, self.metadata)
             if self.metadata.format_version == 1 and read_metadata(self.place, allow_incomplete=True) != self.metadata:
                 # version 1 binds no tables: at least the root is still the same

@@ -17,7 +17,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from robozarr.schemas.errors import StoreError, WindowError
 from robozarr.schemas.source import is_array_name
 from robozarr.store.opened import Store
-from robozarr.store.zarr_group import zarr_store
+from robozarr.store.zarr_group import writable_group
 
 __all__ = ["distinct_instructions", "instruction_of_task", "read_task_embedding", "write_task_embedding"]
 
@@ -76,7 +76,7 @@ def write_task_embedding(
             f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
         )
     try:
-        group = zarr.open_group(zarr_store(store.place, read_only=False), mode="r+").require_group("tasks/embedding")
+        group = writable_group(store.place).require_group("tasks/embedding")
         if name in group and not overwrite:
             raise StoreError(f"{store.path}: tasks/embedding/{name} is there already; pass overwrite=True to replace it")
         written = group.create_array(

@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,6 +24,8 @@ PARTS_PER_CALL: Final = 1024
 """Linux's IOV_MAX."""
 DROPPED_BYTES: Final = 2**20
 """Smallest file that is dropped from the page cache."""
+YOUNG_NS: Final = 3 * 10**9
+"""A file that was changed so recently may change again and keep its time: some file systems count in steps of two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,40 @@ class FolderPlace:
                 raise OSError(f"{self.at(path)}: ends before byte {end}")
         return found
 
+    def read_end(self, path: str, n_bytes: int) -> tuple[Buffer, int]:
+        """The last bytes of a file, all where it has fewer, and its size; raises as `read` does."""
+        with os.fdopen(self.open(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            found = os.pread(file.fileno(), n_bytes, max(0, size - n_bytes))
+        if len(found) != min(n_bytes, size):
+            raise OSError(f"{self.at(path)}: became shorter while it was read")
+        return found, size
+
     def exists(self, path: str) -> bool:
         """Whether a file exists."""
         return (self.folder / path).exists()
+
+    def size(self, path: str) -> int:
+        """Bytes of a file; OSError if there is none, or what is no regular file."""
+        found = (self.folder / path).lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError("no regular file")
+        return found.st_size
+
+    def facts(self, path: str) -> tuple[int, ...] | None:
+        """What another file of this name, or one written to meanwhile, would have otherwise; None where that is not certain.
+
+        The file is opened: a file system of the network looks at its server for that.
+        """
+        descriptor = self.open(path)
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+        changed_ns = max(found.st_mtime_ns, found.st_ctime_ns)
+        if time.time_ns() - changed_ns < YOUNG_NS:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def names(self, limit: int | None = None) -> list[str]:
         """Names of all files below, sorted."""

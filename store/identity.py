@@ -10,11 +10,46 @@ from robozarr.schemas.errors import BucketError, StoreChangedError, StoreError
 from robozarr.schemas.identity import digest_of
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import StoreMetadata, fixed_layouts
+from robozarr.store.bucket import BucketPlace
 from robozarr.store.concurrent import run_concurrently
+from robozarr.store.folder import FolderPlace
 from robozarr.store.place import Place
 from robozarr.store.reading import read_layout, read_metadata
 
-__all__ = ["changed_since", "check_identity", "find_identity"]
+__all__ = ["Watch", "changed_since", "check_identity", "find_identity"]
+
+
+class Watch:
+    """Whether a store is still the one that was opened. While its root document is the same file, that is not read again.
+
+    Parameters
+    ----------
+    place : Place
+    metadata, identity : StoreMetadata, str
+        Of the store that was opened.
+    """
+
+    def __init__(self, place: Place, metadata: StoreMetadata, identity: str) -> None:
+        self._place, self._metadata, self._identity = place, metadata, identity
+        self._same: object = None  # what the root document was when the store was found to be the same
+
+    def changed(self) -> StoreChangedError | None:
+        """What became of the store; None if it is the same, or nobody can tell."""
+        facts = self._facts()
+        if facts is not None and facts == self._same:
+            return None
+        found = changed_since(self._place, self._metadata, self._identity)
+        self._same = facts if found is None else None
+        return found
+
+    def _facts(self) -> object:
+        """What tells the root document from another one, without reading it; None where nothing does."""
+        if not isinstance(self._place, FolderPlace | BucketPlace):
+            return None
+        try:
+            return self._place.facts("zarr.json")
+        except OSError:
+            return None
 
 
 def check_identity(metadata: StoreMetadata, where: str) -> None:

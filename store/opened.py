@@ -1,7 +1,7 @@
 """Open a store: typed access to its attributes, index, tables, statistics and arrays.
 
-Everything is read when it is first asked for, with every check of FORMAT.md; ``Store.array`` is plain zarr, for whoever likes
-to slice. Imports no torch.
+Everything is read when it is first asked for, with every check of FORMAT.md; ``Store.array`` is an array of zarr, for whoever
+likes to slice. Imports no torch.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Store(CheckedFiles):
     @cached_property
     def group(self) -> zarr.Group:
         """The zarr group, read-only."""
-        return zarr_group(self.place)
+        return zarr_group(self)
 
     def __repr__(self) -> str:
         return f"Store({self.path!r}: {self.n_tasks} tasks, {self.n_episodes} episodes, {self.n_steps} steps)"
@@ -115,7 +115,10 @@ class Store(CheckedFiles):
         return {key.name: key for key in self.metadata.keys}
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """The array [n_steps, …] of a key that is not ragged.
+        """The array [n_steps, …] of a key that is not ragged, as zarr slices it.
+
+        What a slice reads is compared with what was written: it raises CorruptChunkError, also for a missing shard, and
+        StoreChangedError once the store is another.
 
         Raises
         ------

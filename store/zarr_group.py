@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zarr
 
 from robozarr.schemas.errors import BucketError, StoreError
+from robozarr.store.bucket import BucketPlace
+from robozarr.store.folder import FolderPlace
 from robozarr.store.place import Place
+from robozarr.store.zarr_place import CheckedStoreOfZarr, PlaceOfZarr
 
-__all__ = ["zarr_array", "zarr_group", "zarr_store"]
+if TYPE_CHECKING:
+    from robozarr.store.checked_files import CheckedFiles
+
+__all__ = ["writable_group", "zarr_array", "zarr_group"]
 
 
-def zarr_group(place: Place) -> zarr.Group:
-    """Open the root group for reading; StoreError if zarr cannot open it. Consolidated copies of documents are ignored."""
+def zarr_group(files: CheckedFiles) -> zarr.Group:
+    """The root group of an open store, to be read, with every check; StoreError if zarr cannot open it.
+
+    Copies of documents that it may hold are not believed.
+    """
+    where = files.path
     try:
-        return zarr.open_group(zarr_store(place), mode="r", zarr_format=3, use_consolidated=False)
+        return zarr.open_group(CheckedStoreOfZarr(files), mode="r", zarr_format=3, use_consolidated=False)
     except BucketError:
         raise
     except (ValueError, KeyError, TypeError, OSError) as exc:
-        raise StoreError(f"{place.url}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
+        raise StoreError(f"{where}/zarr.json: not the root of a Zarr v3 group: {exc}; convert the sources again") from exc
 
 
 def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
@@ -37,12 +47,7 @@ def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
     return array
 
 
-def zarr_store(place: Place, *, read_only: bool = True) -> Any:
-    """The store object through which zarr opens a place."""
-    if place.folder is not None:
-        return str(place.folder)
-    from robozarr.store.bucket import BucketPlace
-    from robozarr.store.zarr_bucket import BucketOfZarr
-
-    assert isinstance(place, BucketPlace)
-    return BucketOfZarr(place, read_only=read_only)
+def writable_group(place: Place) -> zarr.Group:
+    """The root group of a place, to add arrays of one's own to."""
+    assert isinstance(place, FolderPlace | BucketPlace)
+    return zarr.open_group(PlaceOfZarr(place, read_only=False), mode="r+")

@@ -346,11 +346,3 @@ def test_the_store_gives_typed_access_to_all_it_holds(store: Path) -> None:
         opened.array("rgb")
     with pytest.raises(StoreError, match=r"use store.ragged\('states'\)"):
         opened.array("states")
-
-
-def test_a_script_without_a_main_guard_is_told_so(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import robozarr.convert\nrobozarr.convert.convert({str(SAMPLE)!r}, 'a.zarr', workers=1)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
-    assert done.returncode == 1
-    assert "a script calls robozarr below `if __name__ == '__main__':`" in done.stderr

@@ -28,7 +28,8 @@ Array = NDArray[Any]
 Read = Callable[[str], Array]
 REAL = Path(__file__).parents[2] / "shared" / "data"
 SAMPLE = Path(__file__).parents[1] / "sample"
-PROFILES: tuple[Profile, ...] = ("raw", "fast", "compact")
+PROFILES: tuple[Profile, ...] = ("raw", "fast")
+"""Those that any reader of Zarr opens; `test_keyframe_readers` has the others."""
 GENERATED = [Path(name) for name in ("openvla", "robomimic", "depth")]
 """Siblings of LIBERO's files, made by `synthetic` below a temporary folder of this name."""
 STORES = [(sources, profile) for sources in (SAMPLE, REAL, *GENERATED) for profile in PROFILES]
@@ -194,7 +195,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("converted", [(SAMPLE, "raw"), (SAMPLE, "compact"), (REAL, "fast")], indirect=True, ids=name_of)
+@pytest.mark.parametrize("converted", [(SAMPLE, "raw"), (SAMPLE, "fast"), (REAL, "fast")], indirect=True, ids=name_of)
 def test_an_environment_without_robozarr(converted: Converted, tmp_path: Path) -> None:
     """`-I` leaves PYTHONPATH and the working folder out; every warning is an error."""
     command = [sys.executable, "-I", "-W", "error", "-c", ALONE, str(converted.store)]

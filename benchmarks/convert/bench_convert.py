@@ -178,13 +178,20 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
                 found.append(f"{profile} {ratio:.2f}{'' if ratio >= least else ' (missed)'}")
         return f"{aim}, {least} or more: {', '.join(found) or 'not measured'}"
 
+    def aim(words: str, least: float, found: float | None) -> str:
+        missed = " (missed)" if found is not None and found < least else ""
+        return f"{words}, {least} or more: {'not measured' if found is None else f'{found:.2f}{missed}'}"
+
     one, two = f"robozarr {{}}, 1 worker{NET}", f"robozarr {{}}, 2 workers{NET}"
+    lean, fast = speed.get(one.format("lean")), speed.get(one.format("fast"))
     return [
         line("one worker to the bare loop", 0.85, one, "bare loop {}"),
         line("one worker to the bare loop with fsync, which it does too", 0.85, one, "bare loop {} + fsync"),
         line("two workers to one", 1.7, two, one),
         line("one worker to zarr-python", 4.0, one, "zarr-python {}, 1 thread"),
         line("two workers to zarr-python", 4.0, two, "zarr-python {}, 1 thread"),
+        aim("one worker in lean to one in fast", 1.0, None if lean is None or fast is None else lean / fast),
+        aim("one worker in compact, MB/s", 100.0, speed.get(one.format("compact"))),
     ]
 
 

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?", default=default_source(), help="folder of HDF5 files to cut from")
     parser.add_argument("--sizes-mb", type=float, nargs="+", default=[300, 1000, 3000, 10000], help="sizes of many demos")
     parser.add_argument("--one-demo-mb", type=float, nargs="*", default=[3200], help="sizes of a single demo")
-    parser.add_argument("--profile", default="fast", choices=["raw", "fast", "compact"])
+    parser.add_argument("--profile", default="fast", choices=["raw", "fast", "lean", "compact"])
     parser.add_argument("--workers", type=int, default=2, help="Dask workers; 0 is inline")
     parser.add_argument("--rounds", type=int, default=1, help="times that every size is converted")
     parser.add_argument(

@@ -32,7 +32,7 @@ from robozarr.convert.workers.progress import SilentProgress
 from robozarr.convert.writing.shard import encode_shard
 from robozarr.convert.writing.write import read_partition
 from robozarr.schemas.index import FlagRules
-from robozarr.schemas.layout import PROFILES, ArrayLayout, Profile
+from robozarr.schemas.layout import FRAME_CODECS, PROFILES, ArrayLayout, Profile
 from robozarr.schemas.shard import decode_shard
 
 __all__ = ["Contender", "WorkTime", "contenders", "plan_sources"]
@@ -79,7 +79,8 @@ def contenders(files: Sequence[Path], workers: Sequence[int]) -> Iterator[Conten
     yield peer(name="cp", run=partial(_copy, files, sync=False), check=partial(_check_copy, n_bytes))
     yield peer(name="cp + fsync", run=partial(_copy, files, sync=True), check=partial(_check_copy, n_bytes))
     yield peer(name="h5py read", run=partial(_read_all, files), check=_check_nothing)
-    for profile, pipeline in product(PROFILES, ("zarr-python", "zarrs")):
+    of_others = [profile for profile in PROFILES if profile not in FRAME_CODECS]  # keyframes are robozarr's own
+    for profile, pipeline in product(of_others, ("zarr-python", "zarrs")):
         if pipeline == "zarr-python" or importlib.util.find_spec("zarrs"):
             plan = plans[profile]
             write = partial(_write_zarr, plan, pipeline)

@@ -1,6 +1,6 @@
 """Show where a conversion's CPU time goes, by profile: scan, reading, statistics, codec, writing.
 
-    python benchmarks/convert/profile_convert.py [SOURCE] [--size-mb 1500] [--profile raw fast compact]
+    python benchmarks/convert/profile_convert.py [SOURCE] [--size-mb 1500] [--profile raw fast lean compact]
 
 One process converts, with its three threads; the time of each thread in each part is added up. The parts overlap, so that the
 wall time is less than their sum.
@@ -20,12 +20,14 @@ from unittest import mock
 
 from common import align, default_source, figure, machine, machine_lines, read_once
 
-PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs")
+PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "lz4", "zstandard")
+PROFILES: Final = ("raw", "fast", "lean", "compact")
 PARTS: Final = {
     "scan": "robozarr.convert.stages.scan_file",
     "reading": "robozarr.convert.writing.write.read_partition",
     "statistics of frames": "robozarr.convert.writing.write.reduce_rows",
     "codec and checksums": "robozarr.convert.writing.write.encode_chunks",
+    "samples for other profiles": "robozarr.convert.writing.write.sample_frames",
     "writing, fsync, renaming": "robozarr.store.folder.FolderPlace.write",
 }
 """Functions grouped by what they do; none calls another."""
@@ -65,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path, nargs="?", default=default_source(), help="folder of HDF5 files to cut from")
     parser.add_argument("--size-mb", type=float, default=1500, help="size of the files that are cut from it")
-    parser.add_argument("--profile", nargs="+", default=["raw", "fast", "compact"], choices=["raw", "fast", "compact"])
+    parser.add_argument("--profile", nargs="+", default=list(PROFILES), choices=PROFILES)
     options = parser.parse_args()
     from recut import recut
 

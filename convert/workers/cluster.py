@@ -21,12 +21,13 @@ from typing import Any, Final
 
 from robozarr.convert.workers.executor import DaskExecutor, Executor, InlineExecutor
 from robozarr.convert.workers.progress import Progress, SilentProgress
+from robozarr.convert.workers.user_script import script_not_imported
 from robozarr.schemas.errors import WorkerError
 
 __all__ = ["default_workers", "leave_if_imported", "local_executor", "open_executor"]
 
 NO_GUARD_EXIT: Final = 3
-"""Exit code of a worker that ends because the script it imports would start workers of its own."""
+"""Exit code of a process of the user's own that imports the script, which would convert once more."""
 MALLOC: Final = {
     f"distributed.nanny.pre-spawn-environ.{name}": str(1 << 30) for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
 }
@@ -174,6 +175,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
 
     with _quiet(), contextlib.ExitStack() as stack:
         scratch = stack.enter_context(_scratch())
+        stack.enter_context(script_not_imported())
         with _interrupts_held_back(), dask.config.set(SETTINGS):
             try:
                 cluster = LocalCluster(
@@ -187,10 +189,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
                     memory_limit=0,  # a task holds a few shards, so a limit would only kill workers on small machines
                 )
             except RuntimeError as exc:
-                raise WorkerError(
-                    f"worker processes do not start ({exc}); a script calls robozarr below `if __name__ == '__main__':`, "
-                    "because each worker imports it, and one read from standard input works with workers=0 only"
-                ) from None
+                raise WorkerError(f"worker processes do not start ({exc}); workers=0 works without any") from None
             stack.enter_context(cluster)
             client = stack.enter_context(Client(cluster, set_as_default=False))
             disable_gc_diagnosis(
@@ -202,7 +201,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
 
 
 def leave_if_imported() -> None:
-    """End a worker that imports a user's script without a main guard, which would call robozarr again; said once."""
+    """End a process of the user's own, such as a DataLoader worker, that imports a script which converts again."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         sys.stderr.flush()
         os._exit(NO_GUARD_EXIT)

@@ -12,7 +12,8 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,6 +27,7 @@ from memory_place import MemoryPlace, memory_lock
 from remote import BUCKET
 
 from robozarr.convert import convert
+from robozarr.convert.resuming import fence
 from robozarr.convert.resuming.journal import FOLDER
 from robozarr.convert.sources.content import digest_of_file
 from robozarr.schemas.errors import IncompleteStoreError, RoboZarrError, SourceError, StoreError
@@ -53,6 +55,13 @@ class Killed(BaseException):
     """What a test kills a converter with: no handler of the converter's takes it for an error."""
 
 
+class Changes(list[str]):
+    """What a converter changed, as far as it came."""
+
+    late: Callable[[], object] | None = None
+    """The last shard that a worker of it wrote, written once more: by one that nobody knows of any more, and that goes on."""
+
+
 def write_source(path: Path, seed: int, size: int = 8) -> Path:
     """A file of one or two demos with actions and one small picture: as little as a store can be made from."""
     rng = np.random.default_rng(seed)
@@ -78,19 +87,19 @@ def write_sources(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def killed_at(change: int | None) -> Iterator[list[str]]:
+def killed_at(change: int | None) -> Iterator[Changes]:
     """A converter that dies at its change number `change` of any place: a file that appears, moves or is removed.
 
     Yields what was changed, as far as it came. The dead do nothing on their way out.
     """
-    changes: list[str] = []
+    changes = Changes()
     with pytest.MonkeyPatch.context() as patch:
         for kind, name in itertools.product((FolderPlace, MemoryPlace, BucketPlace), ("write", "move", "remove", "empty")):
             patch.setattr(kind, name, mortal(getattr(kind, name), name, change, changes))
         yield changes
 
 
-def mortal(real: Callable[..., None], name: str, last: int | None, changes: list[str]) -> Callable[..., None]:
+def mortal(real: Callable[..., None], name: str, last: int | None, changes: Changes) -> Callable[..., None]:
     """A method of a place that dies when `last` changes were made."""
 
     def do_or_die(self: Place, what: Any, *more: Any, **options: Any) -> None:
@@ -98,6 +107,9 @@ def mortal(real: Callable[..., None], name: str, last: int | None, changes: list
         if last is not None and len(changes) > last:
             return
         changes.append(f"{name} {what}")
+        if any(isinstance(getattr(check, "__self__", None), fence.Fence) for check in (*more, *options.values())):
+            again = [[bytes(part) for part in more[0]], *more[1:]]
+            changes.late = partial(real, self, what, *again, **options)
         if last is not None and len(changes) > last:
             if name == "write" and self.folder is not None:
                 leave_half(self.folder / what)
@@ -118,6 +130,8 @@ class Sequences(RuleBasedStateMachine):
 
     pool: ClassVar[list[Path]]
     by_digest: ClassVar[dict[str, int]]
+    demos: ClassVar[dict[int, tuple[int, int]]]
+    """Of each source that can be read: how many demos it holds, and of which size their pictures are."""
     references: ClassVar[dict[tuple[int, ...], dict[str, bytes]]]
 
     @initialize(first=st.sets(st.sampled_from([0, 1, 2, 3]), max_size=2))
@@ -127,6 +141,7 @@ class Sequences(RuleBasedStateMachine):
         self.beside.write("b.txt", [b"beside"])
         self.bystanders: dict[str, bytes] = {}
         self.unfinished: tuple[str, list[int], bool] | None = None
+        self.late: Callable[[], object] | None = None
         if first:
             self.run("convert", sorted(first), False, None)
 
@@ -160,13 +175,14 @@ class Sequences(RuleBasedStateMachine):
         before, pending = self.files(), self.unfinished is not None
         options = {"append": kind == "append", "overwrite": kind == "overwrite", "on_error": "skip" if skip else "stop"}
         ended = "well"
-        with killed_at(kill):
+        with killed_at(kill) as changes:
             try:
                 convert([self.pool[number] for number in which], self.place, workers=0, **options)  # type: ignore[arg-type]
             except Killed:
                 ended = "killed"
             except RoboZarrError as error:
                 ended = str(error)
+        self.late = self.late or changes.late
         if ended == "killed":
             self.unfinished = self.unfinished if self.files() == before and pending else (kind, which, skip)
         elif ended == "well":
@@ -181,6 +197,19 @@ class Sequences(RuleBasedStateMachine):
             assert held is not None
             assert set(which) <= set(held)
             assert kind == "append" or held == tuple(which)
+
+    @precondition(lambda self: self.late is not None and self.unfinished is None)
+    @rule()
+    def a_forgotten_worker_writes(self) -> None:
+        """Of an earlier command, whichever is done since: the store stays what it is."""
+        assert self.late is not None
+        before = self.files()
+        fence._looked.clear()  # a second passes
+        with suppress(StoreError):
+            self.late()
+        self.late = None
+        assert self.files() == before
+        assert not [name for name in self.place.names() if name.endswith("robozarr-tmp")]
 
     @precondition(lambda self: self.unfinished is None and self.held() is not None)
     @rule(number=st.sampled_from([0, 1, 2, 3]), change=st.booleans())
@@ -237,6 +266,10 @@ class Sequences(RuleBasedStateMachine):
         assert found.keys() == expected.keys(), ended
         assert [name for name in found if name != "zarr.json" and found[name] != expected[name]] == [], ended
         assert facts(found["zarr.json"]) == facts(expected["zarr.json"])
+        kinds = [self.demos[number] for number in held]
+        assert [source.n_demos for source in read_metadata(self.place).sources] == [
+            n if size == kinds[0][1] else 0 for n, size in kinds
+        ], ended
 
     def reference(self, held: tuple[int, ...]) -> dict[str, bytes]:
         """The files of one conversion of these sources, in this order."""
@@ -282,6 +315,10 @@ class SequencesOverHttp(Sequences):
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     Sequences.pool = write_sources(tmp_path_factory.mktemp("pool"))
     Sequences.by_digest = {digest_of_file(path): number for number, path in enumerate(Sequences.pool)}
+    Sequences.demos = {len(Sequences.pool) - 1: (0, 0)}  # no HDF5
+    for number, path in enumerate(Sequences.pool[:-1]):
+        with h5py.File(path) as file:
+            Sequences.demos[number] = len(file["data"]), file["data/demo_0/obs/agentview_rgb"].shape[1]
     Sequences.references = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("robozarr.convert.resuming.journal.hold_bucket_lock", memory_lock)

@@ -157,14 +157,3 @@ def test_an_interrupt_prints_one_line(tmp_path: Path) -> None:
             kill_all(process)
         assert "leaked" not in said
         assert "Traceback" not in said, said
-
-
-@pytest.mark.slow(reason="worker processes")
-def test_a_script_without_a_guard_is_told_once(folder: Path, tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(f"import robozarr.convert\nrobozarr.convert.convert({str(folder / 's')!r}, 'a.zarr', workers=1)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False)
-    assert done.returncode == 1
-    assert done.stderr.count("Traceback") == 1
-    assert "a script calls robozarr below `if __name__ == '__main__':`" in done.stderr.splitlines()[-1]
-    assert not (tmp_path / "a.zarr").exists()

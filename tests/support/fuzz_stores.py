@@ -33,8 +33,8 @@ from robozarr.convert.workers.child_process import ChildDied, ChildProcess
 __all__ = ["Outcome", "fuzz"]
 
 LIMIT_S: Final = 60.0
-"""A store that takes longer hangs: it takes a second."""
-CALLS: Final = 100
+"""A store that takes longer hangs: it takes a second. On a busy machine, ``--limit-s 600``."""
+CALLS: Final = 500
 """Of one child process."""
 NUMBERS: Final = (
     0, 1, -1, 2, 3, 7, 19, 20, 255, 256, 2**15, 2**31 - 1, 2**31, 2**32, 2**40, 2**53, 2**62, 2**63 - 1, 2**64, 10**40, 10**400,
@@ -186,15 +186,19 @@ def change_size(store: Path, rng: random.Random) -> str:
 CHANGES: Final = (change_document, change_document, change_table, change_table, change_file, change_size)
 
 
-def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None]) -> Outcome:
+def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None], limit_s: float = LIMIT_S) -> Outcome:
     """Do numbered runs; stores that something wrong happened over go to `keep`."""
     kinds: Counter[str] = Counter()
     wrong: list[str] = []
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])  # the child's
-    with tempfile.TemporaryDirectory(prefix="fuzz-stores-") as name, ChildProcess() as guard:
+    shm = Path("/dev/shm")
+    with (
+        tempfile.TemporaryDirectory(prefix="fuzz-stores-", dir=shm if shm.is_dir() else None) as name,
+        ChildProcess() as guard,
+    ):
         good, store = Path(name) / "good.zarr", Path(name) / "store.zarr"
         format_writer.write_by_hand(good, "fast")
-        said = guard.call(limited_attempt, str(good), limit_s=10 * LIMIT_S)
+        said = guard.call(limited_attempt, str(good), limit_s=10 * limit_s)
         assert set(said.values()) == {""}, said
         for number in runs:
             if number % CALLS == 0:
@@ -207,7 +211,7 @@ def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None])
             if change is not change_file and rng.random() < 0.9:
                 seal(store)
             try:
-                found = guard.call(limited_attempt, str(store), limit_s=LIMIT_S)
+                found = guard.call(limited_attempt, str(store), limit_s=limit_s)
             except ChildDied as exc:
                 found = {"all": f"hangs: {exc.how}" if exc.how.startswith("no answer") else f"crashes: {exc.how}"}
             kinds.update(text.partition(":")[0] or "good" for text in found.values())
@@ -217,6 +221,8 @@ def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None])
                 shutil.copytree(store, kept, symlinks=True, ignore=not_regular)
                 wrong.append(f"{kept} (seed {seed}, run {number}): {what}: {bad}")
                 say(wrong[-1])
+            if number % 100 == 99:
+                print(f"\r{number + 1} stores", end="", file=sys.stderr, flush=True)
     return Outcome(kinds=kinds, wrong=wrong)
 
 
@@ -237,11 +243,10 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first run: to repeat one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-stores"), help="folder for stores that something is wrong with")
+    parser.add_argument("--limit-s", type=float, default=LIMIT_S, help="seconds after which a store hangs")
     options = parser.parse_args()
-    began = time.monotonic()
-    outcome = fuzz(
-        range(options.first, options.first + options.runs), options.seed, options.keep, lambda text: print(text, flush=True)
-    )
+    began, runs = time.monotonic(), range(options.first, options.first + options.runs)
+    outcome = fuzz(runs, options.seed, options.keep, lambda text: print(text, flush=True), options.limit_s)
     counts = {kind: 0 for kind in ("crashes", "hangs", "wrong values", "raw error")} | outcome.kinds
     words = ", ".join(f"{kind} {n}" for kind, n in counts.items())
     print(f"stores: {options.runs}, {outcome.kinds.total()} looks in {time.monotonic() - began:.0f} s: {words}")

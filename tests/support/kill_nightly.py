@@ -23,7 +23,7 @@ from killing import convert_command, files_of, kill_until_done, same_bytes, writ
 from robozarr.convert import convert
 from robozarr.schemas.layout import Profile
 
-PROFILES: tuple[Profile, ...] = ("raw", "fast", "compact")
+PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
 WAYS = ("inline", "2 workers", "append")
 MOST = 12
 """Kills in one turn: then the converter is left to end."""
