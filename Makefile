@@ -10,11 +10,8 @@ STORE ?= $(VENV)/demo.zarr
         bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist clean
 .DELETE_ON_ERROR:
 
-demo: install  ## set up, then convert, verify and show the embedded sample, and train one epoch on it
-	$(BIN)/robozarr convert sample --store $(STORE) --overwrite
-	$(BIN)/robozarr verify $(STORE) --source sample
-	$(BIN)/robozarr info $(STORE)
-	$(BIN)/python examples/train_bc.py $(STORE) --epochs 1
+demo: install  ## set up, then convert, verify and show the embedded sample, load it beside h5py, and train one epoch on it
+	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
 test: check  ## set up, then style, types, tests with doctests, and the wheel
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 -m "not slow" tests benchmarks
@@ -32,10 +29,12 @@ check: install  ## style, types, and which room imports which
 
 # torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along
 $(VENV)/dependencies: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --upgrade pip
-	$(BIN)/python -m pip install -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install -q -c constraints.txt '.[dev]'
+	@echo "installing torch (200 MB without CUDA, 3 GB with it) …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt torch==2.13.0
+	@echo "installing robozarr's other packages, with those for its tests …"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[dev]'
 	touch $@
 
 # installed, not editable: the tests see what a user gets
@@ -43,14 +42,15 @@ install: $(VENV)/dependencies
 	$(BIN)/python -m pip install -q --no-deps --force-reinstall --no-build-isolation .
 
 # An environment of its own. robomimic asks for torchvision, which no torch of these constraints goes with, and for a simulator's
-# renderer; its SequenceDataset needs neither, so that it comes without its dependencies but for the few that it imports.
+# renderer; its SequenceDataset needs neither, and its training loop's tests put an empty module in torchvision's place. So it comes
+# without its dependencies but for the few that it imports.
 INTEROP := $(VENV)-interop
 $(INTEROP)/dependencies: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(INTEROP)
 	$(INTEROP)/bin/python -m pip install -q --upgrade pip
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis pytest
-	$(INTEROP)/bin/python -m pip install -q tqdm termcolor
+	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio
 	$(INTEROP)/bin/python -m pip install -q --no-deps robomimic==0.3.0
 	touch $@
 

@@ -1,8 +1,6 @@
 """Behaviour cloning: two cameras and the arm's joints in, a chunk of actions out, every window once per epoch.
 
-    python examples/train_bc.py sample.zarr --epochs 3 --checkpoint run.pt
-
-Stop it whenever you like: the same command goes on with exactly the batches that were left.
+python examples/train_bc.py sample.zarr --epochs 3 --checkpoint run.pt      (stopped, the same command continues exactly)
 """
 
 import argparse
@@ -30,8 +28,7 @@ class Policy(nn.Module):
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         """Actions [batch, chunk, element], normalised."""
         seen = [self.see(batch[name][:, 0]) for name in CAMERAS]
-        actions: Tensor = self.act(torch.cat([*seen, batch["joint_states"][:, 0]], 1))
-        return actions.view(len(actions), CHUNK, -1)
+        return self.act(torch.cat([*seen, batch["joint_states"][:, 0]], 1)).unflatten(1, (CHUNK, -1))  # type: ignore[no-any-return]
 
 
 def train(path: str, epochs: int, batch_size: int = 16, checkpoint: Path | None = None, max_steps: int = 0) -> list[float]:
@@ -47,33 +44,35 @@ def train(path: str, epochs: int, batch_size: int = 16, checkpoint: Path | None 
     optimizer = torch.optim.AdamW(policy.parameters(), 1e-3)
     parts: dict[str, Any] = {"policy": policy, "optimizer": optimizer, "loader": loader}
     losses: list[float] = []
-    if checkpoint and checkpoint.exists():
-        for name, state in torch.load(checkpoint, weights_only=True).items():
-            parts[name].load_state_dict(state)
+    for name, state in (torch.load(checkpoint, weights_only=True) if checkpoint and checkpoint.exists() else {}).items():
+        parts[name].load_state_dict(state)
+    if loader.state_dict()["epoch"] >= epochs:
+        print(f"nothing left to do: {epochs} epochs are trained; raise --epochs")
     while (epoch := loader.state_dict()["epoch"]) < epochs:
-        began, n_windows, first = time.perf_counter(), 0, len(losses)
+        first = len(losses)
         for batch in loader:
-            error = (policy(batch) - batch["actions"]).abs().mean(-1)
-            loss = error[~batch["actions_is_pad"]].mean()  # what lies behind an episode's end teaches nothing
+            loss = (policy(batch) - batch["actions"]).abs().mean(-1)[~batch["actions_is_pad"]].mean()  # without padding
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-            n_windows += len(error)
             if checkpoint:
                 torch.save({name: part.state_dict() for name, part in parts.items()}, checkpoint)
             if len(losses) == max_steps:
                 return losses
-        rate, mean = n_windows / (time.perf_counter() - began), sum(losses[first:]) / len(losses[first:])
-        print(f"epoch {epoch}: {n_windows} windows, {rate:.0f} windows/s with the training, loss {mean:.4f}", flush=True)
+            if (n := len(losses) - first) == 1:
+                began = time.perf_counter()  # the first step of a process loads kernels: it is no measure of speed
+            elif n % 20 == 0:
+                print(f"epoch {epoch}, step {n}: loss {losses[-1]:.4f}", flush=True)
+        rate, mean = (n - 1) * batch_size / (time.perf_counter() - began), sum(losses[first:]) / n
+        print(f"epoch {epoch}: {rate:.0f} windows/s with the training, loss {mean:.4f}", flush=True)
     return losses
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("store", help="made by: robozarr convert sample --store sample.zarr")
+    parser.add_argument("path", metavar="store", help="made by: robozarr convert sample --store sample.zarr")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--checkpoint", type=Path, help="saved after every step; go on from there if it exists")
-    options = parser.parse_args()
-    train(options.store, options.epochs, options.batch_size, options.checkpoint)
+    parser.add_argument("--checkpoint", type=Path, help="saved after every step; the same command continues from it")
+    train(**vars(parser.parse_args()))

@@ -26,6 +26,7 @@ from robozarr.loader.batch import Batch, WindowReader
 from robozarr.loader.frames.upright import check_conventions, upright_keys
 from robozarr.loader.relative import Relative
 from robozarr.loader.statistics import Statistics
+from robozarr.loader.warm import compile_reader
 from robozarr.loader.windows.nothing_left import check_not_empty, check_reach
 from robozarr.loader.windows.selection import LeftOut, Selection
 from robozarr.loader.windows.splitting import SplitBy, in_second_part
@@ -37,6 +38,8 @@ from robozarr.store.opened import Store
 from robozarr.store.viewer import viewer
 
 __all__ = ["Sample", "WindowDataset"]
+
+compile_reader()  # now: later there are threads, and a fork of a thread that compiles waits for ever
 
 Sample: TypeAlias = dict[str, Any]
 """Field → tensor of one window; ``instruction`` is text."""

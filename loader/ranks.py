@@ -6,11 +6,10 @@ Both are asked when an iteration begins, never when a loader is made: a process 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from robozarr.loader.asking import asking
 from robozarr.schemas.errors import WindowError
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ SHARDERS: Final = {
     "DistributedSamplerWrapper": "Lightning's sampler → pass Trainer(use_distributed_sampler=False)",
 }  # fmt: skip
 """Classes that take a share of a sampler's windows → what to write instead."""
-FRAMEWORKS: Final = ("accelerate", "pytorch_lightning", "lightning", "lightning_fabric")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def refuse_second_sharding(world_size: int) -> None:
     WindowError
         If a framework takes its share of what is this rank's share already; the text says what to write.
     """
-    owner = next((name for name in _asking() if name in SHARDERS), None) if world_size > 1 else None
+    owner = next((name for name in asking() if name in SHARDERS), None) if world_size > 1 else None
     if owner is not None:
         raise WindowError(
             f"order · ranks: each of {world_size} ranks gets its share once; this loader takes turns by rank itself, "
@@ -114,7 +112,7 @@ def refuse_second_sharding(world_size: int) -> None:
         )
 
 
-def refuse_skipping_unplaced() -> None:
+def refuse_skipping_unplaced(batch_size: int) -> None:
     """Refuse to skip batches of an unspecified epoch; called before the first iteration of a loader that was not resumed.
 
     Raises
@@ -122,21 +120,10 @@ def refuse_skipping_unplaced() -> None:
     WindowError
         If accelerate's ``skip_first_batches`` asks, which Trainer uses to resume.
     """
-    if "SkipBatchSampler" in _asking():
+    if "SkipBatchSampler" in asking():
         raise WindowError(
             "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
-            "would be skipped, whatever the epoch was → use WindowLoader or WindowDataLoader, whose epoch Trainer sets, or "
-            "call set_epoch before"
+            "would be skipped, whatever the epoch was → in Trainer's get_train_dataloader write: return "
+            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a "
+            "loop of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
         )
-
-
-def _asking() -> Iterator[str]:
-    """Classes of known frameworks whose methods are running at the moment.
-
-    By the names of functions: to look at their variables would keep alive what those hold.
-    """
-    frame = sys._getframe(2)
-    while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in FRAMEWORKS:
-            yield frame.f_code.co_qualname.partition(".")[0]
-        frame = frame.f_back  # type: ignore[assignment]

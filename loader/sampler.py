@@ -6,13 +6,14 @@ sharded by rank already, moves on to the next epoch by itself, and refuses what 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
+from weakref import ref
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
 
+from robozarr.loader.asking import Ahead, ahead_of_training, asks_batches, told_by
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.endless import Endless
 from robozarr.loader.ranks import refuse_second_sharding, refuse_skipping_unplaced
@@ -25,7 +26,10 @@ ORDER_OPTIONS: Final = (
     "shuffle", "seed", "rank", "world_size", "group", "drop_last", "locality", "repeat", "weights", "balance", "cover",
 )  # fmt: skip
 """Options of the order, with the same names in ``WindowDataLoader`` and ``WindowLoader``."""
-TORCH_MODULES: Final = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
+
+
+def _nobody() -> None:
+    """Stand in for a loader that is not known."""
 
 
 class _Sharded(DistributedSampler[int]):
@@ -37,6 +41,10 @@ class _Sharded(DistributedSampler[int]):
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
         self.began: Iteration | None = None
+        self.ahead: Ahead | None = None
+        """Of `began`; None where something else counts what is consumed."""
+        self._told: tuple[int, Callable[[], Any]] | None = None
+        self._just_told = False
 
     @property
     def rank(self) -> int:  # type: ignore[override]
@@ -49,15 +57,26 @@ class _Sharded(DistributedSampler[int]):
         return self.schedule.share.world_size
 
     def _batches(self) -> Iterator[tuple[Iteration, list[int]]]:
-        """Batches of this rank. A batch counts as consumed when the next is asked for; then comes the next epoch."""
+        """Batches of this rank. A batch counts as consumed when the next is asked for; `count` corrects that."""
         refuse_second_sharding(self.schedule.share.world_size)
         if not self.schedule.placed:
-            refuse_skipping_unplaced()
+            refuse_skipping_unplaced(self.schedule.batch_size)
+        self.count()
+        holder = self._told[1] if self._told is not None and self._just_told else _nobody
+        self.ahead, ahead, self._just_told = None, ahead_of_training(holder), False
         self.began = began = self.schedule.begin()
         for number, batch in enumerate(self.schedule.batches(began), 1):
+            ahead.asked = number
+            if began is self.began:
+                self.ahead = ahead
             yield began, batch.windows.tolist()
             self.schedule.consume(began, number)
         self.schedule.consume(began, began.n_batches)
+
+    def count(self) -> None:
+        """Count the batches that have reached the training as consumed, and none that is still on its way."""
+        if self.began is not None and self.ahead is not None:
+            self.schedule.consume(self.began, self.ahead.handed_out(self.began.n_batches))
 
     def __iter__(self) -> Iterator[int]:
         for _, batch in self._batches():
@@ -69,6 +88,31 @@ class _Sharded(DistributedSampler[int]):
 
     def set_epoch(self, epoch: int) -> None:
         """Do nothing: trainers call this with their own counts; the loader has its own ``set_epoch``."""
+
+    def go_to(self, epoch: int) -> None:
+        """Move to an epoch; if Lightning or accelerate call it for their next iteration, continue where the order is.
+
+        Their epochs may be shorter than a pass over the windows, and would always begin with the first part of one.
+        """
+        teller, before = told_by(), self._told
+        if teller is None:
+            self.count()
+            self.schedule.set_epoch(epoch)
+            return
+        told: tuple[int, Callable[[], Any]] = epoch, _nobody if isinstance(teller, str) else ref(teller)
+        again = before is not None and before[1]() is told[1]()
+        if before is not None and again and not self._just_told and self.ahead is not None:
+            self.ahead.left_early = epoch == before[0]
+        self.count()
+        counts_on = before is not None and again and epoch in (before[0], before[0] + 1) and self.began is not None
+        if not counts_on and not self.schedule.resumed:
+            self.schedule.set_epoch(epoch)
+        self._told, self._just_told = told, True
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.count()
+        # an iteration goes on where it began, not in a copy
+        return self.__dict__ | {"began": None, "ahead": None, "_told": None}
 
 
 class WindowBatchSampler(BatchSampler):
@@ -88,8 +132,8 @@ class WindowBatchSampler(BatchSampler):
         return self.schedule.n_batches
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch."""
-        self.schedule.set_epoch(epoch)
+        """Move to an epoch. Accelerate counts iterations, not epochs: for it the order continues where it is."""
+        self.sampler.go_to(epoch)
 
 
 class WindowSampler(_Sharded):
@@ -104,9 +148,10 @@ class WindowSampler(_Sharded):
         ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat``, ``weights``,
         ``balance``, ``cover`` of ``WindowLoader``.
 
-    A finished epoch leads to the next by itself; `set_epoch` is not needed. A DataLoader asks for windows ahead of what the
-    training consumes, so a sampler cannot know how far that is: say it, in `state_dict`, or use ``WindowDataLoader``, which
-    counts. torchdata's ``StatefulDataLoader`` keeps `state_dict` with each batch, and needs nothing else.
+    A finished epoch leads to the next by itself; `set_epoch` is not needed. After one left early the next goes on where
+    it was, in the loops of Lightning and accelerate too. A DataLoader asks for windows ahead of what the training consumes;
+    `state_dict` looks how far its workers are. torchdata's ``StatefulDataLoader`` keeps `state_dict` with each batch, and needs
+    nothing else.
 
     Raises
     ------
@@ -129,11 +174,7 @@ class WindowSampler(_Sharded):
 
     def _check_batch_size(self) -> None:
         """Check the batch sampler that asks for windows: only it knows the size of its batches."""
-        frame = sys._getframe(2)
-        if frame.f_globals.get("__name__") not in TORCH_MODULES:
-            return
-        asking = frame.f_locals.get("self")
-        size = getattr(asking, "batch_size", None)
+        size = getattr(asks_batches(2), "batch_size", None)
         if isinstance(size, int) and size != self.schedule.batch_size:
             raise WindowError(
                 f"sampler · batch_size: that of the DataLoader; the sampler has {self.schedule.batch_size}, the DataLoader "
@@ -153,24 +194,26 @@ class WindowSampler(_Sharded):
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """Move to an epoch."""
-        self.schedule.set_epoch(epoch)
+        """Move to an epoch. Lightning and accelerate count iterations: for them the order continues where it is."""
+        self.go_to(epoch)
 
     def state_dict(self, n_batches: int | None = None) -> dict[str, Any]:
         """State of the run after training consumed `n_batches` batches of the present iteration.
 
-        Default: after those that were asked for, which is what torchdata's ``StatefulDataLoader`` saves with each batch.
+        Default: after those that the DataLoader has handed out, whatever its workers have prefetched.
         """
-        if n_batches is not None:
-            if self.began is None:
-                if n_batches:
-                    raise WindowError(f"sampler · state: an iteration has begun; got n_batches={n_batches} before it → pass 0")
-            else:
-                self.schedule.consume(self.began, n_batches)
+        if n_batches is None:
+            self.count()
+        elif self.began is not None:
+            self.schedule.consume(self.began, n_batches)
+            self.ahead = None
+        elif n_batches:
+            raise WindowError(f"sampler · state: an iteration has begun; got n_batches={n_batches} before it → pass 0")
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state; like ``Schedule.load_state_dict``."""
+        """Go on from a state; as ``Schedule.load_state_dict``."""
+        self.ahead = None
         self.schedule.load_state_dict(state)
 
 
@@ -232,11 +275,17 @@ class WindowDataLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         began, n_batches = None, 0
-        for batch in super().__iter__():
-            began = began or self.batch_sampler.sampler.began  # type: ignore[union-attr]
-            n_batches += 1
-            self.schedule.consume(began, n_batches)
-            yield batch
+        sampler: _Sharded = self.batch_sampler.sampler  # type: ignore[union-attr]
+        try:
+            for batch in super().__iter__():
+                began = began or sampler.began
+                assert began is not None
+                n_batches += 1
+                self.schedule.consume(began, n_batches)
+                yield batch
+        finally:
+            if began is sampler.began:
+                sampler.ahead = None  # it is counted here
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch."""

@@ -159,6 +159,11 @@ class Schedule:
         """Whether an iteration began, or a position was set."""
 
     @property
+    def resumed(self) -> bool:
+        """Whether a state was loaded, and no iteration has begun since."""
+        return self._resumed
+
+    @property
     def share(self) -> Share:
         """The share of this rank, by the rank and world size at this moment."""
         rank, world_size = self._ranks.here()

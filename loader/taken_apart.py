@@ -45,7 +45,7 @@ class _Batches(BatchSampler):
 
     def __iter__(self) -> Iterator[Any]:
         if not self.loader.schedule.placed:
-            refuse_skipping_unplaced()
+            refuse_skipping_unplaced(self.batch_size)
         yield from self.loader
 
     def __len__(self) -> int:

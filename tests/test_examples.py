@@ -52,3 +52,21 @@ def test_as_a_command(sample_store: Path) -> None:
         [sys.executable, str(EXAMPLE), str(sample_store), "--epochs", "1"], capture_output=True, text=True, check=True
     )
     assert "windows/s with the training, loss" in done.stdout
+
+
+def test_a_finished_checkpoint_says_so(
+    example: ModuleType, sample_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = tmp_path / "run.pt"
+    example.train(str(sample_store), 1, 16, checkpoint)
+    capsys.readouterr()
+    assert example.train(str(sample_store), 1, 16, checkpoint) == []
+    assert capsys.readouterr().out == "nothing left to do: 1 epochs are trained; raise --epochs\n"
+
+
+def test_the_demo_shows_every_stage(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLE.parent / "demo.py"), "--store", "a.zarr", "--report", "a.html"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    for said in ("identical to its sources", "h5py ", "WindowLoader ", "windows/s with the training", f"next: open {tmp_path}"):
+        assert said in done.stdout
+    assert (tmp_path / "a.html").stat().st_size > 10_000

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from robozarr.schemas.index import StepFlag
 from robozarr.store.opened import Store
 from robozarr.view.findings import Finding, listed
+from robozarr.view.lone_frames import check_lone_frames
 from robozarr.view.rows import read_rows
 
 __all__ = ["check_cameras"]
@@ -75,6 +76,7 @@ def _check_camera(store: Store, name: str) -> Iterator[Finding]:
             f"{listed(np.flatnonzero(frozen))} → the camera did not run, or the robot did not move; look at them",
         )  # fmt: skip
     yield from _check_stretches(store, name, repeats, ~(blank | frozen))
+    yield from check_lone_frames(store, name, ~(blank | frozen))
 
 
 def _check_stretches(store: Store, name: str, repeats: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -150,6 +151,7 @@ class Journal:
         with lock as self._lock_is_ours:
             self._held = True
             try:
+                self._remove_temporaries()
                 if self.place.exists(FENCE):
                     self.place.remove([FENCE])
                 yield
@@ -166,9 +168,15 @@ class Journal:
             if path.is_symlink():
                 raise StoreError(f"{path} is a link, and nothing is written through links inside a store; remove it")
 
+    def _remove_temporaries(self) -> None:
+        """What killed holders of the lock had not renamed yet."""
+        if self.place.folder is not None:
+            self.place.remove([entry.name for entry in os.scandir(self.place.folder) if _is_temporary(entry.name)])
+
     def tidy(self) -> None:
         """Remove the lock of a converter that was killed after its last step; StoreError if a converter holds it."""
-        if not self._held and set(self.place.names(3)) in ({"lock"}, {"lock", FENCE}):
+        left = {name for name in self.place.names(9) if not _is_temporary(name)}
+        if not self._held and self.place.names(1) and left <= {"lock", FENCE}:
             with self.locked():
                 pass
 
@@ -268,3 +276,8 @@ class Journal:
             self._checked.remove(name for name in self.place.names() if name not in ("lock", "plan.json", "commit", FENCE))
         self._checked.remove(["plan.json"])
         self._checked.remove(["commit"])
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a file of the journal's folder was not renamed yet."""
+    return "/" not in name and name.startswith(".") and name.endswith(TEMPORARY)

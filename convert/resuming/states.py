@@ -62,7 +62,7 @@ _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
     (State.EMPTY, "append"): "{store}: there is no store to append to; make it first, without --append",
     (State.FOREIGN, None): "{store} exists and is not a robozarr store, so it is not touched; give another --store",
     (State.BEGUN, "append"): "{store} holds an unfinished conversion; finish it first: run its command again, without --append",
-    (State.LOST, None): "{store} holds an unfinished conversion, but the record of its progress is missing; begin anew with "
+    (State.LOST, None): "{store} holds an unfinished conversion, but the record of its progress is missing; start again with "
     "--overwrite",
     (State.COMPLETE, "convert"): "{store} already holds a store; give another --store, or --append to add to it, or "
     "--overwrite to replace it",

@@ -305,6 +305,17 @@ class SourceFile:
         return items + [(path, item, set()) for path, item in self._beside_demos()]
 
     @_names_damage
+    def stated_frequency(self) -> float | None:
+        """Steps a second that the file states where its layout says so; None if it states none."""
+        path, _, attribute = self.layout.frequency_at.partition("@")
+        item = self._file.get(path) if path else self._file
+        if not self.layout.frequency_at or item is None:
+            return None
+        value = np.asarray(read_attribute(item.attrs, attribute) if attribute else item[()])
+        good = value.size == 1 and value.dtype.kind in "iuf" and 0 < value.item() < float("inf")
+        return float(value.item()) if good else None
+
+    @_names_damage
     def splits(self) -> dict[str, list[str]]:
         """Names of the demos in each of robomimic's filter keys, ``/mask/<name>``."""
         return {

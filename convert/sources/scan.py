@@ -5,9 +5,8 @@ Reads HDF5 through ``convert.sources.hdf5`` only. Finds every problem of a file,
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,9 @@ from robozarr.convert.sources.instructions import WORDS_OF_DATASET
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.sources.links import DEAD_LINK
 from robozarr.convert.sources.misfits import Misfits
+from robozarr.convert.sources.near import is_text, near_names
 from robozarr.convert.sources.pictures import PictureError, codec_of, decoder_of, picture_header
+from robozarr.convert.sources.videos import A_VIDEO, is_video_file, video_fault, videos_of
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
 from robozarr.schemas.instructions import words_from_name
@@ -152,7 +153,7 @@ class _Scan:
             env_name=str(source.data_attribute("env_name") or self.env_args.get("env_name", "")),
             bddl=bddl,
             control_freq=control_frequency(self.env_args),
-            usual_freq=self.layout.control_freq,
+            usual_freq=self.source.stated_frequency() or self.layout.control_freq,
             layout=self.layout.name,
             called=tuple((path, self.layout.key_name(path)) for path in sorted({path for path, _ in self.not_stored})),
         )
@@ -197,7 +198,10 @@ class _Scan:
         for path in words.datasets & set(infos):
             del infos[path]
             self.not_stored[path, WORDS_OF_DATASET] += 1
+        videos = self._without_videos(infos)
         datasets = self._step_datasets(name, infos, actions.shape[0])
+        if self.selected is None and (of_pictures := video_fault(videos, datasets.values())):
+            self._fault(name, "", of_pictures)
         if actions.fault is not None:
             return None
         values = source.read(name, key)
@@ -213,6 +217,16 @@ class _Scan:
             return None
         demo = self._describe(name, infos, datasets, values, splits)
         return replace(demo, instruction=words.text, instruction_source=words.source, remarks=words.remarks)
+
+    def _without_videos(self, infos: dict[str, DatasetInfo]) -> list[str]:
+        """Take the videos out of an episode's datasets, and list them; those that nobody left out by name."""
+        wanted, none = [], any(map(is_video_file, self.without))  # what a store's other episodes left out
+        for path in videos_of(self.source.path, self.layout, infos.values()):
+            infos.pop(path, None)
+            unwanted = is_called(path, self.without, self.layout.key_name(path)) or (none and is_video_file(path))
+            self.not_stored[path, NOT_WANTED if unwanted else A_VIDEO] += 1
+            wanted += [] if unwanted else [path]
+        return wanted
 
     def _decoded(self, demo: str, info: DatasetInfo) -> DatasetInfo:
         """A dataset of encoded frames with the dtype and shape of its pixels; any other dataset unchanged."""
@@ -379,19 +393,6 @@ class _Scan:
             if after.tobytes() != before.tobytes():
                 return False
         return True
-
-
-def near_names(wanted: str, paths: Iterable[str]) -> list[str]:
-    """Paths whose last part is spelt almost like `wanted`, or exactly like it in another group."""
-    by_last: dict[str, list[str]] = {}
-    for path in paths:
-        by_last.setdefault(path.rpartition("/")[2].lower(), []).append(path)
-    return [path for last in difflib.get_close_matches(wanted, by_last, cutoff=0.7) for path in by_last[last]]
-
-
-def is_text(text: str) -> bool:
-    """Whether a text from HDF5 is UTF-8; h5py marks other bytes by lone surrogates."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _per_step(info: DatasetInfo) -> str:

@@ -27,7 +27,7 @@ def wilson(n_success: int, n: int, z: float = Z95) -> Interval:
     >>> [round(x, 3) for x in wilson(0, 90)]
     [0.0, 0.0, 0.041]
     >>> [round(x, 3) for x in wilson(68, 90)]
-    [0.756, 0.657, 0.833]
+    [0.756, 0.658, 0.833]
     """
     if not 0 <= n_success <= n or n < 1:
         raise ValueError(f"wilson: 0 ≤ successes ≤ trials, one trial at least; got {n_success} of {n}")
@@ -53,8 +53,8 @@ def paired_difference(a: NDArray[np.generic], b: NDArray[np.generic], *, n_resam
         Of the resampling.
 
     >>> import numpy as np
-    >>> paired_difference(np.zeros((3, 30)), np.ones((3, 30)))
-    Interval(value=1.0, low=1.0, high=1.0)
+    >>> [round(x, 3) for x in paired_difference(np.zeros((3, 30)), np.ones((3, 30)))]
+    [1.0, 1.0, 1.0]
     """
     if np.shape(a) != np.shape(b) or np.ndim(a) != 2 or not np.size(a):
         raise ValueError(f"paired_difference: two arrays [seeds, states] alike; got {np.shape(a)} and {np.shape(b)}")

@@ -11,7 +11,7 @@ import numpy as np
 from tail.figures import error_chart, success_chart
 from tail.intervals import Interval
 from tail.observation import HELD_FREE
-from tail.plan import PolicyPlan, Row
+from tail.plan import DEFAULT, FULL, QUICK, PolicyPlan, Row, Size
 from tail.results import Results
 from tail.table import RowOutcome, differences, outcomes, words_of
 
@@ -35,13 +35,11 @@ def _page(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     size = results.size
     yield "# What dropping the tail costs"
     yield ""
-    command = {"default": "make experiment", "full": "make experiment ARGS=--full"}.get(
-        size.name, f"make experiment ARGS=--{size.name}"
-    )
     yield (
-        f"Written by `{command}`; do not edit. A policy is trained on windows chosen in four ways, and then has to do the "
-        f"task in a simulator: {results.task}, robosuite's Panda, {size.n_demos} scripted demonstrations, a policy on states, "
-        f"{size.n_steps:,} gradient steps for every row, {size.n_seeds} training seeds × {size.n_states} initial states a row."
+        f"Written by `{_command(size)}`; do not edit. A policy is trained on windows chosen in four ways, and then has to do "
+        f"the task in a simulator: {results.task}, robosuite's Panda, {size.n_demos} scripted demonstrations, a policy on "
+        f"states, {size.n_steps:,} gradient steps for every row; {size.n_seeds} training seeds × {size.n_states} initial "
+        "states a row."
     )
     yield ""
     yield from _in_short(results, rows)
@@ -49,6 +47,20 @@ def _page(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     yield from _differences(results)
     yield from _served(results)
     yield from _method(results)
+
+
+def _command(size: Size) -> str:
+    """What writes the page again.
+
+    >>> from dataclasses import replace
+    >>> _command(DEFAULT), _command(replace(FULL, n_seeds=1))
+    ('make experiment', 'make experiment ARGS="--full --seeds 1"')
+    """
+    whole = next(known for known in (DEFAULT, FULL, QUICK) if known.name == size.name)
+    words = [f"--{size.name}"] * (size.name != DEFAULT.name)
+    words += [f"--seeds {size.n_seeds}"] * (size.n_seeds != whole.n_seeds)
+    words += [f"--states {size.n_states}"] * (size.n_states != whole.n_states)
+    return "make experiment" + (f' ARGS="{" ".join(words)}"' if words else "")
 
 
 def _in_short(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
@@ -111,6 +123,7 @@ def _differences(results: Results) -> Iterator[str]:
         "95% interval is a bootstrap over seeds and over states. In simulated experiments it held the truth in 95 to 100 "
         "of 100, and in 85 to 90 where training seeds differ by 20 points, of which three say little. Where both rows always "
         "fail it has no width: the intervals above say then what can be known."
+        + (" **Only one seed was run: the intervals say nothing of other seeds.**" if results.size.n_seeds == 1 else "")
     )
     yield ""
     yield "| from | to | chunk | executed | difference |"

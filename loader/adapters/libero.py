@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.adapters.instructions import Wording, warn_without_words, wordings
-from robozarr.loader.adapters.turning import check_pictures, upside_down
+from robozarr.loader.adapters.turning import channels_last, check_pictures, upside_down
 from robozarr.loader.adapters.turning import turn as turned
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.windows.selection import rows_of
@@ -138,4 +138,7 @@ def proprio_of(windows: LiberoWindows) -> NDArray[np.float64]:
 def pictures(batch: Sample, windows: LiberoWindows, names: Sequence[str]) -> Sample:
     """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, 3]."""
     over = windows.upside_down[batch["episode"].cpu().numpy()]
-    return {name: turned(batch[key], over, windows.turn == "rotate") for key, name in zip(windows.images, names, strict=False)}
+    return {
+        name: turned(channels_last(batch[key], windows.dataset, key), over, windows.turn == "rotate")
+        for key, name in zip(windows.images, names, strict=False)
+    }

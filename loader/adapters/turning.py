@@ -17,15 +17,28 @@ from robozarr.loader.frames.compiling import compiled
 from robozarr.loader.frames.upright import check_conventions
 from robozarr.schemas.errors import WindowError
 
-__all__ = ["check_pictures", "turn", "upside_down"]
+__all__ = ["channels_last", "check_pictures", "turn", "upside_down"]
 
 
 def check_pictures(windows: WindowDataset, keys: tuple[str, ...]) -> None:
-    """Refuse keys that are not uint8 [y, x, 3]; raises WindowError."""
+    """Refuse keys that are neither uint8 [y, x, 3] nor [3, y, x]; raises WindowError."""
     for name in keys:
         key = windows.store.keys[name]
-        if key.dtype != "uint8" or len(key.shape) != 3 or key.shape[2] != 3:
-            raise WindowError(f"pictures · {name}: uint8 [y, x, 3]; got {key.dtype} {list(key.shape)} → name another key")
+        channels = dict(zip(key.picture_axes, key.shape, strict=False)).get("c")
+        if key.dtype != "uint8" or key.picture_axes not in ("yxc", "cyx") or channels != 3:
+            raise WindowError(
+                f"pictures · {name}: colours of uint8, [y, x, 3] or [3, y, x], which is what the policy's code takes; got "
+                f"{key.dtype} {list(key.shape)} → name another key, or make such pictures of it before converting"
+            )
+
+
+def channels_last(x: torch.Tensor, windows: WindowDataset, name: str) -> torch.Tensor:
+    """Pictures of a key of a batch as uint8 [b, n, y, x, 3]: `x` itself, or new memory where they are stored channels first."""
+    if windows.store.keys[name].picture_axes == "yxc":
+        return x
+    if x.device.type == "cpu":  # by numpy: torch's threads would wait for cores that the loader's threads are reading on
+        return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x.numpy(), -3, -1)))
+    return x.movedim(-3, -1).contiguous()
 
 
 def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:

@@ -12,10 +12,13 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
+
+from robozarr.loader.frames.code_cache import UserCache
 
 __all__ = ["compiled"]
 
@@ -27,12 +30,10 @@ SILENCE_S: Final = 2.0
 
 def compiled(function: Function) -> Function:
     """Compile without the GIL, and cache the machine code between runs if there is a writable place."""
-    try:
-        dispatcher = numba.njit(nogil=True, cache=True)(function)
-    except (RuntimeError, OSError):  # a read-only home and installation: compiled anew in every process
-        dispatcher = numba.njit(nogil=True)(function)
-    if hasattr(dispatcher, "_cache"):
-        dispatcher._cache = CarefulCache(dispatcher._cache)
+    dispatcher = numba.njit(nogil=True)(function)
+    # a read-only home and installation: compiled again in every process
+    with suppress(RuntimeError, OSError):
+        dispatcher._cache = CarefulCache(UserCache(dispatcher.py_func))
     return cast(Function, dispatcher)
 
 

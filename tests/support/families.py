@@ -164,6 +164,33 @@ def write_robotwin(path: Path, *, n: int = 6, seed: int = 0) -> Path:
     return path
 
 
+def write_xpolicylab(
+    path: Path, *, n: int = 7, frequency: Any = 15, wordings: tuple[str, ...] = ("stack the blocks", "put one on another")
+) -> Path:
+    """create_xpolicylab_hdf5: state is the joints up to the last frame but one, action the same one frame later."""
+    rng = np.random.default_rng(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = h5py.string_dtype(encoding="utf-8")
+    with h5py.File(path, "w") as file:
+        file.attrs["source_format"] = "RoboTwin"
+        file.create_dataset("data_format_version", data="v1.0", dtype=text)
+        file.create_dataset("instructions", data=json.dumps(list(wordings)), dtype=text)
+        file["additional_info/frequency"] = np.asarray(frequency)
+        for name, width in (
+            ("left_arm_joint_states", 6), ("left_ee_joint_states", 1), ("right_arm_joint_states", 6),
+            ("right_ee_joint_states", 1), ("left_ee_poses", 7), ("right_ee_poses", 7),
+        ):  # fmt: skip
+            values = rng.normal(size=(n + 1, width)).astype(np.float32)
+            file[f"state/{name}"], file[f"action/{name}"] = values[:-1], values[1:]
+        for camera in ("cam_head", "cam_left_wrist", "cam_right_wrist"):
+            blobs = [encode(frame) for frame in pictures(rng, n)]
+            store_frames(file.require_group(f"vision/{camera}"), "colors", blobs, "bytes")
+            file[f"vision/{camera}/shape"] = np.array([24, 32, 3], np.int32)
+            file[f"vision/{camera}/depths"] = rng.uniform(0, 2000, (n, 24, 32))
+            file[f"vision/{camera}/intrinsic_matrix"] = np.repeat(np.eye(3)[None], n, axis=0)
+    return path
+
+
 def write_droid(path: Path, *, n: int = 6, seed: int = 0) -> Path:
     """TrajectoryWriter: several forms of the action, no pictures, success an attribute of the file."""
     rng = np.random.default_rng(seed)

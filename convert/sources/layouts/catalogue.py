@@ -26,6 +26,7 @@ ORDER: Final = (
     "robomimic",
     "maniskill",
     "robotwin",
+    "xpolicylab",
     "aloha",
     "droid",
     "demos",

@@ -75,6 +75,12 @@ class Layout:
     success_at: str = ""
     control_freq: float | None = None
     """Steps per second if a file does not state it; None means unknown."""
+    frequency_at: str = ""
+    """Dataset or ``path@attribute`` of the file that holds the steps per second, one number."""
+    videos: tuple[str, ...] = ()
+    """Datasets that are a video each. A file whose pictures are videos is refused, unless they are left out by name."""
+    videos_beside: tuple[str, ...] = ()
+    """Files that are a video each, as paths from the HDF5 file's folder."""
     instruction: tuple[str, ...] = ()
     """Further places of an episode's instruction (see also ``schemas.instructions``), in order: below the episode, or with a
     leading slash below the file: ``path@attribute``, ``path@attribute:field`` of a JSON text, a dataset."""
@@ -202,7 +208,7 @@ _CHOICES: Final[dict[str, Any]] = {
     "task": TaskRule,
 }
 _TABLES: Final = ("names", "leave_out", "gripper", "roles", "units")
-_LISTS: Final = ("sources", "traps", "has", "lacks", "prefixes", "one_more", "joints", "instruction")
+_LISTS: Final = ("sources", "traps", "has", "lacks", "prefixes", "one_more", "joints", "instruction", "videos", "videos_beside")
 
 
 def _is_list(name: str) -> bool:

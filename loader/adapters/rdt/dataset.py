@@ -19,7 +19,7 @@ from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
 from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
-from robozarr.loader.adapters.turning import check_pictures
+from robozarr.loader.adapters.turning import channels_last, check_pictures, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.stream import WindowLoader
@@ -205,7 +205,7 @@ class RDTBatches:
     def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
         self.leases: Leases | None = None
         """Memory for vectors on the CPU that is reused when nobody holds it. None means new memory, which is slower."""
-        self.config, vectors = dataset.config, dataset.vectors
+        self.config, vectors, self._windows = dataset.config, dataset.vectors, dataset.windows
         tables = {name: getattr(vectors, name) for name in ("state", "action", "mean", "std", "norm", "indicator")}
         self._tables: dict[str, NDArray[Any]] = {name: table.astype(dtype) for name, table in tables.items()}
         self._tables |= {name: getattr(vectors, name) for name in ("start", "stop", "first_action")}
@@ -219,6 +219,8 @@ class RDTBatches:
         if dataset.lang_embed is not None:
             embeds, mask = pad_lang_embeds(dataset.lang_embed)
             self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
+        later = set(self.config.cameras.values()) - set(dataset.windows.upright) if self.config.upright else ()
+        self._over = upside_down(dataset.windows) if later else None
         self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
@@ -278,7 +280,10 @@ class RDTBatches:
         mask = ~batch[f"{key}_is_pad"]
         if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
             mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
-        return {camera: batch[key], f"{camera}_mask": mask}  # upright as it was read
+        pictures = channels_last(batch[key], self._windows, key)
+        if self._over is not None and key not in self._windows.upright:  # the others were turned while they were read
+            pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
+        return {camera: pictures, f"{camera}_mask": mask}
 
     def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
         """Numpy or torch, the tables and some fields, for the device of a batch.
@@ -315,8 +320,8 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
     if config.skip_still:
         filters = {**filters, "exclude_flags": filters.get("exclude_flags", StepFlag(0)) | StepFlag.STILL}
     causal = config.causal and config.commands
-    upright = tuple(dict.fromkeys(config.cameras.values())) if config.upright else ()
-    dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), upright=upright, **filters)
+    upright = [key for key in dict.fromkeys(config.cameras.values()) if store.keys[key].picture_axes.startswith("y")]
+    dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), upright=upright if config.upright else (), **filters)
     table = dataset.table
     length = table.stop - table.start
     if config.epsd_len_thresh_low is not None:

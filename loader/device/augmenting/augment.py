@@ -43,9 +43,9 @@ class Augment:
     other ranks. Cameras are changed independently of each other.
 
     >>> Augment.robomimic(crop=(116, 116))
-    Augment(steps=(RandomCrop(height=116, width=116, last=False, middle=False),), cameras=None, per='frame')
+    Augment(steps=(RandomCrop(height=116, width=116, last=False, middle=False, evaluated=True),), cameras=None, per='frame')
     >>> Augment.robomimic(crop=(116, 116)).evaluation().steps
-    (RandomCrop(height=116, width=116, last=False, middle=True),)
+    (RandomCrop(height=116, width=116, last=False, middle=True, evaluated=True),)
     """
 
     steps: tuple[Step, ...]
@@ -205,11 +205,12 @@ class Augment:
         """OpenPI's: resized, a crop of 95% of the sides scaled back, a turn of up to 5°, colours; of a wrist's camera, colours.
 
         Physical-Intelligence/openpi, src/openpi/models/model.py: preprocess_observation, with augmax's transforms, whose
-        colours are close to torchvision's and not the same. Its resize_with_pad is a plain resize of square pictures.
+        colours are close to torchvision's and not the same. Its resize_with_pad is a plain resize of square pictures. In
+        evaluation it is all that is done.
         """
         height, width = size
         jitter = ColourJitter.around(0.3, 0.4, 0.5)
         if wrist:
             return cls((Resize(height, width), jitter), **options)
-        crop = RandomCrop(int(height * 0.95), int(width * 0.95))
+        crop = RandomCrop(int(height * 0.95), int(width * 0.95), evaluated=False)
         return cls((Resize(height, width), crop, Resize(height, width), RandomRotation(5.0), jitter), **options)

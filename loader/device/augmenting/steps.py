@@ -107,6 +107,8 @@ class RandomCrop:
     """Whether the crop may touch the lower and the right edge, as torchvision's does; robomimic's code never draws that."""
     middle: bool = False
     """From the middle always."""
+    evaluated: bool = True
+    """False: evaluation leaves the crop out, as where pictures are scaled back to their size (openpi)."""
 
     keeps_place: ClassVar[bool] = False
 
@@ -132,9 +134,9 @@ class RandomCrop:
         top, left = ((drawn.device[:, axis] * (n + self.last)).long() for axis, n in enumerate(spare))
         return geometry.crop(x, top, left, self.height, self.width)
 
-    def centre(self) -> Step:
+    def centre(self) -> Step | None:
         """The same crop from the middle."""
-        return replace(self, middle=True)
+        return replace(self, middle=True) if self.evaluated else None
 
 
 @dataclass(frozen=True, slots=True)

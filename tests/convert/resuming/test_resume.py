@@ -137,7 +137,7 @@ def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypat
     ]
     assert all("start again with --overwrite" in p.remedy for p in caught.value.problems)
     assert (store / FOLDER / "plan.json").exists()
-    with pytest.raises(PlanError, match="used profile 'fast', now 'raw'; repeat it with the same options, or begin anew"):
+    with pytest.raises(PlanError, match="used profile 'fast', now 'raw'; repeat it with the same options, or start again"):
         convert(source, store, workers=0, profile="raw")
     report = convert(source, store, workers=0, overwrite=True)
     assert report.n_kept == 0

@@ -91,6 +91,16 @@ FAMILIES = {
         gripper=None,
         joint_key="actions",
     ),
+    "xpolicylab": Family(
+        write=families.write_xpolicylab,
+        file="stack/episode_0000003.hdf5",
+        group="",
+        sources={"actions": "action/left_arm_joint_states", "state.left_ee_poses": "state/left_ee_poses"},
+        alignment=Alignment.BEFORE,
+        control_freq=15.0,
+        gripper=None,
+        joint_key="state.left_arm_joint_states",
+    ),
     "aloha": Family(
         write=families.write_aloha,
         file="task/episode_3.hdf5",

@@ -180,7 +180,8 @@ def test_presets_hold_their_sources_numbers() -> None:
     assert [steps for _, steps in choice.branches] == [(Corrupt(),), (jitter,), (jitter, Corrupt())]
     assert rz.Augment.act().steps == ()
     assert [type(step) for step in rz.Augment.openpi().steps] == [Resize, RandomCrop, Resize, RandomRotation, ColourJitter]
-    assert rz.Augment.openpi().steps[1] == RandomCrop(212, 212)
+    assert rz.Augment.openpi().steps[1] == RandomCrop(212, 212, evaluated=False)
+    assert rz.Augment.openpi().evaluation().steps == (Resize(224, 224), Resize(224, 224))
     assert [type(step) for step in rz.Augment.openpi(wrist=True).steps] == [Resize, ColourJitter]
 
 

@@ -33,7 +33,7 @@ def run(heading: str, sample_store: Path, folder: Path, monkeypatch: pytest.Monk
 
 def test_every_block_is_run() -> None:
     counts = {heading: len(code) for heading, code in blocks().items()}
-    assert counts == {"": 1, "torch": 2, "Lightning": 1, "Accelerate": 1, "Trainer": 1, "torchdata": 0}
+    assert counts == {"": 1, "torch": 2, "Lightning": 1, "Accelerate": 1, "Trainer": 1, "torchdata": 1}
 
 
 def test_torch(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,6 +64,12 @@ def test_trainer(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     per_epoch = len(names["loader"])
     state = names["loader"].state_dict()
     assert (state["epoch"], state["consumed"]) == (4 // per_epoch, 4 % per_epoch * 16)
+
+
+def test_torchdata(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torchdata.stateful_dataloader", reason="torchdata is not installed")
+    names = run("torchdata", sample_store, tmp_path, monkeypatch)
+    assert sum(map(len, names["rest"])) == len(names["dataset"]) - 2 * 16
 
 
 def test_openvla_211_until_max_steps(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,92 @@
+"""Find out who asks a sampler for windows, from the functions that are running. Imports no torch.
+
+A sampler has to know three things that no framework tells it: whether somebody shards its windows again, whose count an epoch
+is, and how many of the batches that were asked for have reached the training.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sized
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Final
+
+__all__ = ["Ahead", "ahead_of_training", "asking", "asks_batches", "told_by"]
+
+FRAMEWORKS: Final = ("accelerate", "pytorch_lightning", "lightning", "lightning_fabric")
+TORCH: Final = "torch.utils.data.dataloader"
+BATCHING: Final = ("torch.utils.data.sampler", "torchdata.stateful_dataloader.sampler")
+SHARD: Final = "DataLoaderShard"
+"""Accelerate's loader around a torch DataLoader, of one process as well."""
+
+
+def asking() -> Iterator[str]:
+    """Classes (or functions) of known frameworks whose code is running now, the caller's caller first.
+
+    By the names of functions: to look at their variables would keep alive what those hold.
+    """
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in FRAMEWORKS:
+            yield frame.f_code.co_qualname.partition(".")[0]
+        frame = frame.f_back
+
+
+def told_by() -> Any:
+    """Which framework's loader sets an epoch by its own count of iterations: accelerate's loader, "Lightning", or None."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        name, module = frame.f_code.co_qualname, str(frame.f_globals.get("__name__", ""))
+        if name == "_set_sampler_epoch" and module.startswith(FRAMEWORKS):
+            return "Lightning"
+        if name == f"{SHARD}.set_epoch" and module.startswith(FRAMEWORKS):
+            return frame.f_locals.get("self")
+        frame = frame.f_back
+    return None
+
+
+def asks_batches(depth: int) -> Any:
+    """The batch sampler that asks for windows, `depth` frames above the caller; None if something else does."""
+    frame = sys._getframe(depth + 1)
+    return frame.f_locals.get("self") if frame.f_globals.get("__name__") in BATCHING else None
+
+
+@dataclass(slots=True)
+class Ahead:
+    """Batches that were asked for and have not reached the training, of one iteration."""
+
+    in_workers: Sized
+    """Torch's record of batches that its workers have: an entry goes when its batch is handed out."""
+    holds_one: bool
+    """Whether accelerate's loader asks: it keeps one batch back, until it knows which is the last."""
+    holder: Callable[[], Any]
+    """That loader, while it is there."""
+    asked: int = 0
+    left_early: bool | None = None
+    """Of accelerate's loader, whether its iteration was left before the last batch; None: ask it."""
+
+    def handed_out(self, n_batches: int) -> int:
+        """Batches that have reached the training, of an iteration of `n_batches`."""
+        arrived = self.asked - len(self.in_workers)
+        if not self.holds_one or not arrived:
+            return arrived
+        left_early = self.left_early
+        if left_early is None:
+            left_early = not getattr(self.holder(), "end_of_dataloader", True)
+        return arrived - (arrived < n_batches or left_early)
+
+
+def ahead_of_training(holder: Callable[[], Any]) -> Ahead:
+    """Look, as an iteration begins, at the torch DataLoader that asks, if one does; `holder` gives accelerate's around it."""
+    holds_one = SHARD in asking()
+    in_workers: Sized = ()
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code.co_name == "_next_index":
+            iterator = frame.f_locals.get("self")
+            if type(iterator).__module__ == TORCH:  # torchdata's keeps a state with each batch that it asks for
+                in_workers = getattr(iterator, "_task_info", ())
+            break
+        frame = frame.f_back
+    return Ahead(in_workers=in_workers, holds_one=holds_one, holder=holder)

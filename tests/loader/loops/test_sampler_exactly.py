@@ -1,0 +1,228 @@
+"""A DataLoader with WindowSampler in the loops of torch, accelerate, Lightning and Trainer: exact, whatever is prefetched.
+
+A DataLoader asks a sampler for batches before the training has them, and frameworks set epochs by counts of their own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import robozarr as rz
+from robozarr.convert import convert
+from robozarr.schemas.errors import WindowError
+from synthetic import write_libero
+
+SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
+SIZE = 4
+KINDS = ("WindowSampler", "WindowDataLoader")
+pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' and their dependencies' own
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
+    """38 windows: 10 batches of 4."""
+    folder = tmp_path_factory.mktemp("sampler")
+    for name, lengths in (("a/open", (11, 3, 7)), ("a/close", (9, 8))):
+        write_libero(folder / f"{name}_demo.hdf5", lengths=lengths, size=8, instruction=name)
+    convert(folder / "a", folder / "a.zarr", workers=0)
+    return rz.WindowDataset(rz.open_store(folder / "a.zarr"), SPEC)
+
+
+def windows(batch: dict[str, Any]) -> list[int]:
+    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
+
+
+def every(dataset: rz.WindowDataset) -> list[int]:
+    return sorted(windows(dataset.read(range(len(dataset)))))
+
+
+def make(kind: str, dataset: rz.WindowDataset, workers: int = 0, *, persistent: bool = False, **order: Any) -> Any:
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": persistent}
+    options["multiprocessing_context"] = "fork" if workers else None
+    if kind == "WindowDataLoader":
+        return rz.WindowDataLoader(dataset, SIZE, **order, **options)
+    sampler = rz.WindowSampler(dataset, SIZE, **order)
+    return DataLoader(dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, **options)
+
+
+def first(loader: Any, n: int) -> list[list[int]]:
+    """A loop that is left after `n` batches, and lets its iterator go."""
+    got = []
+    for batch in loader:
+        got.append(windows(batch))
+        if len(got) == n:
+            break
+    return got
+
+
+def assert_all_before_any_again(epochs: list[list[list[int]]], dataset: rz.WindowDataset) -> None:
+    in_order = list(chain.from_iterable(chain.from_iterable(epochs)))
+    assert sorted(in_order[:38]) == every(dataset)
+    assert len({str(epoch) for epoch in epochs}) == len(epochs)  # another order each time
+
+
+@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+@pytest.mark.parametrize("n", [3, 9])  # 9: what is left is on its way already
+def test_batches_that_workers_had_prefetched_come_next(
+    dataset: rz.WindowDataset, workers: int, persistent: bool, n: int
+) -> None:
+    loader = make("WindowSampler", dataset, workers, persistent=persistent, seed=4)
+    assert_all_before_any_again([first(loader, n) for _ in range(6)], dataset)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])  # starts processes six times
+@pytest.mark.parametrize("n", [3, 9, 10])
+def test_epochs_of_n_steps_of_a_loader_that_accelerate_prepared(
+    dataset: rz.WindowDataset, kind: str, workers: int, n: int
+) -> None:
+    """Accelerate's loader reads one batch ahead, and tells the sampler the same epoch until one of its own is whole."""
+    import accelerate
+
+    loader = accelerate.Accelerator(cpu=True).prepare(make(kind, dataset, workers, seed=4))
+    assert_all_before_any_again([first(loader, n) for _ in range(6)], dataset)
+
+
+@pytest.mark.slow  # starts processes for eight epochs
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [3, 9])
+def test_lightning_2630_7364_epochs_of_n_steps_with_workers(dataset: rz.WindowDataset, kind: str, n: int) -> None:
+    import pytorch_lightning as lightning
+
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(7, 1)
+            self.got: list[list[list[int]]] = []
+
+        def on_train_epoch_start(self) -> None:
+            self.got.append([])
+
+        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+            self.got[-1].append(windows(batch))
+            loss: torch.Tensor = self.layer(batch["actions"].float()).mean()
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    model = Model()
+    lightning.Trainer(
+        max_epochs=8, limit_train_batches=n, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(model, make(kind, dataset, 2, seed=9))  # fmt: skip
+    assert [len(epoch) for epoch in model.got] == [n] * 8
+    assert_all_before_any_again(model.got, dataset)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stop", [1, 6, 9, 10])
+def test_a_samplers_state_counts_what_was_handed_out(dataset: rz.WindowDataset, workers: int, stop: int) -> None:
+    whole = first(make("WindowSampler", dataset, seed=2), 99)
+    loader, got = make("WindowSampler", dataset, workers, seed=2), []
+    for batch in loader:
+        got.append(windows(batch))
+        if len(got) == stop:
+            state = loader.sampler.state_dict()
+            break
+    assert (state["epoch"], state["consumed"]) == ((0, SIZE * stop) if stop < 10 else (1, 0))
+    resumed = make("WindowSampler", dataset, workers, seed=2)
+    resumed.sampler.load_state_dict(state)
+    if stop < 10:
+        assert got + first(resumed, 99) == whole
+
+
+def test_a_user_that_sets_an_epoch_goes_there(dataset: rz.WindowDataset) -> None:
+    loader = make("WindowSampler", dataset, seed=1)
+    expected = []
+    for epoch in range(3):
+        fresh = make("WindowSampler", dataset, seed=1)
+        fresh.sampler.set_epoch(epoch)
+        expected.append(first(fresh, 3))
+    for epoch in (2, 0, 1):
+        loader.sampler.set_epoch(epoch)
+        assert first(loader, 3) == expected[epoch]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_loaded_place_is_kept_when_a_framework_tells_an_epoch(dataset: rz.WindowDataset, kind: str) -> None:
+    import accelerate
+
+    loader = make(kind, dataset, seed=3)
+    served = first(loader, 4)
+    owner = loader if kind == "WindowDataLoader" else loader.sampler
+    state = owner.state_dict()
+    fresh = make(kind, dataset, seed=3)
+    (fresh if kind == "WindowDataLoader" else fresh.sampler).load_state_dict(state)
+    rest = first(accelerate.Accelerator(cpu=True).prepare(fresh), 99)
+    assert sorted(chain.from_iterable(served + rest)) == every(dataset)
+
+
+def train(get_loader: Any, folder: Path, checkpoint: str | None = None) -> list[list[int]]:
+    transformers = pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")
+
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(7, 1)
+            self.got: list[list[int]] = []
+
+        def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
+            self.got.append(windows(batch))
+            return {"loss": self.layer(batch["actions"].float()).mean()}
+
+    class Trainer(transformers.Trainer):  # type: ignore[misc, name-defined]
+        def get_train_dataloader(self) -> Any:
+            return get_loader(self)
+
+    arguments = transformers.TrainingArguments(
+        output_dir=str(folder), max_steps=25, save_steps=14, per_device_train_batch_size=SIZE, report_to=[], use_cpu=True,
+        disable_tqdm=True,
+    )  # fmt: skip
+    model = Model()
+    Trainer(model=model, args=arguments).train(resume_from_checkpoint=checkpoint and str(folder / checkpoint))
+    return model.got
+
+
+@pytest.mark.slow  # imports transformers
+@pytest.mark.parametrize(("kind", "workers"), [*itertools.product(KINDS, (0,)), ("WindowSampler", 2)])
+def test_transformers_26289_what_trainer_prepares_resumes(
+    dataset: rz.WindowDataset, tmp_path: Path, kind: str, workers: int
+) -> None:
+    """A get_train_dataloader that ends as Trainer's own does: return self.accelerator.prepare(DataLoader(…))."""
+
+    def get_loader(trainer: Any) -> Any:
+        return trainer.accelerator.prepare(make(kind, dataset, workers, seed=9))
+
+    got = train(get_loader, tmp_path)
+    assert sorted(chain.from_iterable(got[:10])) == sorted(chain.from_iterable(got[10:20])) == every(dataset)
+    assert got[:10] != got[10:20]
+    assert train(get_loader, tmp_path, "checkpoint-14") == got[14:]
+
+
+@pytest.mark.slow  # imports transformers
+def test_the_line_that_a_refused_trainer_is_given(dataset: rz.WindowDataset, tmp_path: Path) -> None:
+    """A plain DataLoader that is not prepared is told no epoch; the line of the message is, and resumes exactly."""
+
+    def plain(_: Any) -> Any:
+        return make("WindowSampler", dataset)
+
+    train(plain, tmp_path / "plain")
+    with pytest.raises(WindowError, match="nobody called set_epoch") as refused:
+        train(plain, tmp_path / "plain", "checkpoint-14")
+    (line,) = re.findall(r"write: return (robozarr\.\S+\(.*?\)) ", str(refused.value))
+    assert line == "robozarr.WindowDataLoader(dataset, 4)"
+
+    def written(_: Any) -> Any:
+        return eval(line, {"robozarr": rz, "dataset": dataset})
+
+    got = train(written, tmp_path / "written")
+    assert train(written, tmp_path / "written", "checkpoint-14") == got[14:]
