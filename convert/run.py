@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from robozarr.convert.append import check_unchanged, commit, new_sources, recover
-from robozarr.convert.planning.by_hand import give_by_hand, told
+from robozarr.convert.planning.by_hand import give_by_hand
 from robozarr.convert.planning.infer import Base, OnError
-from robozarr.convert.planning.instructions import instruction_remarks
 from robozarr.convert.planning.left_out import not_wanted
 from robozarr.convert.planning.plan import Plan, make_plan
+from robozarr.convert.request import ConvertReport, Wish, as_paths, destination_of, layouts_of, options_of, report_of
 from robozarr.convert.resuming.journal import Begun, Journal, SourceFacts, check_same, sources_of
 from robozarr.convert.resuming.states import Command, Step
-from robozarr.convert.sources.by_hand import Given, Instructions, checked_instruction, read_instructions
+from robozarr.convert.sources.by_hand import Instructions, checked_instruction, read_instructions
 from robozarr.convert.sources.hdf5 import find_sources
-from robozarr.convert.sources.layouts.catalogue import read_layout_file
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.stages import Written, scan_sources, write_partitions, write_statistics
 from robozarr.convert.verifying.base import read_base
@@ -39,71 +37,9 @@ from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import Profile
 from robozarr.store.bucket import on_the_way_out
 from robozarr.store.identity import find_identity
-from robozarr.store.locate import place_of
 from robozarr.store.place import Place
-from robozarr.version import __version__
 
 __all__ = ["ConvertReport", "convert"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertReport:
-    """What a conversion did, or would do (`dry_run`)."""
-
-    store: str
-    profile: Profile
-    dry_run: bool
-    n_sources: int
-    n_tasks: int
-    n_episodes: int
-    n_steps: int
-    keys: tuple[str, ...]
-    n_partitions: int
-    source_bytes: int
-    """Size of the source files; if the source was a store, size of its values."""
-    decoded_bytes: int
-    """Decoded size of all columns."""
-    stored_bytes: int
-    """Size of the columns' shards on disk; 0 for a dry run."""
-    would_take: dict[str, int]
-    """The same in each profile with keyframes, estimated from samples of the frames; empty for a dry run or no frames."""
-    seconds: float
-    """Wall time, including the start-up of workers."""
-    not_stored: tuple[dict[str, Any], ...]
-    """What the sources hold and the store does not, and why."""
-    left_out: tuple[dict[str, str], ...]
-    """Every problem that something was left out for, under ``--on-error skip``."""
-    remarks: tuple[str, ...]
-    """Remarks on the instructions: episodes without one, differing wordings, where they come from."""
-    n_kept: int
-    """Partitions that an earlier, interrupted run had finished."""
-    n_appended: int
-    """Source files that an append added; 0 without an append."""
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
-    """The user's request."""
-
-    store: Place
-    origin: Place | None
-    """The store that is converted instead of HDF5 files."""
-    profile: Profile
-    level: int | None
-    keys: tuple[str, ...] | None
-    without: tuple[str, ...]
-    instruction: str | None
-    instructions: tuple[Given, ...]
-    on_error: OnError
-    overwrite: bool
-    append: bool
-    layouts: tuple[Layout, ...]
-    """The user's own layouts, tried before the built-in ones."""
-    gripper: int | Literal["layout"] | None
 
 
 def convert(
@@ -216,8 +152,8 @@ def convert(
                  "--instructions": instructions is not None, "--on-error": on_error != "stop"}  # fmt: skip
         if wrong := [option for option, given in asked.items() if given]:
             raise PlanError(f"{origin} is a store, which is converted as it is: leave out {', '.join(wrong)}")
-    wish = _Wish(
-        store=_destination(store, origin, endpoint_url),
+    wish = Wish(
+        store=destination_of(store, origin, endpoint_url),
         origin=origin,
         profile=profile or "fast",
         level=level,
@@ -228,7 +164,7 @@ def convert(
         on_error=on_error,
         overwrite=overwrite,
         append=append,
-        layouts=_layouts(layout),
+        layouts=layouts_of(layout),
         gripper="layout" if gripper is None else None if gripper == "none" else gripper,
     )
     command: Command = "append" if append else "overwrite" if overwrite else "convert"
@@ -237,7 +173,7 @@ def convert(
     journal, step = Journal(wish.store), None
     if not dry_run:
         check_destination(journal, command)
-    paths = [] if origin is not None else find_sources(_as_paths(sources))
+    paths = [] if origin is not None else find_sources(as_paths(sources))
     check_apart(paths if origin is None or origin.folder is None else [origin.folder], wish.store)
     with contextlib.ExitStack() as stack:
         if not dry_run:
@@ -260,66 +196,11 @@ def convert(
                     journal.check()
                     remove_temporaries(wish.store)
             raise
-    return _report(wish, plan, base, written, dry_run, time.monotonic() - began)
-
-
-def _destination(store: str | Path | Place, origin: Place | None, endpoint_url: str | None) -> Place:
-    """The place of the new store; the endpoint may belong to the old one only.
-
-    Raises
-    ------
-    StoreError
-        If it is the old one.
-    """
-    is_folder = isinstance(store, Path) or (isinstance(store, str) and "://" not in store)
-    of_origin = origin is not None and origin.folder is None and is_folder
-    place = place_of(store, None if of_origin else endpoint_url)
-    if origin is not None and (place == origin or (place.folder is None and place.url.startswith(f"{origin.url}/"))):
-        raise StoreError(f"{store} is, or lies in, the store that is to be converted; give another --store")
-    return place
-
-
-def _as_paths(sources: str | Path | Place | Sequence[str | Path]) -> Sequence[str | Path]:
-    if isinstance(sources, str | Path):
-        return [sources]
-    assert isinstance(sources, Sequence)
-    return sources
-
-
-def _layouts(given: str | Path | Layout | Sequence[str | Path | Layout] | None) -> tuple[Layout, ...]:
-    several = () if given is None else (given,) if isinstance(given, str | Path | Layout) else tuple(given)
-    return tuple(each if isinstance(each, Layout) else read_layout_file(each) for each in several)
-
-
-def _report(
-    wish: _Wish, plan: Plan, base: Base | None, written: Written | None, dry_run: bool, seconds: float
-) -> ConvertReport:
-    metadata, n_old = plan.metadata, 0 if base is None else len(base.files)
-    return ConvertReport(
-        store=wish.store.url,
-        profile=metadata.profile,
-        dry_run=dry_run,
-        n_sources=len(plan.files),
-        n_tasks=metadata.n_tasks,
-        n_episodes=metadata.n_episodes,
-        n_steps=metadata.n_steps,
-        keys=tuple(key.name for key in metadata.keys),
-        n_partitions=plan.n_partitions,
-        source_bytes=sum(file.size for file in plan.files[n_old:]) if wish.origin is None else plan.n_bytes,
-        decoded_bytes=plan.n_bytes,
-        stored_bytes=0 if written is None else written.stored_bytes,
-        would_take={} if written is None or base is not None else dict(written.would_take),
-        seconds=seconds,
-        not_stored=tuple(asdict(entry) for entry in metadata.not_stored),
-        left_out=tuple(asdict(problem) for problem in plan.left_out),
-        remarks=tuple(instruction_remarks(plan.files[n_old:])) if wish.origin is None else (),
-        n_kept=0 if written is None else written.n_kept,
-        n_appended=len(plan.files) - n_old if base is not None else 0,
-    )
+    return report_of(wish, plan, base, written, dry_run, time.monotonic() - began)
 
 
 def _convert(
-    executor: Executor, journal: Journal, wish: _Wish, paths: Sequence[Path], step: Step | None, progress: Progress
+    executor: Executor, journal: Journal, wish: Wish, paths: Sequence[Path], step: Step | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
     """Do what `step` says; with None, only plan."""
     if wish.origin is not None:
@@ -337,7 +218,7 @@ def _convert(
     files = give_by_hand(files, wish.instruction, wish.instructions, () if base is None else base.files)
     if base is not None:
         check_unchanged(base, files)
-    now = Begun(kind="append" if wish.append else "convert", options=_options(wish), sources=sources_of(files))
+    now = Begun(kind="append" if wish.append else "convert", options=options_of(wish), sources=sources_of(files))
     begun = _to_go_on_with(journal, now, step)
     if begun is not None:
         now = replace(now, left_out=begun.left_out)
@@ -378,28 +259,17 @@ def _convert(
 
 
 def _convert_store(
-    executor: Executor, journal: Journal, wish: _Wish, origin: Place, step: Step | None, progress: Progress
+    executor: Executor, journal: Journal, wish: Wish, origin: Place, step: Step | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
     """Convert a store instead of HDF5 files."""
     plan, old = plan_of_store(origin, wish.profile, wish.level)
     if step is None:
         return plan, None, None
-    now = Begun(kind="convert", options=_options(wish), sources={origin.url: SourceFacts(0, 0, find_identity(origin, old))})
+    now = Begun(kind="convert", options=options_of(wish), sources={origin.url: SourceFacts(0, 0, find_identity(origin, old))})
     if _to_go_on_with(journal, now, step) is None:
         _begin(journal, wish, plan, now)
     written = _write(executor, journal, plan, None, wish, now, progress)
     return plan, None, written
-
-
-def _options(wish: _Wish) -> dict[str, Any]:
-    """Everything that decides the bytes, except the sources."""
-    versions = {name: version(name) for name in ("lz4", "numcodecs", "numpy", "zstandard")}
-    keys = None if wish.keys is None else list(wish.keys)
-    own: dict[str, Any] = {"layouts": [layout.to_json() for layout in wish.layouts], "gripper": wish.gripper}
-    without = list(wish.without) or None
-    by_hand = told(wish.instruction, wish.instructions)
-    asked = {"profile": wish.profile, "level": wish.level, "keys": keys, "without": without}
-    return {**asked, **own, **by_hand, "robozarr": __version__, **versions}
 
 
 def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | None:
@@ -419,7 +289,7 @@ def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | N
     return begun
 
 
-def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
+def _begin(journal: Journal, wish: Wish, plan: Plan, now: Begun) -> None:
     """Clear the place and record what begins. A kill at any point leaves the old store, or a place for --overwrite only."""
     journal.fence(now)
     journal.clear(given_up=True)
@@ -429,7 +299,7 @@ def _begin(journal: Journal, wish: _Wish, plan: Plan, now: Begun) -> None:
 
 
 def _write(
-    executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: _Wish, begun: Begun, progress: Progress
+    executor: Executor, journal: Journal, plan: Plan, base: Base | None, wish: Wish, begun: Begun, progress: Progress
 ) -> Written:
     """Write a store, or what an append adds; if demos turn out to be unreadable, it is left unfinished."""
     place, below = (wish.store, None) if base is None else (journal.stage, wish.store)

@@ -6,7 +6,7 @@ compiled code. ``loader.dataset`` and ``loader.stream`` both fill batches throug
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Final, TypeAlias
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from robozarr.loader.frames.read import Reader
+from robozarr.loader.frames.upright import rows_turned_over
 from robozarr.loader.windows.table import Anchors, WindowTable
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.metadata import Key
@@ -97,6 +98,8 @@ class WindowReader:
         What a sample carries of its task.
     frames_in_memory, run
         As for ``Reader``.
+    upright : names
+        Keys whose pictures are turned upright while they are read.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class WindowReader:
         embeddings: Mapping[str, NDArray[Any]] | None = None,
         frames_in_memory: bool = False,
         run: Callable[..., Iterable[Any]] = map,
+        upright: Sequence[str] = (),
     ) -> None:
         self.store, self.spec, self.table, self.embeddings = store, spec, table, dict(embeddings or {})
         names = [*(key.name for key in spec.keys), *self.embeddings]
@@ -119,13 +123,18 @@ class WindowReader:
             )
         self.holds_frames = frames_in_memory
         self._names = [key.name for key in spec.keys]
-        self.reader = Reader.of(store, self._names, in_memory=frames_in_memory, run=run)
+        self.upright = tuple(upright)
+        over = rows_turned_over(store, self.upright)
+        self.reader = Reader.of(store, self._names, in_memory=frames_in_memory, run=run, over=over)
         if store.remote:
             _ = self.store.episodes  # now, and not while the first batch is waited for
 
     def with_frames(self, team: ThreadTeam) -> WindowReader:
         """The same windows, with all frames read into memory by `team`."""
-        return WindowReader(self.store, self.spec, self.table, embeddings=self.embeddings, frames_in_memory=True, run=team.map)
+        return WindowReader(
+            self.store, self.spec, self.table, embeddings=self.embeddings, frames_in_memory=True, run=team.map,
+            upright=self.upright,
+        )  # fmt: skip
 
     @property
     def frame_bytes(self) -> int:

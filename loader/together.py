@@ -153,6 +153,11 @@ def common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
                 f"loader · mixture: all datasets have the same fields; dataset {number} and the first differ in "
                 f"{sorted(mine ^ first)} → use the same window, and stores of one resolution"
             )
+    if len(kinds := {", ".join(sorted(reader.upright)) or "none" for reader in readers}) > 1:
+        raise WindowError(
+            f"loader · mixture: the same keys are read upright in all datasets; got {' and '.join(sorted(kinds))} → pass the "
+            "same upright= to each"
+        )
     if len(readers) > 1:
         fields = (*fields, Field(name="store", shape=(), dtype=np.dtype(np.int64)))
     return fields

@@ -19,7 +19,7 @@ from robozarr.schemas.layout import Profile, layout_of_values
 
 __all__ = ["compile_reader"]
 
-PROFILES: Final[tuple[Profile, ...]] = ("raw", "fast")
+PROFILES: Final[tuple[Profile, ...]] = ("raw", "fast", "lean")
 """One for each kind of code: every codec with one frame per chunk shares it."""
 
 

@@ -23,10 +23,11 @@ FAMILIES: dict[str, tuple[Callable[..., Path], str, str, str]] = {
     "mimicgen": (families.write_mimicgen, "a.hdf5", "agentview_image", "robot0_joint_pos"),
     "isaaclab": (families.write_isaaclab, "a.hdf5", "table_cam", "joint_pos"),
     "robocasa": (families.write_robocasa, "a.hdf5", "agentview_image", "robot0_joint_pos"),
+    "xpolicylab": (families.write_xpolicylab, "episode_0.hdf5", "cam_head.colors", "state.left_arm_joint_states"),
     "robotwin": (families.write_robotwin, "episode0.hdf5", "head_camera.rgb", "actions"),
 }
 """Writer, file, a camera, a state."""
-SLOW = ("mimicgen", "maniskill", "isaaclab", "robocasa", "robotwin")
+SLOW = ("xpolicylab", "mimicgen", "maniskill", "isaaclab", "robocasa", "robotwin")
 
 
 def train_a_step(store: Path, camera: str, state: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robozarr.loader.windows.table import WindowTable
 from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import ImageConvention
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.opened import Store
 from robozarr.view.pictures import cameras, image_tag, orientation, to_rgb
@@ -30,6 +31,8 @@ class Windows(Protocol):
     def store(self) -> Store: ...
     @property
     def spec(self) -> WindowSpec: ...
+    @property
+    def upright(self) -> Sequence[str]: ...
     def __len__(self) -> int: ...
     def __getitem__(self, window: int) -> Mapping[str, Any]: ...
 
@@ -37,7 +40,7 @@ class Windows(Protocol):
 def show_window(dataset: Windows, window: int) -> WindowView:
     """Show one window of a dataset as it is served: frames, action chunk, masks; called by ``WindowDataset.show``."""
     sample = {name: value if isinstance(value, str) else np.asarray(value) for name, value in dataset[window].items()}
-    return WindowView(dataset.store, dataset.spec, window, sample)
+    return WindowView(dataset.store, dataset.spec, window, sample, dataset.upright)
 
 
 def read_window(store: Store, spec: WindowSpec, window: int) -> WindowView:
@@ -69,8 +72,11 @@ def read_window(store: Store, spec: WindowSpec, window: int) -> WindowView:
 class WindowView:
     """One drawn window; shows itself in a notebook. ``sample`` holds the drawn values as numpy arrays."""
 
-    def __init__(self, store: Store, spec: WindowSpec, window: int, sample: Mapping[str, Any]) -> None:
+    def __init__(
+        self, store: Store, spec: WindowSpec, window: int, sample: Mapping[str, Any], upright: Sequence[str] = ()
+    ) -> None:
         self.store, self.spec, self.window, self.sample = store, spec, window, sample
+        self._upright = upright
         self.episode, self.step = int(sample["episode"]), int(sample["step"])
 
     def __repr__(self) -> str:
@@ -88,7 +94,8 @@ class WindowView:
         rows = []
         for key in shown:
             chosen = np.unique(np.linspace(0, len(key.offsets) - 1, min(len(key.offsets), N_FRAMES_MAX)).round().astype(int))
-            pictures = to_rgb(self.store, key.name, self.sample[key.name][chosen], convention)
+            stored = ImageConvention.OPENCV if key.name in self._upright else convention
+            pictures = to_rgb(self.store, key.name, self.sample[key.name][chosen], int(stored))
             cells = []
             for i, frame in zip(chosen.tolist(), pictures, strict=True):
                 pad = bool(self.sample[f"{key.name}_is_pad"][i])

@@ -7,7 +7,8 @@ All rows are timed in every round, in another order each, with every file in the
 rounds, ratios are medians of each round's ratio. CPU time is that of the process, all its threads, and its workers. Every
 batch of an epoch is compared with a naive reading of the HDF5, values and masks, after the timing of the first round.
 
-Below the table: what of a WindowLoader's CPU time is Python's, and the same windows with a cold page cache.
+Below the table: what of a WindowLoader's CPU time is Python's; what keyframes save and cost, beside the aims; and the same
+windows with a cold page cache.
 """
 
 from __future__ import annotations
@@ -24,20 +25,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from unittest import mock
 
 from common import align, default_source, drop_from_cache, figure, file_system, machine, machine_lines, read_once
 
 if TYPE_CHECKING:
     from load_task import Contender, Demos, Task
 
+    from robozarr.schemas.layout import Profile
+
 PACKAGES: Final = ("robozarr", "numpy", "torch", "numba", "blosc2", "google-crc32c", "h5py", "zarr", "tensorstore")
 BATCH: Final = 64
 SLOW_BATCHES: Final = 3
 """Batches per round for a slow row."""
-AIMS: Final = {"raw": 50.0, "fast": 125.0, "compact": 300.0}
-"""Targets: CPU-µs per window, with checksums checked."""
+AIMS: Final = {"raw": 50.0, "fast": 125.0, "lean": 125.0, "compact": 300.0}
+"""CPU-µs of a window, with checksums checked."""
+AIMS_TO: Final = (("raw", "MEMMAP", 1.6), ("lean", "fast", 1.0), ("compact", "BEFORE", 1.0))
+"""CPU time of a profile, as a multiple of another row's, at most."""
+AIMS_SIZE: Final = {"lean": 2.3, "compact": 4.2}
+"""How many times smaller a store's cameras are than its source's."""
+AIM_SINGLE: Final = 1.25
 AIM_TO_ZARR: Final = 20.0
 AIM_PYTHON: Final = 0.05
 
@@ -165,7 +175,8 @@ def make_rows(contenders: Sequence[Contender], timings: Mapping[str, Sequence[Ti
                 cpu_us=statistics.median(cpu[name]), cpu_us_min=min(cpu[name]), cpu_us_max=max(cpu[name]),
                 windows_per_s=statistics.median(rate[name]), windows_per_s_min=min(rate[name]),
                 windows_per_s_max=max(rate[name]),
-                zarr_to_this=ratio(f"zarr-python slices {contender.profile or 'fast'}", name), to_limit=ratio(name, limit),
+                zarr_to_this=ratio(f"zarr-python slices {'raw' if contender.profile == 'raw' else 'fast'}", name),
+                to_limit=ratio(name, limit),
             )
         )  # fmt: skip
     return rows
@@ -199,6 +210,36 @@ def format_table(rows: Sequence[Row]) -> str:
         for row in rows
     ]  # fmt: skip
     return align(lines)
+
+
+def ratios(timings: Mapping[str, Sequence[Timing]]) -> dict[str, float]:
+    """CPU time of profiles as a multiple of what `AIMS_TO` names, 1 thread: medians of each round's ratio."""
+    import load_contenders
+
+    def name_of(which: str) -> str:
+        if which == "MEMMAP":
+            return load_contenders.MEMMAP
+        return f"WindowLoader {load_contenders.BEFORE if which == 'BEFORE' else which}, 1 thread"
+
+    found = {}
+    for one, other, _ in AIMS_TO:
+        runs = zip(timings[name_of(one)], timings[name_of(other)], strict=True)
+        found[one] = statistics.median(a.cpu_s / a.n_windows / (b.cpu_s / b.n_windows) for a, b in runs)
+    return found
+
+
+def format_keyframes(result: Mapping[str, Any]) -> str:
+    """What keyframes save and cost, beside the aims."""
+    sizes, lines = result["header"]["camera_bytes"], []
+    for profile, aim in AIMS_SIZE.items():
+        lines.append(f"{profile}: cameras {sizes['source'] / sizes[profile]:.2f} times smaller than in the source (aim: {aim})")
+    words = {"MEMMAP": "memmapped HDF5", "fast": "fast", "BEFORE": "what compact was (Blosc-zstd, a frame a chunk)"}
+    for profile, other, most in AIMS_TO:
+        lines.append(f"{profile}: {result['ratios'][profile]:.2f} times the CPU time of {words[other]} (aim: at most {most})")
+    for row in result["single"]:
+        aim_of = f" (aim: at most {AIM_SINGLE})" if row.name == "lean" else ""
+        lines.append(f"single frames, {row.name}: {row.cpu_us:.1f} CPU-µs a frame, {row.to_fast:.2f} times fast{aim_of}")
+    return "\n".join(lines)
 
 
 def format_notes(rows: Sequence[Row], python: Mapping[str, float]) -> str:
@@ -257,13 +298,13 @@ def files_below(folder: Path) -> list[Path]:
 
 def run(options: Options) -> dict[str, Any]:
     """Run the whole benchmark; returns header, rows, Python's shares and cold rows."""
-    from load_contenders import contenders
-    from load_parts import cold_ways, python_share
+    from load_contenders import BEFORE, contenders
+    from load_parts import cold_ways, python_share, single_frames
     from load_task import Demos
 
     from robozarr.convert import convert
     from robozarr.convert.sources.hdf5 import find_sources
-    from robozarr.schemas.layout import PROFILES
+    from robozarr.schemas.layout import FRAME_CODECS, PROFILES
     from robozarr.store.opened import open_store
 
     with ExitStack() as stack:
@@ -272,20 +313,25 @@ def run(options: Options) -> dict[str, Any]:
         stores = {profile: folder / f"{profile}.zarr" for profile in PROFILES}
         for profile, store in stores.items():
             convert(sources, store, profile=profile, workers=0)
+        before = folder / "before.zarr"
+        with mock.patch.dict(FRAME_CODECS, clear=True):  # as compact was before it had keyframes
+            convert(sources, before, profile="compact", workers=0)
         demos = Demos.of(open_store(stores["raw"]), sources)
-        competing = list(contenders(demos, stores, BATCH))
+        competing = list(contenders(demos, stores, before, BATCH))
         for contender in competing:
             stack.callback(contender.close)
         of_stores = {profile: files_below(store) for profile, store in stores.items()}
-        warm = [*sources, *(file for files in of_stores.values() for file in files)]
+        warm = [*sources, *files_below(before), *(file for files in of_stores.values() for file in files)]
         timings = measure(competing, demos, warm, options)
         python = {profile: python_share(store, BATCH, options.epochs) for profile, store in stores.items()}
+        single = single_frames({**{str(name): path for name, path in stores.items()}, BEFORE: before}, options.rounds)
         cold = time_cold(cold_ways(competing, demos, stores, sources, BATCH), options.rounds)
         header = {
             "source": options.source.resolve().name,
             "source_files": len(sources),
             "source_bytes": sum(file.stat().st_size for file in sources),
             "store_bytes": {profile: sum(file.stat().st_size for file in files) for profile, files in of_stores.items()},
+            "camera_bytes": camera_bytes(stores),
             "n_windows": int(demos.stop[-1]),
             "rounds": options.rounds,
             "epochs": options.epochs,
@@ -293,7 +339,24 @@ def run(options: Options) -> dict[str, Any]:
             "file_system": file_system(folder),
             **machine(PACKAGES),
         }
-    return {"header": header, "rows": make_rows(competing, timings), "python_share": python, "cold": cold}
+    return {
+        "header": header, "rows": make_rows(competing, timings), "python_share": python, "cold": cold, "single": single,
+        "ratios": ratios(timings),
+    }  # fmt: skip
+
+
+def camera_bytes(stores: Mapping[Profile, Path]) -> dict[str, int]:
+    """Bytes of the cameras' frames: in the source, and in each store."""
+    from load_task import CAMERAS
+
+    from robozarr.store.opened import open_store
+
+    keys = open_store(stores["raw"]).keys
+    n_steps = open_store(stores["raw"]).n_steps
+    found = {"source": sum(n_steps * prod(keys[name].shape) for name in CAMERAS)}
+    for profile, store in stores.items():
+        found[profile] = sum(file.stat().st_size for name in CAMERAS for file in files_below(store / "steps" / name))
+    return found
 
 
 def main() -> None:
@@ -314,10 +377,10 @@ def main() -> None:
     result = run(options)
     print(
         format_header(result["header"]), format_table(result["rows"]), format_notes(result["rows"], result["python_share"]),
-        format_cold(result["cold"]), sep="\n\n",
+        format_keyframes(result), format_cold(result["cold"]), sep="\n\n",
     )  # fmt: skip
     if arguments.json is not None:
-        result = result | {name: [asdict(row) for row in result[name]] for name in ("rows", "cold")}
+        result = result | {name: [asdict(row) for row in result[name]] for name in ("rows", "cold", "single")}
         arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
 
 

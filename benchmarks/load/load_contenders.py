@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import h5py
 import numpy as np
@@ -27,7 +27,13 @@ from robozarr.schemas.layout import PROFILES, Profile
 from robozarr.store.opened import open_store
 from scale_store import window
 
-__all__ = ["contenders", "naive"]
+__all__ = ["BEFORE", "MEMMAP", "STANDARD", "contenders", "naive"]
+
+STANDARD: Final[tuple[Profile, ...]] = ("raw", "fast")
+"""Profiles of standard codecs, which other libraries read too."""
+MEMMAP: Final = "memmap of contiguous HDF5"
+BEFORE: Final = "Blosc-zstd, a frame a chunk"
+"""What compact was before it had keyframes."""
 
 # workers that are forked from a process without threads, which has imported torch already
 multiprocessing.set_forkserver_preload(["robozarr.loader.dataset"])
@@ -249,19 +255,19 @@ class Ram:
         self.pool.shutdown()
 
 
-def contenders(demos: Demos, stores: Mapping[Profile, Path], batch_size: int) -> Iterator[Contender]:
-    """Every row, other tools first."""
+def contenders(demos: Demos, stores: Mapping[Profile, Path], before: Path, batch_size: int) -> Iterator[Contender]:
+    """Every row, peers first; `before` is the store of `BEFORE`."""
     files = OpenFiles(demos)
     yield Contender(name="file opened per sample (the seed's way)", role="seed", read=partial(_seed, demos), slow=True)
     yield Contender(name="h5py kept open, item by item", role="h5py", read=files.items)
     yield Contender(name="h5py low-level into the batch", role="h5py", read=files.batched)
-    yield Contender(name="memmap of contiguous HDF5", role="h5py", read=files.mapped, close=files.close)
-    for profile in PROFILES:
+    yield Contender(name=MEMMAP, role="h5py", read=files.mapped, close=files.close)
+    for profile in STANDARD:
         yield Contender(
             name=f"zarr-python slices {profile}", role="zarr-python", profile=profile, slow=True,
             read=partial(_zarr_slices, demos, stores[profile]),
         )  # fmt: skip
-    for profile in PROFILES:
+    for profile in STANDARD:
         read = TensorStores(demos, stores[profile]).read
         yield Contender(name=f"TensorStore batch {profile}", role="TensorStore", profile=profile, read=read)
     loaded = {profile: Loaded(stores[profile], batch_size) for profile in PROFILES}
@@ -271,6 +277,7 @@ def contenders(demos: Demos, stores: Mapping[Profile, Path], batch_size: int) ->
                 name=f"DataLoader, {workers} workers, {profile}", role="DataLoader", profile=profile, threads=workers or None,
                 read=partial(loaded[profile].data_loader, workers), close=loaded[profile].close,
             )  # fmt: skip
+    old = Loaded(before, batch_size)
     for threads in (1, 2):
         several = f"{threads} thread{'s' * (threads > 1)}"
         for profile in PROFILES:
@@ -278,6 +285,9 @@ def contenders(demos: Demos, stores: Mapping[Profile, Path], batch_size: int) ->
                 name=f"WindowLoader {profile}, {several}", role="robozarr", profile=profile, threads=threads,
                 read=loaded[profile].window_loader(threads),
             )  # fmt: skip
+        yield Contender(
+            name=f"WindowLoader {BEFORE}, {several}", role="robozarr", threads=threads, read=old.window_loader(threads)
+        )  # fmt: skip
         yield Contender(
             name=f"WindowLoader cache=host, {several}", role="robozarr", threads=threads,
             read=loaded["raw"].window_loader(threads, "host"),

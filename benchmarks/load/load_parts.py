@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import os
+import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
 import numpy as np
-from load_task import Contender, Demos, Task
+from load_contenders import STANDARD
+from load_task import CAMERAS, Contender, Demos, Task
 
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.frames import read as loader_read
+from robozarr.loader.frames.read import Reader
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.order import Order
-from robozarr.schemas.layout import Profile
+from robozarr.schemas.layout import FRAMES_PER_CHUNK, Profile
 from robozarr.schemas.shard import read_index
 from robozarr.store.opened import open_store
 from scale_store import window
 
-__all__ = ["cold_ways", "python_share"]
+__all__ = ["Single", "cold_ways", "python_share", "single_frames"]
 
-COMPILED: Final = ("group_rows", "prepare_shards", "read_chunks", "copy_rows")
+COMPILED: Final = ("group_rows", "part_of_rows", "prepare_shards", "read_chunks", "read_frames", "copy_rows")
 """The kernel functions that ``loader.frames.read`` calls for a batch."""
 COLD_BATCHES: Final = 6
+SINGLE_BATCH: Final = 64
+SINGLE_TIMES: Final = 5
 Ways = dict[str, tuple[Callable[[], int], Sequence[Path]]]
 
 
@@ -52,7 +59,9 @@ def _counted(spent: dict[str, int], calls: dict[str, list[tuple[Any, ...]]]) -> 
 
 def _without_work(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same arguments for no rows, so that only the call from Python into compiled code remains."""
-    if name == "read_chunks":
+    if name == "part_of_rows":
+        return (arguments[0], 0, *arguments[2:])
+    if name in ("read_chunks", "read_frames"):
         return (*arguments[:2], 0, 0, *arguments[4:])
     if name == "prepare_shards":
         return (arguments[0], arguments[1][:0], *arguments[2:])
@@ -88,6 +97,47 @@ def python_share(store: Path, batch_size: int, epochs: int) -> float:
     return 1 - (sum(spent.values()) - entering) / total
 
 
+# single frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Single:
+    """Reading single frames of one store: of each camera one frame a window, none of which shares a keyframe with another."""
+
+    name: str
+    cpu_us: float
+    """Median, CPU-µs a frame; 1 thread, warm."""
+    to_fast: float
+    """Median of each round's ratio to profile fast."""
+
+
+def single_frames(stores: Mapping[str, Path], rounds: int) -> list[Single]:
+    """Time every store once a round, with rows of as many chunks of 16 as there are, in random order."""
+    readers = {name: Reader(open_store(path), list(CAMERAS)) for name, path in stores.items()}
+    n_steps = next(iter(readers.values())).store.n_steps
+    taken: dict[str, list[float]] = {name: [] for name in readers}
+    for number in range(-1, rounds):  # the first is for compiling, and memory that is touched first
+        rng = np.random.default_rng(number + 1)
+        chunks = rng.permutation(-(-n_steps // FRAMES_PER_CHUNK))[:SINGLE_BATCH]
+        rows = np.minimum(chunks * FRAMES_PER_CHUNK + rng.integers(0, FRAMES_PER_CHUNK, len(chunks)), n_steps - 1)[:, None]
+        for name in random.Random(number).sample(list(readers), len(readers)):
+            sizes = {key: int(np.prod(readers[name].store.keys[key].shape)) for key in CAMERAS}
+            out = {key: np.zeros((len(rows), 1, n_bytes), np.uint8) for key, n_bytes in sizes.items()}
+            began = time.thread_time_ns()
+            for _ in range(SINGLE_TIMES):
+                for key in CAMERAS:
+                    readers[name].read(key, rows, np.arange(len(rows)), out[key])
+            if number >= 0:
+                taken[name].append((time.thread_time_ns() - began) / 1e3 / SINGLE_TIMES / len(CAMERAS) / len(rows))
+    return [
+        Single(
+            name=name, cpu_us=statistics.median(mine),
+            to_fast=statistics.median(a / b for a, b in zip(mine, taken["fast"], strict=True)),
+        )
+        for name, mine in taken.items()
+    ]  # fmt: skip
+
+
 # a cold page cache
 
 
@@ -102,9 +152,10 @@ def cold_ways(
     ways: Ways = {}
     for name in ("h5py low-level into the batch", "memmap of contiguous HDF5"):
         ways[name] = partial(_read_all, by_name[name], Task(epoch=0, batches=batches)), sources
-    for profile in ("raw", "fast"):
+    for profile in stores:
         frames = [file for name in ("agentview_rgb", "eye_in_hand_rgb") for file in _shards(stores[profile], name)]
-        ways[f"one pread at a time, {profile}"] = _one_at_a_time(stores[profile], batches), frames
+        if profile in STANDARD:
+            ways[f"one pread at a time, {profile}"] = _one_at_a_time(stores[profile], batches), frames
         for threads in (1, 2):
             several = f"{threads} thread{'s' * (threads > 1)}"
             ways[f"WindowLoader {profile}, {several}"] = _loaded(stores[profile], batch_size, threads), frames

@@ -10,7 +10,9 @@ from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PROFILES = ("raw", "fast", "compact")
+PROFILES = ("raw", "fast", "lean", "compact")
+STANDARD = ("raw", "fast")
+BEFORE = "Blosc-zstd, a frame a chunk"
 THREADS = ("1 thread", "2 threads")
 
 
@@ -25,9 +27,9 @@ def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in result["rows"]}
     hdf5 = {"file opened per sample (the seed's way)", "h5py kept open, item by item", "h5py low-level into the batch"}
     hdf5 |= {"memmap of contiguous HDF5"}
-    peers = {f"{peer} {profile}" for peer, profile in product(("zarr-python slices", "TensorStore batch"), PROFILES)}
+    peers = {f"{peer} {profile}" for peer, profile in product(("zarr-python slices", "TensorStore batch"), STANDARD)}
     peers |= {f"DataLoader, {workers} workers, {profile}" for workers, profile in product((0, 2), PROFILES)}
-    own = {f"WindowLoader {what}, {threads}" for what, threads in product((*PROFILES, "cache=host"), THREADS)}
+    own = {f"WindowLoader {what}, {threads}" for what, threads in product((*PROFILES, BEFORE, "cache=host"), THREADS)}
     assert set(rows) == hdf5 | peers | own | {f"index_select from RAM, {threads}" for threads in THREADS}
 
     for name, row in rows.items():
@@ -41,6 +43,12 @@ def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     assert rows["zarr-python slices raw"]["zarr_to_this"] == rows["index_select from RAM, 1 thread"]["to_limit"] == 1
     assert set(result["python_share"]) == set(PROFILES)
     assert all(0 < share < 1 for share in result["python_share"].values())
+    assert {row["name"] for row in result["single"]} == {*PROFILES, BEFORE}
+    assert all(row["cpu_us"] > 0 and row["to_fast"] > 0 for row in result["single"])
+    assert set(result["ratios"]) == {"raw", "lean", "compact"}
+    assert all(math.isfinite(ratio) and ratio > 0 for ratio in result["ratios"].values())
+    sizes = result["header"]["camera_bytes"]
+    assert sizes["compact"] < sizes["lean"] < sizes["fast"] < sizes["raw"]
     cold = {row["name"] for row in result["cold"]}
     assert {"one pread at a time, raw", "WindowLoader raw, 2 threads", "h5py low-level into the batch"} <= cold
     assert str(tmp_path) not in done.stdout

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 from robozarr.convert.planning.infer import Inferred
+from robozarr.convert.sources.videos import is_video_file
 from robozarr.schemas.errors import PlanError
 from robozarr.schemas.metadata import NOT_WANTED
 from robozarr.schemas.source import REQUIRED_KEYS, is_called, key_name
@@ -44,7 +45,8 @@ def check_names(inferred: Inferred, selected: tuple[str, ...] | None, without: t
     if required := [name for name in without if name in REQUIRED_KEYS]:
         raise PlanError(f"--without: {', '.join(required)} cannot be left out: it gives a demo its length")
     left_out = [path for path, why in reasons.items() if why == NOT_WANTED]
-    if missing := [name for name in without if not any(is_called(path, [name], called.get(path, "")) for path in left_out)]:
+    keys = [name for name in without if not is_video_file(name)]  # videos beside a source may be gone when it is verified
+    if missing := [name for name in keys if not any(is_called(path, [name], called.get(path, "")) for path in left_out)]:
         raise PlanError(
             f"--without: no source holds {', '.join(missing)}{_near(missing, known)}; they hold {', '.join(sorted(known))}"
         )

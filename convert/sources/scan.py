@@ -32,7 +32,7 @@ from robozarr.convert.sources.links import DEAD_LINK
 from robozarr.convert.sources.misfits import Misfits
 from robozarr.convert.sources.near import is_text, near_names
 from robozarr.convert.sources.pictures import PictureError, codec_of, decoder_of, picture_header
-from robozarr.convert.sources.videos import A_VIDEO, video_fault, videos_of
+from robozarr.convert.sources.videos import A_VIDEO, is_video_file, video_fault, videos_of
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
 from robozarr.schemas.instructions import words_from_name
@@ -220,10 +220,10 @@ class _Scan:
 
     def _without_videos(self, infos: dict[str, DatasetInfo]) -> list[str]:
         """Take the videos out of an episode's datasets, and list them; those that nobody left out by name."""
-        wanted = []
+        wanted, none = [], any(map(is_video_file, self.without))  # what a store's other episodes left out
         for path in videos_of(self.source.path, self.layout, infos.values()):
             infos.pop(path, None)
-            unwanted = is_called(path, self.without, self.layout.key_name(path))
+            unwanted = is_called(path, self.without, self.layout.key_name(path)) or (none and is_video_file(path))
             self.not_stored[path, NOT_WANTED if unwanted else A_VIDEO] += 1
             wanted += [] if unwanted else [path]
         return wanted

@@ -7,18 +7,28 @@ stands nowhere in it. A store without pictures is made of such a file only if so
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from robozarr.convert.records import DatasetInfo, Fault
 from robozarr.convert.sources.layouts.record import Layout, matches
 from robozarr.schemas.axes import LEAST
 
-__all__ = ["A_VIDEO", "video_fault", "videos_of"]
+__all__ = ["A_VIDEO", "is_video_file", "video_fault", "videos_of"]
 
 A_VIDEO: Final = "a video: its frames are not exact, and no step is known of them"
 """Reason of a video that is left out."""
 LISTED: Final = 3
+FILES: Final = (".avi", ".mkv", ".mov", ".mp4", ".svo", ".svo2", ".webm")
+
+
+def is_video_file(path: str) -> bool:
+    """Whether a path names a file that is a video, beside an HDF5 file.
+
+    >>> is_video_file("recordings/MP4/17225336.MP4"), is_video_file("observations/videos/17225336")
+    (True, False)
+    """
+    return PurePath(path).suffix.lower() in FILES
 
 
 def videos_of(path: str, layout: Layout, datasets: Iterable[DatasetInfo]) -> list[str]:

@@ -63,7 +63,8 @@ class LiberoWindows:
         if drop_noops:
             filters["exclude_flags"] = filters.get("exclude_flags", StepFlag(0)) | StepFlag.NOOP
         # offset 0 of a causal window is the action chosen after the picture was seen
-        self.dataset = WindowDataset(self.store, WindowSpec(offsets, causal=True), **filters)
+        upright = self.images if turn == "upright" else ()
+        self.dataset = WindowDataset(self.store, WindowSpec(offsets, causal=True), upright=upright, **filters)
         flags = self.store.index.flags
         kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
         self._kept: I64 = np.flatnonzero(kept)
@@ -75,7 +76,7 @@ class LiberoWindows:
             raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
         self.turn = turn
         n_episodes = self.store.n_episodes
-        self.upside_down = np.zeros(n_episodes, bool) if turn == "none" else upside_down(self.dataset)
+        self.upside_down = upside_down(self.dataset) if turn == "rotate" else np.zeros(n_episodes, bool)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.upright import check_conventions
 from robozarr.schemas.errors import WindowError
-from robozarr.schemas.index import ImageConvention
 
 __all__ = ["channels_last", "check_pictures", "turn", "upside_down"]
 
@@ -43,15 +43,7 @@ def channels_last(x: torch.Tensor, windows: WindowDataset, name: str) -> torch.T
 
 def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:
     """Bool [n_episodes]: whether row 0 of an episode's pictures is the bottom row; raises WindowError if that is unknown."""
-    convention = windows.store.episodes.image_convention
-    unknown = np.flatnonzero(windows.table.served & (convention == ImageConvention.UNKNOWN))
-    if unknown.size:
-        raise WindowError(
-            f"pictures · turn: every episode's convention is known; it is not of {unknown.size}, such as {int(unknown[0])} → "
-            "look at a picture (dataset.show), then leave these out by episodes=, or have pictures as stored"
-        )
-    over: NDArray[np.bool_] = convention == ImageConvention.OPENGL
-    return over
+    return check_conventions(windows.store, windows.table.served)
 
 
 def turn(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:

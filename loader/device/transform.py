@@ -158,8 +158,9 @@ def make_transform(
     steps: list[Step] = []
     pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].picture_axes]
     if images is not None and pictures:
-        upside_down = _upside_down(readers, group_of or range(len(readers)), device) if images.upright else None
-        steps += [_picture_step(name, images, upside_down, readers[0]) for name in pictures]
+        to_turn = [name for name in pictures if images.upright and name not in readers[0].upright]
+        upside_down = _upside_down(readers, group_of or range(len(readers)), device) if to_turn else None
+        steps += [_picture_step(name, images, upside_down if name in to_turn else None, readers[0]) for name in pictures]
     for name, of_camera in augments_of(readers[0], augment).items():
         steps.append(_augment_step(name, of_camera, images, readers[0].store.keys[name]))
     if relative is not None:

@@ -1,7 +1,8 @@
-"""Owns decoding chunks of frames with keyframes (codec ``robozarr.frames``) in compiled code: bytes → rows of a batch.
+"""Compiled: decode frames of chunks with keyframes (codec robozarr.frames), each straight to where a batch wants it.
 
-A keyframe is decoded once for all rows of a chunk that ask for it. Serial functions that hold no GIL. Nothing is believed:
-every field is bounded before it is used, and what cannot be read exactly is a code and a row. Imports neither zarr nor torch.
+The last keyframes that a thread decoded are kept: all windows that want one have it decoded once, those of the next batch too.
+Serial functions that hold no GIL. Nothing is believed: a frame's checksum and decoded size are checked here, its table before
+(``loader.frames.prepare.take_table``). Imports neither zarr nor torch.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,58 +25,89 @@ from robozarr.loader.frames.native import (
     memcpy,
     zstd_decode,
 )
+from robozarr.loader.frames.rows import put_row
+from robozarr.loader.frames.shards import (
+    CHECKSUM,
+    DECODED,
+    ENTRY_BYTES,
+    FOREIGN,
+    NEEDS_KEY,
+    OK,
+    TABLE,
+    Number,
+    Shards,
+    begin_of,
+    chunk_of,
+    encoded_bytes_max,
+    end_of,
+    u32,
+)
 from robozarr.schemas import frame_chunk
 
-__all__ = ["BAD_CHECKSUM", "BAD_DATA", "BAD_ENTRY", "DONE", "FrameBuffers", "Frames", "decode_frames"]
+__all__ = ["Entry", "FrameBuffers", "FrameMemory", "decode_frame", "entry_of", "find_key"]
 
-DONE, BAD_ENTRY, BAD_CHECKSUM, BAD_DATA = range(4)
-"""Codes: nothing is wrong; the table says what may not be; a frame's bytes have another checksum; they do not decode."""
-
-ENTRY_BYTES: Final = frame_chunk.ENTRY.itemsize
 STRIP_BYTES: Final = frame_chunk.STRIP_BYTES
 STORED, LZ4, ZSTD = (int(coding) for coding in frame_chunk.Coding)
 FILTERED: Final = frame_chunk.FILTERED
-NONE: Final = -1
-Number: TypeAlias = int | np.signedinteger
-"""What numba has for an int."""
+ROWS: Final = frame_chunk.ABSENT
+"""More rows than a chunk has."""
+KEPT: Final = 4
+"""Keyframes that a thread keeps of a key: of the chunk at hand, and of neighbours, where batches follow the store's order."""
+NOTHING: Final = -1
 Entry: TypeAlias = tuple[Number, Number, Number, Number]
-"""Offset, length, mode, keyframe."""
+"""Offset inside the chunk, length, mode, keyframe."""
 
 
-class Frames(NamedTuple):
-    """What the frames of a key are."""
+class FrameMemory(NamedTuple):
+    """A thread's memory for frames of one key."""
 
-    chunk_rows: int
-    frame_bytes: int
-    height: int
-    width: int
-    filters: bool
-    """Whether frames of this key may be filtered: uint8 [y, x, 3]."""
-
-
-class _Memory(NamedTuple):
     context: int
     """A context of zstd."""
     coded: NDArray[np.uint8]
-    """uint8 [frame_bytes]: what the strips of the row at hand decode to, if it is filtered."""
+    """uint8 [row_bytes]: what the strips of the frame at hand decode to, if it is filtered."""
+    pixels: NDArray[np.uint8]
+    """uint8 [row_bytes]: the frame at hand, if it is going to be turned over."""
     key_coded: NDArray[np.uint8]
-    """uint8 [frame_bytes]: the same of the keyframe,"""
+    """uint8 [KEPT, row_bytes]: what the strips of keyframes decode to, if they are filtered,"""
     key_pixels: NDArray[np.uint8]
-    """uint8 [frame_bytes]: and its pixels."""
+    """uint8 [KEPT, row_bytes]: and their pixels."""
+    key_row: NDArray[np.int64]
+    """int64 [KEPT]: which rows they are; NOTHING: none."""
+    key_sum: NDArray[np.int64]
+    """int64 [KEPT]: and the checksums that their entries stated."""
+    key_next: NDArray[np.int64]
+    """int64 [1]: which one is replaced next."""
+    key_payload: NDArray[np.uint8]
+    """Bytes of a keyframe that is read for itself."""
     line: NDArray[np.uint8]
-    """uint8 [3, width]: the row above, by plane."""
+    """uint8 [3, x]: the line above, by plane."""
+    role: NDArray[np.uint8]
+    """uint8 [ROWS]: what rows of the chunk at hand are needed for."""
+    place: NDArray[np.int64]
+    """int64 [ROWS]: which of the batch's distinct rows they are."""
 
 
 class FrameBuffers:
-    """A thread's memory for decoding frames of one size, and its context of zstd."""
+    """Owns a thread's memory for frames of one key, and a context of zstd."""
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, row_bytes: int, height: Number, filters: bool) -> None:
         self._context = make_zstd_context()
-        n = frames.frame_bytes
-        self.memory = _Memory(
-            context=self._context, coded=np.empty(n, np.uint8), key_coded=np.empty(n, np.uint8),
-            key_pixels=np.empty(n, np.uint8), line=np.empty((3, max(frames.width, 1)), np.uint8),
-        )  # fmt: skip
+        n, filtered = row_bytes, row_bytes if filters else 0
+        width = max(n // max(3 * height, 1), 1)
+        self.memory = FrameMemory(
+            context=self._context,
+            coded=np.empty(filtered, np.uint8),
+            pixels=np.empty(n, np.uint8),
+            key_coded=np.empty((KEPT, filtered), np.uint8),
+            key_pixels=np.empty((KEPT, n), np.uint8),
+            key_row=np.full(KEPT, NOTHING),
+            key_sum=np.zeros(KEPT, np.int64),
+            key_next=np.zeros(1, np.int64),
+            key_payload=np.empty(encoded_bytes_max(n), np.uint8),
+            line=np.empty((3, width), np.uint8),
+            role=np.zeros(ROWS, np.uint8),
+            place=np.zeros(ROWS, np.int64),
+        )
 
     def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
         if not ends() and (context := getattr(self, "_context", 0)):  # then modules are taken apart already
@@ -82,16 +115,163 @@ class FrameBuffers:
 
 
 @compiled
-def _u32(data: NDArray[np.uint8], at: Number) -> Number:
-    """A little-endian number; numba adds only numbers of one sign without making floats of them."""
-    low, high = np.int64(data[at]) | np.int64(data[at + 1]) << 8, np.int64(data[at + 2]) | np.int64(data[at + 3]) << 8
-    return low | high << 16
+def entry_of(shards: Shards, row: Number) -> Entry:
+    """What the table says of a row of the array: offset, length, mode, keyframe; length 0 if it is out of bounds."""
+    chunk = chunk_of(shards, row)
+    table, at = shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES
+    offset, length = u32(table, at), u32(table, at + 4)
+    n_bytes = end_of(shards, chunk) - begin_of(shards, chunk)
+    keyframe = np.int64(table[at + 9])
+    if (
+        offset > n_bytes
+        or length > n_bytes - offset
+        or keyframe * ENTRY_BYTES > at
+        or length > encoded_bytes_max(shards.row_bytes)
+    ):
+        return 0, 0, 0, 0
+    return offset, length, np.int64(table[at + 8]), keyframe
 
 
 @compiled
-def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: int) -> bool:
+def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
+    """Where among the kept keyframes a row is, whose table is known; NOTHING if it is not."""
+    chunk = chunk_of(shards, row)
+    crc = u32(shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES + 12)
+    for i in range(KEPT):
+        if memory.key_row[i] == row and memory.key_sum[i] == crc:
+            return i
+    return NOTHING
+
+
+@compiled
+def decode_frame(shards: Shards, row: Number, source: Number, keep: bool, target: Number, memory: FrameMemory) -> int:
+    """Check a frame and decode it.
+
+    Parameters
+    ----------
+    shards : Shards
+        Of which the row's table is known.
+    row : int
+        Of the array.
+    source : int
+        Address of its payload, all of it.
+    keep : bool
+        Whether it is a keyframe, to be kept for others.
+    target : int
+        Address of row_bytes, written: where the batch wants it, turned over if ``shards.over`` says so; 0: nowhere.
+    memory : FrameMemory, written
+
+    Returns
+    -------
+    int
+        A code; NEEDS_KEY if its keyframe is not kept.
+    """
+    chunk = chunk_of(shards, row)
+    first = chunk * shards.chunk_rows
+    entry = entry_of(shards, row)
+    length, mode, keyframe = entry[1], entry[2], entry[3]
+    if length == 0:
+        return TABLE
+    stated = u32(shards.tables[chunk], (row - first) * ENTRY_BYTES + 12)
+    if _checksum(row - first, entry, source, memory) != stated:
+        return CHECKSUM
+    if len(shards.sums) and stated != np.int64(shards.sums[row]):
+        return FOREIGN
+    below = np.int64(0)
+    if keyframe != row - first:
+        slot = find_key(shards, first + keyframe, memory)
+        if slot == NOTHING:
+            return NEEDS_KEY
+        below = np.int64(memory.key_coded[slot].ctypes.data if mode & FILTERED else memory.key_pixels[slot].ctypes.data)
+    turned = target != 0 and len(shards.over) > 0 and shards.over[row] != 0
+    if keep:
+        slot = memory.key_next[0]
+        memory.key_next[0] = (slot + 1) % KEPT
+        memory.key_row[slot] = NOTHING  # until it is whole
+        pixels, coded = memory.key_pixels[slot], memory.key_coded[slot]
+        if not _decode(shards, mode, length, source, below, pixels.ctypes.data, coded, False, memory):
+            return DECODED
+        memory.key_row[slot], memory.key_sum[slot] = row, stated
+        if target != 0:
+            put_row(shards, row, pixels.ctypes.data, target)
+        return OK
+    if turned and mode & FILTERED == 0:
+        if not _decode(shards, mode, length, source, below, memory.pixels.ctypes.data, memory.coded, False, memory):
+            return DECODED
+        put_row(shards, row, memory.pixels.ctypes.data, target)
+        return OK
+    return OK if _decode(shards, mode, length, source, below, target, memory.coded, turned, memory) else DECODED
+
+
+@compiled
+def _checksum(row: Number, entry: Entry, source: Number, memory: FrameMemory) -> Number:
+    """The checksum of a frame: of its row inside the chunk, mode and keyframe, and its payload."""
+    head = memory.line.reshape(-1)  # three bytes of memory that nothing else uses now
+    head[0], head[1], head[2] = np.uint8(row), np.uint8(entry[2]), np.uint8(entry[3])
+    crc = crc32c_extend(np.uint32(0), address(head.ctypes.data), 3)
+    return np.int64(crc32c_extend(crc, address(source), entry[1]))
+
+
+@compiled
+def _decode(
+    shards: Shards, mode: Number, length: Number, source: Number, below: Number, target: Number, coded: NDArray[np.uint8],
+    turned: bool, memory: FrameMemory,
+) -> bool:  # fmt: skip
+    """Decode a payload to the address `target`; False if it is none. `below` is the address of its dictionary, 0 for none.
+
+    A filtered one goes through `coded`, and is turned over if `turned`; any other never is.
+    """
+    if mode & FILTERED == 0:
+        return _decode_strips(shards, source, length, mode & 3, below, target, memory.context)
+    if not _decode_strips(shards, source, length, mode & 3, below, coded.ctypes.data, memory.context):
+        return False
+    width = memory.line.shape[1]
+    _undo_filter(coded, memory.line, shards.height, width, turned, numba.carray(address(target), (shards.row_bytes,), np.uint8))
+    return True
+
+
+@compiled
+def _decode_strips(
+    shards: Shards, source: Number, length: Number, coding: Number, below: Number, target: Number, context: int
+) -> bool:
+    """Decode the strips of one frame, each by itself, to the address `target`."""
+    n_bytes = shards.row_bytes
+    n_strips = -(-n_bytes // STRIP_BYTES)
+    data = numba.carray(address(source), (length,), np.uint8)
+    body: Number = 0 if n_strips == 1 else 4 * n_strips
+    if length < body:
+        return False
+    for i in range(n_strips):
+        start = i * STRIP_BYTES
+        n = min(STRIP_BYTES, n_bytes - start)
+        m = length if n_strips == 1 else u32(data, 4 * i)
+        if m == 0 or m > length - body:
+            return False
+        dictionary = np.int64(0) if below == 0 else below + start
+        used = 0 if below == 0 else n
+        if coding == STORED:
+            if m != n:
+                return False
+            memcpy(address(target + start), address(source + body), n)
+        elif coding == LZ4:
+            if lz4_decode(address(source + body), address(target + start), m, n, address(dictionary), used) != n:
+                return False
+        else:
+            if not _zstd_header(data, body, m, n):
+                return False
+            got = zstd_decode(
+                address(context), address(target + start), n, address(source + body), m, address(dictionary), used
+            )
+            if got != n:
+                return False
+        body += m
+    return bool(body == length)
+
+
+@compiled
+def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: Number) -> bool:
     """Whether a frame of zstd begins as FORMAT.md fixes: one segment, the size, neither checksum nor dictionary."""
-    if size < 6 or _u32(data, at) != 0xFD2FB528 or data[at + 4] & 0x3F != 0x20:
+    if size < 6 or u32(data, at) != 0xFD2FB528 or data[at + 4] & 0x3F != 0x20:
         return False
     width = 1 << np.int64(data[at + 4] >> 6)
     if size < 5 + width:
@@ -105,174 +285,30 @@ def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: int
 
 
 @compiled
-def _decode_strips(
-    frames: Frames, data: NDArray[np.uint8], at: Number, size: Number, coding: Number, below: Number, out: Number, context: int
-) -> bool:
-    """Decode the payload of one frame to address `out`; `below` is the address of its dictionary, 0 for none."""
-    n_strips = -(-frames.frame_bytes // STRIP_BYTES)
-    body = at if n_strips == 1 else at + 4 * n_strips
-    if size < body - at:
-        return False
-    end = at + size
-    for i in range(n_strips):
-        start = i * STRIP_BYTES
-        n = min(STRIP_BYTES, frames.frame_bytes - start)
-        m = size if n_strips == 1 else _u32(data, at + 4 * i)
-        if m == 0 or m > end - body:
-            return False
-        source, target = address(np.int64(data.ctypes.data) + body), address(out + start)
-        if coding == STORED:
-            if m != n:
-                return False
-            memcpy(target, source, n)
-        elif coding == LZ4:
-            used = 0 if below == 0 else n
-            if lz4_decode(source, target, m, n, address(below + start if used else 0), used) != n:
-                return False
-        else:
-            if not _zstd_header(data, body, m, n):
-                return False
-            used = 0 if below == 0 else n
-            if zstd_decode(address(context), target, n, source, m, address(below + start if used else 0), used) != n:
-                return False
-        body += m
-    return body == end
+def _undo_filter(
+    planes: NDArray[np.uint8], line: NDArray[np.uint8], height: Number, width: Number, turned: bool, out: NDArray[np.uint8]
+) -> None:
+    """Planes [3, y, x] of G, R - G, B - G, each line minus the line above → uint8 [y, x, 3]; all modulo 256.
 
-
-@compiled
-def _undo_filter(frames: Frames, planes: NDArray[np.uint8], line: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    """Planes [3, y, x] of G, R - G, B - G, each row minus the row above → uint8 [y, x, 3]; all modulo 256."""
-    h, w = frames.height, frames.width
+    `turned`: the last line first.
+    """
     g, r, b = line[0], line[1], line[2]
-    n = h * w
+    n = height * width
     above_g = above_r = above_b = np.uint8(0)
-    for x in range(w):
+    for x in range(width):
         above_g = np.uint8(above_g + planes[x])
         above_r = np.uint8(above_r + planes[n + x])
         above_b = np.uint8(above_b + planes[2 * n + x])
         g[x], r[x], b[x] = above_g, above_r, above_b
-    for y in range(h):
+    for y in range(height):
         if y:
-            base = y * w
-            for x in range(w):  # rows vectorise
+            base = y * width
+            for x in range(width):  # rows vectorise
                 g[x] += planes[base + x]
                 r[x] += planes[n + base + x]
                 b[x] += planes[2 * n + base + x]
-        to = y * w * 3
-        for x in range(w):
+        to = (height - 1 - y if turned else y) * width * 3
+        for x in range(width):
             out[to + 3 * x] = np.uint8(r[x] + g[x])
             out[to + 3 * x + 1] = g[x]
             out[to + 3 * x + 2] = np.uint8(b[x] + g[x])
-
-
-@compiled
-def _entry(frames: Frames, data: NDArray[np.uint8], row: Number) -> Entry:
-    """Offset, length, mode and keyframe of a row; keyframe NONE if the entry says what may not be."""
-    bad = (0, 0, 0, NONE)
-    begin = frames.chunk_rows * ENTRY_BYTES
-    if row < 0 or row >= frames.chunk_rows or len(data) < begin:
-        return bad
-    at = row * ENTRY_BYTES
-    offset, length, mode, keyframe = _u32(data, at), _u32(data, at + 4), np.int64(data[at + 8]), np.int64(data[at + 9])
-    if offset < begin or length == 0 or offset > len(data) or length > len(data) - offset:
-        return bad
-    if data[at + 10] or data[at + 11] or mode & ~FILTERED > ZSTD or (mode & FILTERED and not frames.filters) or keyframe > row:
-        return bad
-    if keyframe != row and mode & 3 == STORED:
-        return bad
-    return offset, length, mode, keyframe
-
-
-@compiled
-def _checksum(data: NDArray[np.uint8], row: Number, entry: Entry, buffers: _Memory) -> bool:
-    """Whether a row's bytes have the checksum that its entry states."""
-    offset, length, mode, keyframe = entry
-    head = buffers.line.reshape(-1)  # three bytes of memory that nothing else uses now
-    head[0], head[1], head[2] = np.uint8(row), np.uint8(mode), np.uint8(keyframe)
-    crc = crc32c_extend(np.uint32(0), address(head.ctypes.data), 3)
-    crc = crc32c_extend(crc, address(np.int64(data.ctypes.data) + offset), length)
-    return bool(crc == _u32(data, row * ENTRY_BYTES + 12))
-
-
-@compiled
-def decode_frames(
-    frames: Frames, data: NDArray[np.uint8], rows: NDArray[np.int64], sums: NDArray[np.uint32], out: NDArray[np.uint8],
-    buffers: _Memory, fault: NDArray[np.int64],
-) -> int:  # fmt: skip
-    """Decode rows of one chunk.
-
-    Parameters
-    ----------
-    frames : Frames
-    data : uint8 [n]
-        The chunk.
-    rows : int64 [k]
-        Rows of the chunk that are asked for, ascending.
-    sums : uint32 [chunk_rows]
-        The checksum that each row's entry must state (FORMAT.md, M21); empty: whatever it states.
-    out : uint8 [k, frame_bytes], written
-    buffers : memory of `FrameBuffers`
-    fault : int64 [1], written
-        The row that failed.
-
-    Returns
-    -------
-    int
-        A code.
-    """
-    held: Number = NONE  # the keyframe that is decoded
-    for i in range(len(rows)):
-        row = rows[i]
-        fault[0] = row
-        entry = _entry(frames, data, row)
-        mode, keyframe = entry[2], entry[3]
-        if keyframe == NONE:
-            return BAD_ENTRY
-        below = np.int64(0)
-        if keyframe != row:
-            if keyframe != held:
-                code = _hold_keyframe(frames, data, keyframe, sums, buffers)
-                if code != DONE:
-                    fault[0] = keyframe
-                    return code
-                held = keyframe
-            if mode & FILTERED:
-                if not data[keyframe * ENTRY_BYTES + 8] & FILTERED:
-                    return BAD_ENTRY
-                below = np.int64(buffers.key_coded.ctypes.data)
-            else:
-                below = np.int64(buffers.key_pixels.ctypes.data)
-        elif row == held:
-            memcpy(address(out[i].ctypes.data), address(buffers.key_pixels.ctypes.data), frames.frame_bytes)
-            continue
-        code = _decode_one(frames, data, row, entry, sums, below, buffers.coded, out[i], buffers)
-        if code != DONE:
-            return code
-    return DONE
-
-
-@compiled
-def _hold_keyframe(frames: Frames, data: NDArray[np.uint8], row: Number, sums: NDArray[np.uint32], buffers: _Memory) -> int:
-    """Decode a keyframe: what its strips decode to, and its pixels."""
-    entry = _entry(frames, data, row)
-    if entry[3] != row:
-        return BAD_ENTRY
-    code = _decode_one(frames, data, row, entry, sums, 0, buffers.key_coded, buffers.key_pixels, buffers)
-    return code
-
-
-@compiled
-def _decode_one(
-    frames: Frames, data: NDArray[np.uint8], row: Number, entry: Entry, sums: NDArray[np.uint32], below: Number,
-    coded: NDArray[np.uint8], out: NDArray[np.uint8], buffers: _Memory,
-) -> int:  # fmt: skip
-    offset, length, mode, _ = entry
-    if not _checksum(data, row, entry, buffers) or (len(sums) and sums[row] != _u32(data, row * ENTRY_BYTES + 12)):
-        return BAD_CHECKSUM
-    if mode & FILTERED == 0:
-        to = np.int64(out.ctypes.data)
-        return DONE if _decode_strips(frames, data, offset, length, mode & 3, below, to, buffers.context) else BAD_DATA
-    if not _decode_strips(frames, data, offset, length, mode & 3, below, np.int64(coded.ctypes.data), buffers.context):
-        return BAD_DATA
-    _undo_filter(frames, coded, buffers.line, out)
-    return DONE

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.frames.compiling import compiled
-from robozarr.loader.frames.kernel import Shards, begin_of, end_of
+from robozarr.loader.frames.keyframes import entry_of
+from robozarr.loader.frames.shards import FRAMES, Number, Shards, begin_of, chunk_of, end_of, rows_of_chunk
 
-__all__ = ["Held", "byte_ranges", "claim_rows", "note_rows"]
+__all__ = ["Held", "byte_ranges", "claim_rows", "note_rows", "whole_chunks"]
 
 
 class Held(NamedTuple):
@@ -27,6 +28,54 @@ class Held(NamedTuple):
 
 
 @compiled
+def row_begin(shards: Shards, row: Number) -> Number:
+    """Byte of its shard at which what a row needs for itself begins; of a chunk of frames without a known table, the chunk."""
+    begin = begin_of(shards, chunk_of(shards, row))
+    if shards.codec == FRAMES and shards.known[chunk_of(shards, row)]:
+        return begin + entry_of(shards, row)[0]
+    return begin
+
+
+@compiled
+def row_end(shards: Shards, row: Number) -> Number:
+    """Byte of its shard at which that ends."""
+    if shards.codec == FRAMES and shards.known[chunk_of(shards, row)]:
+        entry = entry_of(shards, row)
+        return begin_of(shards, chunk_of(shards, row)) + entry[0] + entry[1]
+    return end_of(shards, chunk_of(shards, row))
+
+
+@compiled
+def whole_chunks(
+    shards: Shards, held: Held, chunks: NDArray[np.int64], rows: NDArray[np.int64], following: int, most: int
+) -> NDArray[np.bool_]:
+    """Which chunks of frames are fetched whole, at once, and not the table first: small ones, and ones that are wanted.
+
+    Parameters
+    ----------
+    shards : Shards
+    held : Held, written
+    chunks : int64 [n]
+    rows : int64 [m]
+        That are wanted now.
+    following : int
+        Rows are wanted soon if ``held.soon`` of them is this or more.
+    most : int
+        Bytes of a small one.
+    """
+    for row in rows:
+        held.soon[row] = max(held.soon[row], following)
+    out = np.zeros(len(chunks), np.bool_)
+    for i in range(len(chunks)):
+        chunk, n_soon = chunks[i], 0
+        first, n = chunk * shards.chunk_rows, rows_of_chunk(shards, chunk)
+        for row in range(first, first + n):
+            n_soon += held.soon[row] >= following
+        out[i] = end_of(shards, chunk) - begin_of(shards, chunk) <= most or 2 * n_soon >= n
+    return out
+
+
+@compiled
 def claim_rows(
     shards: Shards,
     held: Held,
@@ -39,7 +88,8 @@ def claim_rows(
     """Divide rows into those of existing or requested ranges, and new ranges that the caller must request.
 
     A new range takes along neighbours, in its shard and up to ``held.most`` bytes, that nobody has asked for yet: those that
-    are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such.
+    are going to be wanted soon, and what lies in a gap of ``held.gap`` bytes between two such. Chunks of frames whose table is
+    not known are taken whole.
 
     Parameters
     ----------
@@ -70,19 +120,23 @@ def claim_rows(
             shard = row // shards.shard_rows
             low, high = shard * shards.shard_rows, min((shard + 1) * shards.shard_rows, shards.n_rows)
             first, k = row, row - 1
-            while k >= low and held.owner[k] < 0 and end_of(shards, row) - begin_of(shards, k) <= held.most:
+            while k >= low and held.owner[k] < 0 and row_end(shards, row) - row_begin(shards, k) <= held.most:
                 if held.soon[k] >= following:
                     first = k
-                elif begin_of(shards, first) - begin_of(shards, k) > held.gap:
+                elif row_begin(shards, first) - row_begin(shards, k) > held.gap:
                     break
                 k -= 1
             last, k = row, row + 1
-            while k < high and held.owner[k] < 0 and end_of(shards, k) - begin_of(shards, first) <= held.most:
+            while k < high and held.owner[k] < 0 and row_end(shards, k) - row_begin(shards, first) <= held.most:
                 if held.soon[k] >= following:
                     last = k
-                elif end_of(shards, k) - end_of(shards, last) > held.gap:
+                elif row_end(shards, k) - row_end(shards, last) > held.gap:
                     break
                 k += 1
+            if shards.codec == FRAMES and not shards.known[chunk_of(shards, first)]:
+                first = chunk_of(shards, first) * shards.chunk_rows
+            if shards.codec == FRAMES and not shards.known[chunk_of(shards, last)]:
+                last = chunk_of(shards, last) * shards.chunk_rows + rows_of_chunk(shards, chunk_of(shards, last)) - 1
             held.owner[first : last + 1] = number + n_new
             ranges[n_new, 0], ranges[n_new, 1] = first, last + 1
             n_new += 1
@@ -103,5 +157,5 @@ def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Byte ranges of row ranges, int64 [n, 2], each inside one shard: int64 [n, 2]."""
     out = np.empty_like(ranges)
     for i in range(len(ranges)):
-        out[i, 0], out[i, 1] = begin_of(shards, ranges[i, 0]), end_of(shards, ranges[i, 1] - 1)
+        out[i, 0], out[i, 1] = row_begin(shards, ranges[i, 0]), row_end(shards, ranges[i, 1] - 1)
     return out

@@ -21,23 +21,16 @@ from typing import Any, Final, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.frames.buffers import ThreadBuffers
 from robozarr.loader.frames.faults import episode_of, explain
-from robozarr.loader.frames.kernel import (
-    CLOSED,
-    OK,
-    BatchRows,
-    ThreadBuffers,
-    close_shards,
-    copy_rows,
-    first_other,
-    group_rows,
-    prepare_shards,
-    read_chunks,
-    shards_of,
-)
+from robozarr.loader.frames.frame_chunks import read_frames
+from robozarr.loader.frames.kernel import read_chunks
 from robozarr.loader.frames.memory import SharedArrays
+from robozarr.loader.frames.prepare import prepare_shards
 from robozarr.loader.frames.remote import BucketReader
 from robozarr.loader.frames.requests import Requests
+from robozarr.loader.frames.rows import BatchRows, copy_rows, first_other, group_rows, part_of_rows
+from robozarr.loader.frames.shards import CLOSED, FRAMES, OK, close_shards, shards_of
 from robozarr.loader.frames.sharing import shared_of
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
@@ -96,14 +89,16 @@ class MemoryReader:
 
 
 class FrameReader:
-    """Rows of a key whose chunks are rows, by compiled code."""
+    """Rows of a key of frames, by compiled code."""
 
-    def __init__(self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64) -> None:
+    def __init__(
+        self, store: Store, layout: ArrayLayout, sums: NDArray[np.uint32], free_fds: I64, over: U8 | None = None
+    ) -> None:
         self._store, self._layout, self._free_fds = store, layout, free_fds
         self._locks: dict[int, threading.Lock] = {}
         root = str(Path(store.path).absolute())
         prefix, _, suffix = f"{root}/{layout.shard_path(0)}".rpartition("/c/0")
-        self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED, root)
+        self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED, root, over)
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``.
@@ -114,15 +109,16 @@ class FrameReader:
             If a row cannot be read exactly; the text names array, shard, chunk and episode.
         """
         batch_rows = BatchRows(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
-        low, high = _part(group_rows(rows, at, batch_rows), part)
-        buffers = thread_buffers.of(self._layout.row_bytes)
+        low, high = part_of_rows(batch_rows, group_rows(rows, at, batch_rows), *part, self._layout.chunk_rows)
+        buffers, flat = thread_buffers.of(self._layout.row_bytes), out.reshape(-1, self._layout.row_bytes)
         # a lock for each process: a fork may find it held by a thread that the child does not have
         with self._locks.setdefault(os.getpid(), threading.Lock()):
             code = prepare_shards(self._shards, batch_rows.row[low:high], self._free_fds, buffers.fault)
-        if code == OK:
-            code = read_chunks(
-                self._shards, batch_rows, low, high, out.reshape(-1, self._layout.row_bytes), buffers, NONE_MISSED
-            )
+        if code == OK and self._shards.codec == FRAMES:
+            memory = thread_buffers.frames(self, self._shards)
+            code = read_frames(self._shards, batch_rows, low, high, flat, buffers, memory, NONE_MISSED)
+        elif code == OK:
+            code = read_chunks(self._shards, batch_rows, low, high, flat, buffers, NONE_MISSED)
         if code != OK:
             most = encoded_bytes_max(self._layout)
             raise explain(
@@ -176,13 +172,14 @@ class _Foreign:
 class ZarrReader:
     """Rows of a key in a codec that the compiled code does not know, through zarr."""
 
-    def __init__(self, store: Store, key: Key, why: str) -> None:
+    def __init__(self, store: Store, key: Key, why: str, over: U8 | None = None) -> None:
         warnings.warn(
             f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than "
             f"what robozarr writes, and damaged bytes are noticed only as far as its codecs do; {why} → convert again",
             stacklevel=2,
         )
         self._store, self._key, self._array = store, key, _Foreign(store, key.name)
+        self._over = over
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``."""
@@ -194,6 +191,8 @@ class ZarrReader:
             if inside.size:
                 low, high = int(inside.min()), int(inside.max()) + 1
                 values = np.ascontiguousarray(self._array.read(low, high), self._key.dtype)
+                if self._over is not None and (turned := self._over[low:high] != 0).any():
+                    values[turned] = values[turned][:, ::-1]
                 target[wanted >= 0] = values.view(np.uint8).reshape(high - low, -1)[inside - low]
 
 
@@ -211,6 +210,8 @@ class Reader:
         Like ``map``: what reads frames into memory, in this thread or in several.
     memory : SharedArrays
         What another process has read already.
+    over : mapping of key to uint8 [n_steps], optional
+        Where it is 1, pictures of frame keys are turned over, their last line first, while they are put into a batch.
     """
 
     def __init__(
@@ -221,8 +222,9 @@ class Reader:
         in_memory: bool = False,
         run: Callable[..., Iterable[Any]] = map,
         memory: SharedArrays | None = None,
+        over: Mapping[str, U8] | None = None,
     ) -> None:
-        self.store, self._names, self._in_memory = store, tuple(keys), in_memory
+        self.store, self._names, self._in_memory, self._over = store, tuple(keys), in_memory, dict(over or {})
         self._error: StoreError | None = None
         self._local = threading.local()
         free_fds = _free_fds()
@@ -231,7 +233,7 @@ class Reader:
         self._requests = Requests(store.place) if isinstance(store.place, BucketPlace) else None
         if memory is None:
             columns = shared_of(store).columns
-            there = {name: column for name in held if (column := columns.get(name)) is not None}
+            there = {name: column for name in held if (column := columns.get((name, name in self._over))) is not None}
             held = [name for name in held if name not in there]
             kinds = {name: ((store.n_steps, *store.keys[name].shape), store.keys[name].dtype) for name in held}
             with memory_for(f"{store.path}: {', '.join(held)}"):
@@ -240,7 +242,7 @@ class Reader:
                 if store.keys[name].frame:
                     self._load_frames(name, memory[name], free_fds, run)
             self._map(lambda name: self._load(name, memory[name]), [name for name in held if not store.keys[name].frame])
-            columns.update(dict.fromkeys(held, memory))
+            columns.update({(name, name in self._over): memory for name in held})
         self._memory = memory
 
         def make(name: str) -> KeyReader:
@@ -265,19 +267,20 @@ class Reader:
 
     def _frame_reader(self, name: str, free_fds: I64) -> KeyReader:
         layout, why = self.store.layout_or_why(f"steps/{name}")
+        over = self._over.get(name)
         if layout is None:
-            return ZarrReader(self.store, self.store.keys[name], why)
-        frames = shared_of(self.store).frames
-        if (found := frames.get(name)) is not None:
+            return ZarrReader(self.store, self.store.keys[name], why, over)
+        frames, kind = shared_of(self.store).frames, (name, over is not None)
+        if (found := frames.get(kind)) is not None:
             there: KeyReader = found
             return there
         check_claim(self.store.place, layout)
         sums = self.store.checksums(name)
         with memory_for(f"{self.store.path}/{layout.path}"):
             if self._requests is None:
-                frames[name] = reader = FrameReader(self.store, layout, sums, free_fds)
+                frames[kind] = reader = FrameReader(self.store, layout, sums, free_fds, over)
                 return reader
-            return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds)
+            return BucketReader(self.store, layout, sums, self._requests, self.store.cache, free_fds, over)
 
     def _load_frames(self, name: str, out: NDArray[Any], free_fds: I64, run: Callable[..., Iterable[Any]]) -> None:
         """Read all frames of a key into memory."""
@@ -353,18 +356,24 @@ class Reader:
 
     @classmethod
     def of(
-        cls, store: Store, keys: Sequence[str], *, in_memory: bool = False, run: Callable[..., Iterable[Any]] = map
+        cls,
+        store: Store,
+        keys: Sequence[str],
+        *,
+        in_memory: bool = False,
+        run: Callable[..., Iterable[Any]] = map,
+        over: Mapping[str, U8] | None = None,
     ) -> Reader:
         """A reader that others of the same open store and keys use too; parameters as of the class."""
         readers = shared_of(store).readers
-        kind = (tuple(keys), in_memory)
+        kind = (tuple(keys), in_memory, tuple(sorted(over or {})))
         if (found := readers.get(kind)) is None:
-            found = readers[kind] = cls(store, keys, in_memory=in_memory, run=run)
+            found = readers[kind] = cls(store, keys, in_memory=in_memory, run=run, over=over)
         reader: Reader = found
         return reader
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory")}
+        state = {name: getattr(self, name) for name in ("store", "_names", "_in_memory", "_over")}
         if (
             context.get_spawning_popen() is not None
         ):  # for a process of this program, which shares memory; else it is read again
@@ -374,7 +383,8 @@ class Reader:
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         memory = state.get("_memory")
         try:
-            self.__init__(state["store"], state["_names"], in_memory=state["_in_memory"], memory=memory)  # type: ignore[misc]
+            names, in_memory = state["_names"], state["_in_memory"]
+            self.__init__(state["store"], names, in_memory=in_memory, memory=memory, over=state["_over"])  # type: ignore[misc]
         except StoreError as exc:
             if memory is None:
                 raise

@@ -13,32 +13,37 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.frames.buffers import ThreadBuffers
 from robozarr.loader.frames.faults import episode_of, explain
-from robozarr.loader.frames.kernel import (
+from robozarr.loader.frames.frame_chunks import decode_frames, frames_needed, read_frames
+from robozarr.loader.frames.kernel import decode_rows, read_chunks
+from robozarr.loader.frames.prepare import take_table, try_tables
+from robozarr.loader.frames.ranges import Held, byte_ranges, claim_rows, note_rows, whole_chunks
+from robozarr.loader.frames.requests import Requests
+from robozarr.loader.frames.rows import BatchRows, group_rows, part_of_rows
+from robozarr.loader.frames.shards import (
     ABSENT,
     CLOSED,
+    ENTRY_BYTES,
+    FRAMES,
     INDEX,
     OK,
     OUTSIDE,
-    BatchRows,
-    ThreadBuffers,
+    READ,
+    TABLE,
+    begin_of,
     close_shards,
-    decode_rows,
-    group_rows,
     index_bytes,
     load_index,
-    read_chunks,
     shards_of,
     take_index,
 )
-from robozarr.loader.frames.ranges import Held, byte_ranges, claim_rows, note_rows
-from robozarr.loader.frames.requests import Requests
 from robozarr.schemas.errors import BucketError, RoboZarrError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.shard import corrupt_chunk
@@ -53,6 +58,8 @@ U8: TypeAlias = NDArray[np.uint8]
 
 GAP_BYTES: Final = 128 * 2**10
 """Between two ranges that become one: what a link carries in the time that a request takes a processor."""
+WHOLE_BYTES: Final = 2 * GAP_BYTES
+"""A chunk of frames up to this is fetched whole: its table first, and then some of its frames, are two or three requests."""
 MOST_BYTES: Final = 4 * 2**20
 """Of a range of several rows."""
 KEPT_BYTES: Final = 2**29
@@ -76,7 +83,7 @@ class Range:
 
 
 class BucketReader:
-    """Rows of a key whose chunks are rows, in an object store."""
+    """Rows of a key of frames, in an object store."""
 
     def __init__(
         self,
@@ -86,6 +93,7 @@ class BucketReader:
         requests: Requests,
         cache: CacheDir | None,
         free_fds: I64,
+        over: U8 | None = None,
     ) -> None:
         self._store, self._layout, self._requests, self._free_fds = store, layout, requests, free_fds
         self._cached: CachedArray | None = None
@@ -95,7 +103,7 @@ class BucketReader:
             self._cached = cache.array(name, (store.identity, layout.path, *sizes, layout.codec), sums)
         n_rows, n_shards = layout.shape[0], layout.n_shards
         prefix = "" if self._cached is None else self._cached.prefix
-        self._shards = shards_of(layout, sums, prefix, CachedArray.suffix, ABSENT)
+        self._shards = shards_of(layout, sums, prefix, CachedArray.suffix, ABSENT, over=over)
         self._held = Held(owner=np.full(n_rows, -1, np.int32), soon=np.zeros(n_rows, np.int32), gap=GAP_BYTES, most=MOST_BYTES)
         self._lock = threading.Lock()
         self._flight, self._next, self._n_kept = 2, 0, 0
@@ -123,37 +131,102 @@ class BucketReader:
         """
         self._requests.check_process()
         batch_rows = BatchRows(np.empty(rows.size, np.int64), np.empty(rows.size + 1, np.int64), np.empty(rows.size, np.int64))
-        n = group_rows(rows, at, batch_rows)
-        low, high = n * part[0] // part[1], n * (part[0] + 1) // part[1]
+        low, high = part_of_rows(batch_rows, group_rows(rows, at, batch_rows), *part, self._layout.chunk_rows)
         mine = batch_rows.row[low:high]
         if mine.size and mine[-1] >= self._layout.shape[0]:
             raise self._explain(OUTSIDE, int(mine[-1]))
         yield from self._load_indexes(mine[mine >= 0])
         flat, buffers = out.reshape(-1, self._layout.row_bytes), thread_buffers.of(self._layout.row_bytes)
         missed = np.empty(high - low + 1, np.int64)
-        read_chunks(self._shards, batch_rows, low, high, flat, buffers, missed)
+        if self._shards.codec == FRAMES:
+            with self._lock:
+                try_tables(self._shards, mine[mine >= 0], buffers.fault)
+            memory = thread_buffers.frames(self, self._shards)
+            read_frames(self._shards, batch_rows, low, high, flat, buffers, memory, missed)
+        else:
+            read_chunks(self._shards, batch_rows, low, high, flat, buffers, missed)
         todo = missed[1 : 1 + missed[0]]
         tries: Counter[int] = Counter()
         while todo.size:
-            ranges, which = self._claim(batch_rows.row[todo])
+            wanted = batch_rows.row[todo]
+            if self._shards.codec == FRAMES:
+                wanted, of_todo = yield from self._know_tables(wanted, tries)
+            ranges, which = self._claim(wanted)
             yield
-            spans = np.empty((len(ranges), 3), np.int64)
-            for number, one in enumerate(ranges):
-                while one.job is not None and not one.job.wait_a_little():
-                    yield
-                spans[number] = self._address(one), one.begin, one.end
-            buffers = thread_buffers.of(self._layout.row_bytes)
-            code = decode_rows(self._shards, batch_rows, todo, which, spans, flat, buffers)
+            spans = yield from self._spans(ranges)
+            buffers = thread_buffers.of(self._layout.row_bytes)  # others have used them meanwhile
+            if self._shards.codec == FRAMES:
+                memory = thread_buffers.frames(self, self._shards)
+                code = decode_frames(
+                    self._shards, batch_rows, todo, wanted, of_todo, which, spans, flat, buffers, memory
+                )  # fmt: skip
+            else:
+                code = decode_rows(self._shards, batch_rows, todo, which, spans, flat, buffers)
             if code == OK:
                 return
             row = int(buffers.fault[0])
-            tries[row] += 1
-            if tries[row] == ATTEMPTS:
-                raise self._explain(code, row)
-            done = np.searchsorted(batch_rows.row[todo], row)
+            self._try_again(code, row, tries, ranges[which[np.searchsorted(wanted, row)]])
+            todo = todo[np.searchsorted(batch_rows.row[todo], row) :]
+
+    def _try_again(self, code: int, row: int, tries: Counter[int], one: Range) -> None:
+        """Forget a range that came whole, and is not what was written; raises at the last attempt."""
+        tries[row] += 1
+        if tries[row] == ATTEMPTS:
+            raise self._explain(code, row)
+        with self._lock:
+            self._forget(one)
+
+    def _spans(self, ranges: list[Range]) -> Generator[None, None, I64]:
+        """Wait for ranges: where their bytes lie, [n, 3] as ``kernel.decode_rows`` takes them."""
+        spans = np.empty((len(ranges), 3), np.int64)
+        for number, one in enumerate(ranges):
+            while one.job is not None and not one.job.wait_a_little():
+                yield
+            spans[number] = self._address(one), one.begin, one.end
+        return spans
+
+    def _know_tables(self, rows: I64, tries: Counter[int]) -> Generator[None, None, tuple[I64, I64]]:
+        """Have the tables of the chunks that rows lie in; returns what ``frame_chunks.frames_needed`` says of the rows."""
+        shards = self._shards
+        while True:
+            chunks = np.unique(rows // shards.chunk_rows)
+            chunks = chunks[shards.known[chunks] == 0]
+            if not chunks.size:
+                break
             with self._lock:
-                self._forget(ranges[which[done]])
-            todo = todo[done:]
+                whole = whole_chunks(shards, self._held, chunks, rows, self._flight - 1, WHOLE_BYTES)
+            tables = [self._ask_table(chunk) for chunk in chunks[~whole].tolist()]
+            ranges, which = self._claim(chunks[whole] * shards.chunk_rows)
+            yield
+            yield from self._spans([*ranges, *tables])
+            of_whole = [ranges[number] for number in which.tolist()]
+            for chunk, one in zip([*chunks[whole].tolist(), *chunks[~whole].tolist()], [*of_whole, *tables], strict=True):
+                self._take_table(chunk, one, tries)
+        needed, of_row = np.empty(2 * len(rows), np.int64), np.empty(2 * len(rows), np.int64)
+        n = frames_needed(shards, rows, needed, of_row)
+        return needed[:n], of_row[:n]
+
+    def _ask_table(self, chunk: int) -> Range:
+        """Ask for the table of a chunk of frames alone; what others ask for at the same time comes twice."""
+        begin, first = int(begin_of(self._shards, chunk)), chunk * self._shards.chunk_rows
+        one = Range(-1, first, first, begin, begin + ENTRY_BYTES * self._shards.chunk_rows)
+        one.job = self._requests.submit(lambda: self._fetch(first // self._layout.shard_rows, [one]))
+        return one
+
+    def _take_table(self, chunk: int, one: Range, tries: Counter[int]) -> None:
+        """Check and keep the table of a chunk, whose bytes have come; else it is going to be asked for again."""
+        at, fault = int(begin_of(self._shards, chunk)) - one.begin, np.full(1, chunk * self._shards.chunk_rows)
+        with self._lock:
+            if self._shards.known[chunk]:
+                return
+            code = READ
+            if one.bytes is not None and 0 <= at <= len(one.bytes) - ENTRY_BYTES * self._shards.chunk_rows:
+                table = one.bytes[
+                    at : at + ENTRY_BYTES * self._shards.chunk_rows
+                ].copy()  # not read-only, as compiled for files
+                code = take_table(self._shards, chunk, table, fault)
+        if code != OK:
+            self._try_again(code if code != READ else TABLE, int(fault[0]), tries, one)
 
     def _load_indexes(self, rows: I64) -> Iterator[None]:
         """Have the index of every shard that rows lie in, and its file in the cache opened, once."""

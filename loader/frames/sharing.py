@@ -19,12 +19,12 @@ class Shared:
     """What readers of one store hold, as long as one of them does."""
 
     def __init__(self) -> None:
-        self.columns: WeakValueDictionary[str, SharedArrays] = WeakValueDictionary()
-        """By key: the memory that all its rows lie in."""
-        self.frames: WeakValueDictionary[str, Any] = WeakValueDictionary()
-        """By key: what reads its frames from files, with checksums and what is known of its shards."""
-        self.readers: WeakValueDictionary[tuple[tuple[str, ...], bool], Any] = WeakValueDictionary()
-        """By keys, and whether frames lie in memory too: a whole reader."""
+        self.columns: WeakValueDictionary[tuple[str, bool], SharedArrays] = WeakValueDictionary()
+        """By key, and whether its pictures are upright: the memory that all its rows lie in."""
+        self.frames: WeakValueDictionary[tuple[str, bool], Any] = WeakValueDictionary()
+        """The same: what reads its frames from files, with checksums and what is known of its shards."""
+        self.readers: WeakValueDictionary[tuple[tuple[str, ...], bool, tuple[str, ...]], Any] = WeakValueDictionary()
+        """By keys, whether frames lie in memory too, and keys whose pictures are upright: a whole reader."""
 
 
 _BY_STORE: WeakKeyDictionary[Store, Shared] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from robozarr.cli import convert, coverage, export, info, layouts, report, verify
+from robozarr.cli import convert, coverage, doctor, export, info, layouts, report, verify
 from robozarr.cli.output import error_text, prepare_streams, say, unwritten
 from robozarr.cli.shared import EXIT_INTERRUPTED, EXIT_OUTPUT, EXIT_USAGE, exit_code
 from robozarr.schemas.errors import RoboZarrError
@@ -36,6 +36,7 @@ app.command(epilog=info.EXAMPLES)(info.info)
 app.command(epilog=report.EXAMPLES)(report.report)
 app.command(epilog=coverage.EXAMPLES)(coverage.coverage)
 app.command(epilog=layouts.EXAMPLES)(layouts.layouts)
+app.command(epilog=doctor.EXAMPLES)(doctor.doctor)
 exports = typer.Typer(no_args_is_help=True, help="Write files that training repositories keep beside their code.")
 exports.command("rdt", epilog=export.EXAMPLES)(export.export_rdt)
 app.add_typer(exports, name="export")

@@ -28,6 +28,9 @@ SURE: Final = 0.6
 """A frame that is so much smaller with its keyframe than that is alone need not be tried alone."""
 WORTH: Final = 0.85
 """Of its size alone a frame must have at most, to be coded with a keyframe, which has to be decoded first."""
+KEY_WORTH: Final = 0.6
+"""Of its size a keyframe that others are decoded with must have at most, to be compressed in lean: it is decoded for each frame
+that is read alone. Stored, a frame of a camera that stands still takes 17 µs where it takes 35; the store is 3% larger."""
 HC_LEVEL: Final = 6
 """Of LZ4's high compression. Of frames that stand still 9 takes 1% off, and may take three times as long over others."""
 ZSTD_LEVEL: Final = 1
@@ -139,7 +142,13 @@ class _Lean:
     def keyframe(self, chunk: _Chunk, row: int, ahead: int | None) -> tuple[_Coded, int]:
         """A frame that others may be coded with, those from `ahead` on; and the size of such frames alone, 0 if none may."""
         coded = self.alone(chunk, row)
-        return coded, 0 if ahead is None else len(coded.payload)
+        size = len(coded.payload)
+        if ahead is None:
+            return coded, 0
+        mine = chunk.strips(row)
+        if size > KEY_WORTH * sum(map(len, mine)) and self.with_keyframe(chunk, ahead, row, size)[0] is not None:
+            coded = _Coded(Coding.STORED, _join(mine))
+        return coded, size
 
     def with_keyframe(self, chunk: _Chunk, row: int, keyframe: int, alone: int) -> tuple[_Coded | None, int]:
         """A frame with its keyframe, None if it is not worth that; and the size of such frames alone, about `alone` so far."""

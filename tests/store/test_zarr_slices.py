@@ -23,6 +23,7 @@ from remote import new_place
 import robozarr as rz
 from robozarr.convert import convert
 from robozarr.schemas.errors import CorruptChunkError, RoboZarrError, StoreChangedError, StoreError
+from robozarr.schemas.layout import Profile
 from robozarr.store.embedding import read_task_embedding, write_task_embedding
 from robozarr.store.place import Place
 from robozarr.view.rows import read_rows
@@ -144,8 +145,29 @@ def test_a_shard_of_another_store(store: Path, made: dict[str, Path], key: str) 
     shutil.copyfile(shard_of(made["b"], key), shard_of(store, key))
     for array in (before, rz.open_store(store).array(key)):
         for part in (slice(None), slice(3, 4), slice(8, 11)):
-            with pytest.raises(CorruptChunkError, match=f"steps/{key}.*(another chunk|belongs to another store|another frame)"):
+            with pytest.raises(CorruptChunkError, match=f"steps/{key}.*another (chunk|store|frame)"):
                 array[part]
+
+
+@pytest.mark.parametrize("profile", ["lean", "compact"])
+def test_frames_with_keyframes(made: dict[str, Path], tmp_path: Path, profile: Profile) -> None:
+    """Chunks of many frames: each frame of a chunk is compared."""
+    for name in ("a", "b"):
+        convert(made[name].parent / name, tmp_path / f"{name}.zarr", workers=0, profile=profile)
+    expected = np.asarray(as_array(zarr.open_group(made["a"], mode="r")["steps/agentview_rgb"])[:])
+    opened = rz.open_store(tmp_path / "a.zarr")
+    array = opened.array("agentview_rgb")
+    for part in (slice(None), slice(3, 9), 11):
+        assert np.array_equal(np.asarray(array[part]), expected[part])
+    shutil.copyfile(shard_of(tmp_path / "b.zarr", "agentview_rgb"), shard_of(tmp_path / "a.zarr", "agentview_rgb"))
+    for slices in (array, rz.open_store(tmp_path / "a.zarr").array("agentview_rgb")):
+        for part in (slice(None), slice(3, 4)):
+            with pytest.raises(CorruptChunkError, match=r"steps/agentview_rgb.*another (chunk|store|frame)"):
+                slices[part]
+    shard_of(tmp_path / "a.zarr", "agentview_rgb").unlink()
+    for look in ("array", "array, all", "group", "xarray", "rows"):  # tests/loader/frames has windows
+        with pytest.raises(CorruptChunkError, match=r"agentview_rgb.*every expected shard exists"):
+            LOOKS[look](rz.open_store(tmp_path / "a.zarr"))
 
 
 def replace(store: Path, other: Path) -> None:

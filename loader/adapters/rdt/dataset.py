@@ -167,7 +167,7 @@ class RDTDataset:
         return self.make(self.windows.read(windows))
 
     def make(self, batch: Sample) -> Sample:
-        """Turn a batch of ``windows`` into RDT's batch; its pictures may be turned in place."""
+        """Turn a batch of ``windows`` into RDT's batch."""
         return self._batches(batch)
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
@@ -199,7 +199,7 @@ class RDTBatches:
 
     A batch has ``get_item``'s fields with a batch axis, without ``meta``, and ``episode``, ``step``, ``task``,
     ``actions_is_pad`` bool [b, chunk], ``instruction`` (a list), and with embeddings ``lang_embeds`` [b, n_tokens, d] and
-    ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them. Pictures are turned in place.
+    ``lang_attn_mask`` bool [b, n_tokens], as RDT's collator makes them.
     """
 
     def __init__(self, dataset: RDTDataset, dtype: DTypeLike) -> None:
@@ -219,7 +219,8 @@ class RDTBatches:
         if dataset.lang_embed is not None:
             embeds, mask = pad_lang_embeds(dataset.lang_embed)
             self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
-        self._over = upside_down(dataset.windows) if self.config.upright and self.config.cameras else None
+        later = set(self.config.cameras.values()) - set(dataset.windows.upright) if self.config.upright else ()
+        self._over = upside_down(dataset.windows) if later else None
         self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
@@ -280,7 +281,7 @@ class RDTBatches:
         if self.config.skip_still:  # "For step_id = first_idx - 1, the valid_len should be one"
             mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
         pictures = channels_last(batch[key], self._windows, key)
-        if self._over is not None:
+        if self._over is not None and key not in self._windows.upright:  # the others were turned while they were read
             pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
         return {camera: pictures, f"{camera}_mask": mask}
 
@@ -319,7 +320,8 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
     if config.skip_still:
         filters = {**filters, "exclude_flags": filters.get("exclude_flags", StepFlag(0)) | StepFlag.STILL}
     causal = config.causal and config.commands
-    dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), **filters)
+    upright = [key for key in dict.fromkeys(config.cameras.values()) if store.keys[key].picture_axes.startswith("y")]
+    dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), upright=upright if config.upright else (), **filters)
     table = dataset.table
     length = table.stop - table.start
     if config.epsd_len_thresh_low is not None:

@@ -38,9 +38,9 @@ def test_every_source_names_repository_path_and_commit() -> None:
 
 
 def droid(
-    folder: Path, *, inside: bool = False, beside: bool = True, frames: bool = False, name: str = "trajectory.h5"
+    folder: Path, *, inside: bool = False, beside: bool = True, frames: bool = False, name: str = "trajectory.h5", seed: int = 0
 ) -> Path:
-    path = families.write_droid(folder / name)
+    path = families.write_droid(folder / name, seed=seed)
     with h5py.File(path, "r+") as file:
         if inside:  # TrajectoryWriter.close: the bytes of the video, a scalar
             file["observations/videos/17225336"] = np.asarray(MP4)
@@ -73,10 +73,23 @@ def test_a_tree_whose_pictures_are_videos_is_refused_with_what_to_do(
     assert f"not stored: {says}" in capsys.readouterr().out
     report = verify(tmp_path / "a.zarr", sources=source, workers=0)
     assert report.ok, report.violations
+    for video in (tmp_path / "t").glob("recordings/*/*"):
+        video.unlink()  # nothing was taken from it
+    assert verify(tmp_path / "a.zarr", sources=source, workers=0).ok
     store = robozarr.open_store(tmp_path / "a.zarr")
     assert not [key.name for key in store.metadata.keys if key.picture_axes]
     with h5py.File(source) as file:
         np.testing.assert_array_equal(store.array("actions")[:], file["action/joint_velocity"][:])
+
+
+def test_episodes_with_videos_of_other_names_are_appended(tmp_path: Path) -> None:
+    first, second = droid(tmp_path / "a"), droid(tmp_path / "b", seed=1)
+    for video in (tmp_path / "b").glob("recordings/*/*"):
+        video.rename(video.with_stem("24013089"))
+    convert(first, tmp_path / "a.zarr", workers=0, without=["recordings"])
+    assert convert(second, tmp_path / "a.zarr", workers=0, append=True).n_episodes == 2
+    report = verify(tmp_path / "a.zarr", sources=[first, second], workers=0)
+    assert report.ok, report.violations
 
 
 def test_a_copy_with_frames_is_complete_and_its_videos_are_listed(tmp_path: Path) -> None:

@@ -78,8 +78,21 @@ def test_some_bytes(store: Path) -> None:
 
 @pytest.mark.slow  # each of some thousand bytes, three times
 def test_every_byte(store: Path) -> None:
-    n_bytes = (store / SHARD).stat().st_size
-    assert try_every(store, 1, (1, 0x80, 0xFF)) >= 3 * n_bytes  # nothing in a chunk is without meaning
+    """As `verify` and an append read a shard: whatever is changed is noticed, and what is noticed says where."""
+    opened = robozarr.open_store(store)
+    layout, episodes = opened.layout(f"steps/{KEY}"), opened.index.episode.tolist()
+    good = (store / SHARD).read_bytes()
+    begin_of_index = int(read_index(good, layout, 0)[-1].sum())
+    for at in range(len(good)):
+        for change in (1, 0x80, 0xFF):
+            bad = good[:at] + bytes([good[at] ^ change]) + good[at + 1 :]
+            with pytest.raises(CorruptChunkError) as caught:
+                decode_shard(bad, layout, 0, within=lambda row: f"episode {episodes[row]} (demo_{episodes[row]}), step 0")
+            said = (CHUNK if at < begin_of_index else INDEX).match(caught.value.message)
+            assert said, (at, caught.value.message)
+            if at < begin_of_index:
+                assert int(said["chunk"]) == (0 if at < int(read_index(good, layout, 0)[1, 0]) else 1)
+                assert int(said["episode"]) == episodes[min(int(said["row"]), 19)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,42 @@
+"""The command ``robozarr doctor``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from robozarr.cli.output import say
+from robozarr.cli.shared import EXIT_FINDINGS, Endpoint, Json, print_json
+from robozarr.view.words import printable
+
+__all__ = ["EXAMPLES", "doctor"]
+
+EXAMPLES: Final = (
+    "Examples: `robozarr doctor` · `robozarr doctor /data/stores s3://robots/libero.zarr` · `robozarr doctor --json`"
+)
+
+
+def doctor(
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(help="Folders and URLs where stores are or will be: locks, rights and access are tried."),
+    ] = None,
+    endpoint_url: Endpoint = None,
+    as_json: Json = False,
+) -> None:
+    """Check this installation and machine, and say what is wrong and what to do. Exit code 1 if there are problems."""
+    from robozarr.view.doctor import diagnose
+
+    found = diagnose(places or (), endpoint_url)
+    problems = [finding for finding in found if finding.level == "problem"]
+    if as_json:
+        findings = [{"level": one.level, "title": one.title, "detail": one.detail} for one in found]
+        print_json({"ok": not problems, "findings": findings})
+    else:
+        for one in found:
+            mark = {"problem": "✖ problem", "notice": "! notice", "good": "✓ good"}[one.level]
+            say(f"{mark}: {printable(one.title)}: {printable(one.detail)}")
+        say(f"{len(problems)} problems" if problems else "nothing is wrong")
+    if problems:
+        raise typer.Exit(EXIT_FINDINGS)
