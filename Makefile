@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-scale bench-adapters \
+.PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
         bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 
@@ -113,6 +113,9 @@ bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore
 
 bench-remote: install  ## a bucket 20 ms away: one request at a time, 1 to 16 batches in flight, cache_dir beside the local store
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/remote/bench_remote.py $(ARGS)
+
+bench-augment: install  ## samples/s and CPU-µs: pictures augmented a batch at a time, a sample at a time in workers; choosing windows
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_augment.py $(ARGS)
 
 bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 windows
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_scale.py $(ARGS)

@@ -126,7 +126,7 @@ def max_padding_of(padded: Any, max_padding: Any) -> Any:
         If they contradict each other.
     """
     if not isinstance(padded, bool | np.bool_):
-        raise WindowError(f"filter · padded: True or False; got {padded!r} → pass one of these, or max_padding=7, say")
+        raise WindowError(f"filter · padded: True or False; got {padded!r} → pass one of these, or max_padding=7")
     if padded:
         return max_padding
     if max_padding not in (None, 0):

@@ -36,7 +36,7 @@ class Relative:
         if not isinstance(self.keys, Mapping) or not self.keys:
             raise WindowError(
                 f'relative · keys: a mapping of a key to the state it is relative to; got {self.keys!r} → pass {{"actions": '
-                '"joint_states"}, say'
+                '"joint_states"}'
             )
         if unknown := [name for name in self.elements or {} if name not in self.keys]:
             raise WindowError(f"relative · elements: of {', '.join(self.keys)}; got {', '.join(unknown)} → name these keys")

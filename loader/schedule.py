@@ -221,7 +221,7 @@ class Schedule:
         ``drop_last``, which leaves out other windows each epoch.
         """
         if not isinstance(n_epochs, int | float | np.integer | np.floating) or isinstance(n_epochs, bool) or not n_epochs > 0:
-            raise WindowError(f"order · n_epochs: a number above 0; got {n_epochs!r} → pass 1, say")
+            raise WindowError(f"order · n_epochs: a number above 0; got {n_epochs!r} → pass 1")
         share, n = self.share, self.order.n_positions
         per_batch = share.batch_size * share.world_size
         taken = n // per_batch * per_batch / n if share.drop_last else 1.0

@@ -126,7 +126,7 @@ class Statistics:
             )
         wanted = tuple(float(q) for q in quantiles)
         if not all(0 <= q <= 1 for q in wanted):
-            raise WindowError(f"statistics · quantiles: numbers from 0 to 1; got {quantiles!r} → (0.01, 0.99), say")
+            raise WindowError(f"statistics · quantiles: numbers from 0 to 1; got {quantiles!r} → pass (0.01, 0.99)")
         if relative is not None:
             for reader in readers:
                 relative.check(reader)

@@ -203,3 +203,27 @@ def test_memory_on_the_device_is_given_back(stores: dict[str, rz.Store], cuda: t
         torch.cuda.synchronize()
         peaks.append(torch.cuda.max_memory_allocated(cuda))
     assert max(peaks[2:]) <= 2 * peaks[0]
+
+
+@pytest.mark.parametrize("preset", ["robomimic", "openvla", "rdt", "openpi"])
+def test_augmented_pictures_and_relative_actions_are_the_same(
+    stores: dict[str, rz.Store], cuda: torch.device, preset: str
+) -> None:
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    size = stores["fast"].keys["agentview_rgb"].shape[0]
+    options = {"robomimic": {"crop": (size - 4, size - 4)}, "openpi": {"size": (size, size)}}.get(preset, {})
+    relative = rz.Relative({"actions": "joint_states"}, elements={"actions": range(7)})
+    loaders = [
+        rz.WindowLoader(
+            dataset, 16, seed=3, device=device, images=rz.Images(), augment=getattr(rz.Augment, preset)(**options),
+            relative=relative,
+            normalise=rz.Normalise(keys={"actions": "mean_std"}, statistics=dataset.statistics(relative=relative)),
+        )
+        for device in (cuda, "cpu")
+    ]  # fmt: skip
+    on_gpu, on_cpu = (on_host(loader) for loader in loaders)
+    for one, other in zip(on_gpu, on_cpu, strict=True):
+        for name in ("agentview_rgb", "eye_in_hand_rgb"):
+            # convolutions on a GPU round to ten bits
+            assert (one[name] - other[name]).abs().max() < (5e-3 if preset == "rdt" else 1e-4), name
+        assert (one["actions"] - other["actions"]).abs().max() < 1e-4

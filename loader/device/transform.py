@@ -81,7 +81,7 @@ class Normalise:
             )
         number = isinstance(self.clip, int | float) and not isinstance(self.clip, bool) and self.clip > 0
         if self.clip is not None and not number:
-            raise WindowError(f"normalise · clip: a number above 0, or None; got {self.clip!r} → pass 1.0, say")
+            raise WindowError(f"normalise · clip: a number above 0, or None; got {self.clip!r} → pass 1.0")
         if not isinstance(self.keys, Mapping):
             raise WindowError(
                 f"normalise · keys: a mapping from a key of the window to {_choices(SCALINGS)}; got {self.keys!r} → pass, for "
@@ -116,11 +116,11 @@ def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None
     each = augment.values() if isinstance(augment, Mapping) else [] if augment is None else [augment]
     if not all(isinstance(one, Augment) for one in each):
         raise WindowError(
-            f"loader · augment: Augment(…), or such by camera, or None; got {augment!r} → pass rz.Augment.openvla(), say"
+            f"loader · augment: Augment(…), or such by camera, or None; got {augment!r} → pass rz.Augment.openvla()"
         )
     if relative is not None and not isinstance(relative, Relative):
         raise WindowError(
-            f'loader · relative: Relative(…), or None; got {relative!r} → pass rz.Relative({{"actions": "joint_states"}}), say'
+            f'loader · relative: Relative(…), or None; got {relative!r} → pass rz.Relative({{"actions": "joint_states"}})'
         )
     if transform is not None and not callable(transform):
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")

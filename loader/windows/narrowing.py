@@ -40,7 +40,7 @@ def check_max_padding(most: Any) -> int | dict[str, int] | None:
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
             raise WindowError(
                 f"filter · max_padding: how many offsets of a key may lie outside the episode, 0 or more, or that by key; got "
-                f'{most!r} → pass 0, or {{"actions": 7}}, say'
+                f'{most!r} → pass, for example, 0 or {{"actions": 7}}'
             )
     return {str(name): int(n) for name, n in most.items()} if isinstance(most, Mapping) else int(most)
 

@@ -76,8 +76,8 @@ def _check(share: Any, seed: Any) -> None:
     number = isinstance(share, int | float | np.integer | np.floating) and not isinstance(share, bool)
     if not number or not 0 < float(share) < 1:
         raise WindowError(
-            f"dataset · split: the first part's share of the episodes, between 0 and 1; got {share!r} → dataset.split(0.9), "
-            "say; for three parts split the second one again"
+            f"dataset · split: the first part's share of the episodes, between 0 and 1; got {share!r} → pass, for "
+            "example, dataset.split(0.9); for three parts split the second one again"
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 1 << 64:
         raise WindowError(f"dataset · split · seed: a whole number, 0 or more; got {seed!r} → pass one")

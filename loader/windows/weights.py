@@ -134,12 +134,12 @@ def _by_flag(given: Any, table: WindowTable, flags: NDArray[np.uint8]) -> F64:
     values = np.ones(table.n_windows)
     if not isinstance(given, Mapping):
         raise WindowError(
-            f"weights · flag: a mapping of StepFlag to numbers; got {given!r} → pass {{rz.StepFlag.KEY_MOMENT: 4.0}}, say"
+            f"weights · flag: a mapping of StepFlag to numbers; got {given!r} → pass {{rz.StepFlag.KEY_MOMENT: 4.0}}"
         )
     at_anchors = flags_at_anchors(flags, table.stop, table.shift)[rows_of(table.runs)]
     for flag, weight in given.items():
         known = isinstance(flag, int | np.integer) and not isinstance(flag, bool) and 0 < int(flag) <= FLAG_MASK
         if not known:
-            raise WindowError(f"weights · flag: flags of StepFlag; got {flag!r} → pass StepFlag.KEY_MOMENT, say")
+            raise WindowError(f"weights · flag: flags of StepFlag; got {flag!r} → pass StepFlag.KEY_MOMENT")
         values[(at_anchors & int(flag)) != 0] *= _number(f"flag {StepFlag(int(flag))!r}", weight)
     return values

@@ -86,7 +86,7 @@ def run_steps(steps: Sequence[Step], x: torch.Tensor, drawn: Drawn) -> torch.Ten
 
 def _check_size(where: str, *sizes: Any) -> None:
     if any(isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1 for size in sizes):
-        raise WindowError(f"augment · {where}: whole numbers of pixels, 1 or more; got {sizes} → pass (116, 116), say")
+        raise WindowError(f"augment · {where}: whole numbers of pixels, 1 or more; got {sizes} → pass (116, 116)")
 
 
 def _check_range(where: str, value: Any, low: float, high: float) -> Range:

@@ -14,6 +14,7 @@ from robozarr.loader.windows.cycles import Cycles
 from robozarr.loader.windows.draws import Draws
 from robozarr.loader.windows.order import Mixture, Order
 from robozarr.loader.windows.share import Share
+from robozarr.loader.windows.state import OrderState
 from robozarr.loader.windows.table import WindowTable
 from robozarr.loader.windows.weights import weights_of_windows
 from robozarr.schemas.errors import WindowError
@@ -87,6 +88,29 @@ def test_shares_of_ranks_and_batches_are_of_one_order() -> None:
         assert sorted(np.concatenate(parts).tolist()) == list(range(50))
         for part in parts:
             assert order.windows(part, 3).tolist() == whole[part].tolist()
+
+
+@settings(max_examples=60)
+@given(weights, st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4)), max_size=4), st.booleans())
+def test_an_epoch_is_the_same_whatever_it_is_resumed_as(
+    given_: list[float], legs: list[tuple[int, int, int]], mixed: bool
+) -> None:
+    single = Order(n_windows=len(given_), seed=2, draws=Draws.by(given_, len(given_)))
+    other = Order(n_windows=7, seed=2, stream=1)
+    order: Order | Mixture = Mixture(orders=(single, other), weights=(0.61, 0.39), seed=2) if mixed else single
+
+    def windows(positions: Any) -> np.ndarray[Any, np.dtype[np.int64]]:
+        found: Any = order.windows(positions, 3)
+        return np.stack(found, axis=-1) if mixed else found[:, None]
+
+    n, state, served = order.n_positions, OrderState(epoch=3), []
+    for world_size, batch_size, n_batches in [*legs, (1, 3, n)]:  # each leg on another number of ranks, in other batches
+        shares = [Share(batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+        for share in shares:
+            served += share.positions(n, start=state.consumed, n_batches=n_batches).tolist()
+        state = OrderState.load_state_dict(state.after(order, shares[0], n_batches).state_dict(order), order)
+    assert sorted(served) == list(range(n))
+    assert np.array_equal(np.concatenate([windows([position]) for position in served]), windows(np.arange(n))[served])
 
 
 # --- mixtures ---
