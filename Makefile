@@ -7,7 +7,7 @@ WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
-        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist clean
+        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 
 demo: install  ## set up, then convert, verify and show the embedded sample, load it beside h5py, and train one epoch on it
@@ -125,6 +125,16 @@ gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, an
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
 
+# an environment of its own: nothing else needs mkdocs. griffe reads the sources, so robozarr itself needs no extra there
+DOCS := $(VENV)-docs
+$(DOCS)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt '.[docs]'
+	touch $@
+
+docs: $(DOCS)/dependencies  ## the docs site, strict, into build/site
+	PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
+
 dist: install  ## the wheel and the sdist, as they are published
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation
@@ -142,4 +152,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -4,7 +4,14 @@ In: paths of sources. Out: a store, a report. Never imports ``loader``, zarr or 
 Read first: ``run.convert``, which calls the stages in order.
 """
 
-from robozarr.convert.run import ConvertReport, convert
-from robozarr.convert.verifying.verification import VerifyReport, verify
+try:
+    from robozarr.convert.run import ConvertReport, convert
+    from robozarr.convert.verifying.verification import VerifyReport, verify
+except ModuleNotFoundError as exc:
+    if (exc.name or "robozarr").split(".")[0] == "robozarr":
+        raise
+    raise ModuleNotFoundError(
+        f"converting needs {exc.name}, which is not installed → pip install '.[convert]' in a clone of robozarr", name=exc.name
+    ) from None
 
 __all__ = ["ConvertReport", "VerifyReport", "convert", "verify"]

@@ -140,9 +140,7 @@ def write_partitions(
     files: dict[str, int] = {}
     sampled = sampled_shards(plan)
     tasks = (
-        WriteTask(
-            partition=partition, finished=finished, sampled=partition.shard in sampled.get(partition.layout.path, frozenset())
-        )
+        WriteTask(partition=partition, finished=finished, sampled=sampled.get((partition.layout.path, partition.shard), 0))
         for partition, finished in _with_finished(plan, journal)
     )
     write = partial(write_batch, root=root, store=origin, fence=fence)

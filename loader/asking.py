@@ -79,14 +79,15 @@ class Ahead:
 
 def ahead_of_training(holder: Callable[[], Any]) -> Ahead:
     """Look, as an iteration begins, at the torch DataLoader that asks, if one does; `holder` gives accelerate's around it."""
-    holds_one = SHARD in asking()
-    in_workers: Sized = ()
-    frame: FrameType | None = sys._getframe(1)
+    nothing: Sized = ()
+    frame, below = sys._getframe(1), ""
     while frame is not None:
         if frame.f_code.co_name == "_next_index":
+            if "BatchSampler" not in below:  # single windows are asked for, which no count of batches tells of
+                return Ahead(in_workers=nothing, holds_one=False, holder=holder)
             iterator = frame.f_locals.get("self")
             if type(iterator).__module__ == TORCH:  # torchdata's keeps a state with each batch that it asks for
-                in_workers = getattr(iterator, "_task_info", ())
-            break
-        frame = frame.f_back
-    return Ahead(in_workers=in_workers, holds_one=holds_one, holder=holder)
+                in_workers = getattr(iterator, "_task_info", nothing)
+                return Ahead(in_workers=in_workers, holds_one=SHARD in asking(), holder=holder)
+        frame, below = frame.f_back, frame.f_code.co_qualname  # type: ignore[assignment]
+    return Ahead(in_workers=nothing, holds_one=SHARD in asking(), holder=holder)

@@ -341,7 +341,7 @@ class WindowDataset(Dataset[Sample]):
         return batch
 
     def show(self, window: int) -> Any:
-        """Draw one window: its frames, its action chunk, its masks. Needs ``pip install 'robozarr[view]'``."""
+        """Draw one window: its frames, its action chunk, its masks. Needs ``pip install '.[view]'``."""
         return viewer("windows").show_window(self, window)
 
 

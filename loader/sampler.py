@@ -148,6 +148,8 @@ class WindowSampler(_Sharded):
         ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat``, ``weights``,
         ``balance``, ``cover`` of ``WindowLoader``.
 
+    Notes
+    -----
     A finished epoch leads to the next by itself; `set_epoch` is not needed. After one left early the next goes on where
     it was, in the loops of Lightning and accelerate too. A DataLoader asks for windows ahead of what the training consumes;
     `state_dict` looks how far its workers are. torchdata's ``StatefulDataLoader`` keeps `state_dict` with each batch, and needs

@@ -6,7 +6,8 @@ The front door: public names, imported when they are first used, so that ``impor
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Final
 
 from robozarr.version import __version__
 
@@ -60,14 +61,32 @@ _HOME = {
     "open_store": "robozarr.store.opened",
 }
 
+_EXTRAS: Final = {"convert": "convert", "loader": "train", "view": "view"}
+"""Room → the extra that installs what it needs."""
+
+
+def _import(module: str, name: str) -> ModuleType:
+    """Import a module; if a package is missing, name the extra that brings it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as exc:
+        extra = _EXTRAS.get(module.split(".")[1])
+        if extra is None or (exc.name or "robozarr").split(".")[0] == "robozarr":
+            raise
+        missing = exc.name
+    raise ModuleNotFoundError(
+        f"robozarr.{name} needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr",
+        name=missing,
+    )
+
 
 def __getattr__(name: str) -> object:
     if name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
+        value = getattr(_import(_HOME[name], name), name)
         globals()[name] = value
         return value
     if name in ("convert", "loader", "schemas", "store", "view"):
-        return import_module(f"robozarr.{name}")
+        return _import(f"robozarr.{name}", name)
     raise AttributeError(f"module 'robozarr' has no attribute {name!r}")
 
 

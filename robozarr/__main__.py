@@ -13,7 +13,7 @@ def main() -> None:
         if exc.name and exc.name.split(".")[0] == "robozarr":
             raise
         print(
-            f"robozarr: the command line needs {exc.name}; install it with: pip install 'robozarr[convert]'",
+            f"robozarr: the command line needs {exc.name}; install it with: pip install '.[convert]' in a clone of robozarr",
             file=sys.stderr,
         )
         raise SystemExit(2) from exc

@@ -1,3 +1,3 @@
 """The version; this module imports nothing, so that importing it is cheap."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -61,9 +61,13 @@ class WindowSpec(Presets):
         Taken for episodes whose alignment is UNKNOWN, which a causal window refuses otherwise. Never overrides what is
         recorded, and is part of the specification, so that it is recorded with the run.
 
+    Notes
+    -----
     The presets ``rdt``, ``diffusion_policy``, ``act``, ``openvla`` and ``robomimic`` are those of ``Presets``.
     Specifications are equal if they give the same batches; the order of the keys does not count.
 
+    Examples
+    --------
     >>> spec = WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)}, padding={"actions": "zero"})
     >>> spec
     WindowSpec({'agentview_rgb': [-1, 0], 'actions': range(0, 64)}, padding={'actions': 'zero'})

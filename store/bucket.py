@@ -339,7 +339,7 @@ def _open(place: BucketPlace, reached: bool, *, uploads: bool = False) -> Any:
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as exc:
-        raise StoreError(f"{place}: buckets need obstore; install it with: pip install 'robozarr[s3]'") from exc
+        raise StoreError(f"{place}: buckets need obstore; install it with: pip install '.[s3]' in a clone of robozarr") from exc
     check_environment(place.url, place.endpoint_url)
     scheme, _, bucket, *prefix = place.url.split("/")
     options: dict[str, Any] = {"prefix": "/".join(prefix) or None, "client_options": dict(CLIENT)}

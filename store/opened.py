@@ -84,7 +84,7 @@ class Store(CheckedFiles):
     def episode(self, number: int) -> Episode:
         """One episode to look at, with ``filmstrip()``, ``plot()``, ``video()``; it shows itself in a notebook.
 
-        Reads that episode and nothing else of the data. Needs ``pip install 'robozarr[view]'``.
+        Reads that episode and nothing else of the data. Needs ``pip install '.[view]'``.
 
         Raises
         ------

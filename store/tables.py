@@ -62,7 +62,7 @@ class Episodes:
     """``InstructionSource``: where the instruction comes from."""
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table as a frame, codes as words; needs ``pip install 'robozarr[view]'``."""
+        """The table as a frame, codes as words; needs ``pip install '.[view]'``."""
         frame: pandas.DataFrame = viewer("tables").episode_frame(self)
         return frame
 
@@ -87,7 +87,7 @@ class Tasks:
     """The task's BDDL text."""
 
     def to_pandas(self) -> pandas.DataFrame:
-        """The table as a frame, without the BDDL text; needs ``pip install 'robozarr[view]'``."""
+        """The table as a frame, without the BDDL text; needs ``pip install '.[view]'``."""
         frame: pandas.DataFrame = viewer("tables").task_frame(self)
         return frame
 

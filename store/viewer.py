@@ -69,7 +69,7 @@ def viewer(module: str) -> Any:
         if exc.name and exc.name.split(".")[0] == "robozarr":
             raise
         raise ImportError(
-            f"showing needs {exc.name}, which is not installed → pip install 'robozarr[view]'", name=exc.name
+            f"showing needs {exc.name}, which is not installed → pip install '.[view]' in a clone of robozarr", name=exc.name
         ) from exc
 
 

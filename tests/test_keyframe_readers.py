@@ -32,6 +32,8 @@ from robozarr.schemas.zarr_json import array_document, document_bytes
 from robozarr.view.rows import read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
+SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+"""Both; compact, which differs in the encoder alone, only where there is time."""
 SEED = 17
 
 
@@ -93,7 +95,7 @@ def test_the_reader_uses_nothing_of_robozarr() -> None:
     assert [line for line in lines if line.lstrip().startswith(("import ", "from ")) and "robozarr" in line] == []
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", SOME)
 def test_what_the_other_writer_writes(profile: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In every mode that the format has, alone and with a keyframe."""
     keys = [key._replace(steps=smooth(key.steps)) if key.frame else key for key in format_writer.keys()]
@@ -118,7 +120,7 @@ def smooth(frames: NDArray[Any]) -> NDArray[Any]:
     return still
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", SOME)
 def test_synthetic_stores(profile: Profile, tmp_path: Path) -> None:
     """Several episodes a chunk, depth in float32, uint16 beside uint8, 84 px."""
 
@@ -210,7 +212,7 @@ def check_array(frames: NDArray[Any], begins: list[int], profile: Profile) -> No
         read_by_zarr(zarr.open_array(f"{folder}/steps/key", mode="r"), frames)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(
     kind=st.sampled_from(KINDS), n=st.integers(1, 40), shape=st.sampled_from(SHAPES), seed=st.integers(0, 99),
     dtype=st.sampled_from(["uint8", "uint16", "float32", "float64", "bool", "int8"]), profile=st.sampled_from(PROFILES),

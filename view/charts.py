@@ -16,7 +16,7 @@ from robozarr.view.problems import SATURATED_SHARE, saturation
 from robozarr.view.tails import Tails
 from robozarr.view.theme import BLUE, CYCLE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION, Chart, new_axes, seconds_above, styled
 
-__all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart", "median_length", "tails_chart"]
+__all__ = ["actions_chart", "brightness_chart", "coverage_chart", "lengths_chart", "median_length"]
 
 
 def median_length(length: NDArray[np.integer[Any]]) -> int:
@@ -94,15 +94,7 @@ def brightness_chart(store: Store, names: list[str]) -> Chart:
     return Chart(figure, "Brightness by camera: a peak at 0 or 255 means pictures that are too dark or too bright")
 
 
-@styled()
-def tails_chart(tails: Tails) -> Chart:
-    """How many episodes have how many steps left after their last key moment, and the length of the action chunk."""
-    figure, (axes,) = new_axes(4.6, 2.6)
-    draw_tails(axes, tails)
-    return Chart(figure, tails.warning or f"Steps left after the {tails.moment}")
-
-
-def draw_tails(axes: Axes, tails: Tails) -> None:
+def _draw_tails(axes: Axes, tails: Tails) -> None:
     """Draw the histogram of steps left into axes."""
     high = max(*tails.left, tails.chunk)
     width = math.ceil((high + 1) / 40)  # of a bar, whole steps
@@ -125,7 +117,7 @@ def coverage_chart(coverage: Coverage, tails: Tails | None = None) -> Chart:
     figure, panels = new_axes(4.6, 3.3 if above is None else 5.9, rows=1 if above is None else 2)
     axes = panels[-1]
     if above is not None:
-        draw_tails(panels[0], above)
+        _draw_tails(panels[0], above)
     marks = dict(zip(MEASURES, ("o", "s", "^", "D"), strict=True))
     colours = dict(zip(MEASURES, (BLUE, VERMILLION, PURPLE, SKY), strict=True))
     for name in MEASURES:

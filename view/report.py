@@ -17,7 +17,7 @@ from robozarr.schemas.index import StepFlag
 from robozarr.schemas.instructions import InstructionSource
 from robozarr.store.opened import Store
 from robozarr.store.summary import StoreSummary, summarise
-from robozarr.view.charts import actions_chart, brightness_chart, coverage_chart, lengths_chart, median_length, tails_chart
+from robozarr.view.charts import actions_chart, brightness_chart, coverage_chart, lengths_chart, median_length
 from robozarr.view.coverage import MEASURES, measure_coverage
 from robozarr.view.pictures import cameras, image_tag, orientation, to_rgb
 from robozarr.view.problems import find_problems
@@ -83,9 +83,8 @@ def report_html(store: Store, *, chunk: int = 64) -> str:
         statistics=list(_statistics(store)),
         flags=_flags(store),
         tails=tails,
-        tails_chart=tails_chart(tails) if tails.left else None,
         coverage=coverage,
-        coverage_chart=coverage_chart(coverage),
+        coverage_chart=coverage_chart(coverage, tails),
         measures=MEASURES,
         sources=summary.sources[:N_SOURCES],
         n_sources_hidden=max(0, len(summary.sources) - N_SOURCES),

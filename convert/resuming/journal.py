@@ -99,6 +99,8 @@ def _anew(begun: Begun, store: Place) -> str:
 def _fact(fact: SourceFacts | None) -> str:
     if fact is None:
         return "no such source"
+    if not fact.mtime_ns:  # a store
+        return f"identity {fact.digest}"
     return f"{fact.size} bytes, changed at {fact.mtime_ns} ns, digest {fact.digest or 'unknown'}"
 
 

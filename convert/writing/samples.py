@@ -1,7 +1,7 @@
 """Estimates the size of a store in the profiles with keyframes, from samples of a conversion's frames. Imports no Dask.
 
-A sample is a chunk out of the middle of a shard, encoded once more in memory; there are so few that they take about a second of
-a worker's time, whatever the size of the store.
+A sample is some chunks of a shard, encoded once more in memory; there are so few that they take less than a second of a
+worker's time, whatever the size of the store.
 """
 
 from __future__ import annotations
@@ -38,25 +38,30 @@ class Sample(NamedTuple):
         return Sample(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
 
-def sampled_shards(plan: Plan) -> dict[str, frozenset[int]]:
-    """The shards of each frame key, by its path, that a sample is taken of: evenly among those that are written."""
-    found: dict[str, frozenset[int]] = {}
+def sampled_shards(plan: Plan) -> dict[tuple[str, int], int]:
+    """The number of chunks to sample by array and shard: evenly among the shards of each frame key that are written."""
+    found: dict[tuple[str, int], int] = {}
     for column in plan.columns:
         if column.key is not None and column.key.frame:
             shards = np.arange(column.first_shard, column.layout.n_shards)
-            n = min(len(shards), SAMPLES, SAMPLE_BYTES // (FRAMES_PER_CHUNK * column.layout.row_bytes))
+            most = min(SAMPLES, SAMPLE_BYTES // (FRAMES_PER_CHUNK * column.layout.row_bytes))
+            n = min(len(shards), most)
             at = np.linspace(0, len(shards), n, endpoint=False).astype(np.int64)
-            found[column.layout.path] = frozenset(shards[at].tolist())
+            found |= {(column.layout.path, shard): most // n for shard in shards[at].tolist()}
     return found
 
 
-def sample_frames(rows: NDArray[Any], partition: Partition) -> Sample:
-    """Encode the chunk in the middle of a partition in each way that has keyframes."""
-    start = len(rows) // 2 // FRAMES_PER_CHUNK * FRAMES_PER_CHUNK
-    frames = rows[start : start + FRAMES_PER_CHUNK]
-    begins = [start + row in partition.begins for row in range(len(frames))]
-    sizes = [len(encode_frames(frames, FRAMES_PER_CHUNK, effort, begins=begins)) for effort in EFFORTS]
-    return Sample(frames.nbytes, *sizes)
+def sample_frames(rows: NDArray[Any], partition: Partition, n: int) -> Sample:
+    """Encode `n` chunks of a partition, or those that it has, in each way that has keyframes."""
+    starts = np.arange(0, max(1, len(rows) - FRAMES_PER_CHUNK + 1), FRAMES_PER_CHUNK)  # whole ones, if there is one
+    chosen = starts[((np.arange(min(n, len(starts))) + 0.5) * len(starts) / min(n, len(starts))).astype(np.int64)]
+    total = Sample(0, 0, 0)
+    for start in chosen.tolist():
+        frames = rows[start : start + FRAMES_PER_CHUNK]
+        begins = [start + row in partition.begins for row in range(len(frames))]
+        sizes = [len(encode_frames(frames, FRAMES_PER_CHUNK, effort, begins=begins)) for effort in EFFORTS]
+        total = total.plus(Sample(frames.nbytes, *sizes))
+    return total
 
 
 def estimated_sizes(plan: Plan, samples: Mapping[str, Sample], stored: Mapping[str, int]) -> dict[str, int]:

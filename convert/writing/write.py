@@ -81,8 +81,8 @@ class WriteTask:
 
     partition: Partition
     finished: FinishedPartition | None
-    sampled: bool = False
-    """Whether a sample of its frames is wanted."""
+    sampled: int = 0
+    """Chunks of its frames to sample."""
 
 
 def init_store(root: Place, plan: Plan, *, below: Place | None = None) -> dict[str, int]:
@@ -165,7 +165,7 @@ def write_batch(tasks: Sequence[WriteTask], root: Place, store: Place, fence: Fe
                 results.append(exc)
                 continue
             parts = None if checksums is not None else encode_chunks(rows, task.partition.layout, task.partition.begins)
-            sample = sample_frames(rows, task.partition) if task.sampled else None
+            sample = sample_frames(rows, task.partition, task.sampled) if task.sampled else None
             if writing is not None:
                 results.append(writing.result())
             writing = writer.submit(_write_task, root, fence, task, reduced, parts, checksums, sample)

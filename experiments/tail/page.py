@@ -38,8 +38,8 @@ def _page(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     yield (
         f"Written by `{_command(size)}`; do not edit. A policy is trained on windows chosen in four ways, and then has to do "
         f"the task in a simulator: {results.task}, robosuite's Panda, {size.n_demos} scripted demonstrations, a policy on "
-        f"states, {size.n_steps:,} gradient steps for every row; {size.n_seeds} training seeds × {size.n_states} initial "
-        "states a row."
+        f"states, {size.n_steps:,} gradient steps for every row; {_count(size.n_seeds, 'training seed')} × "
+        f"{size.n_states} initial states a row."
     )
     yield ""
     yield from _in_short(results, rows)
@@ -72,7 +72,7 @@ def _in_short(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     yield (
         f"The demonstrations have {length.min()} to {length.max()} steps; the hand lets go {after.min()} to {after.max()} "
         f"steps before the end. With chunks of 64 actions the usual sampler takes t in [0, L − 64), so the release of "
-        f"{np.mean(after < 64):.0%} of the demonstrations is never an anchor. "
+        f"{np.mean(after < 64):.0%} of the demonstrations is never an anchor."
     )
     if a and c:
         yield (
@@ -159,7 +159,7 @@ def _method(results: Results) -> Iterator[str]:
     yield ""
     yield (
         "- Demonstrations are recorded in the simulator, written as a file of LIBERO, and converted by `robozarr convert`. "
-        f"{size.n_held_out} more are held out. {results.demos['n_failed']} attempts failed and are not used."
+        f"{size.n_held_out} more are held out. {_count(results.demos['n_failed'], 'attempt')} failed, and are not used."
     )
     yield (
         "- L is the number of windows of an episode: its steps but the last one, after whose observation there is no action. "
@@ -177,13 +177,17 @@ def _method(results: Results) -> Iterator[str]:
     )
     total = sum(cpu.values())
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in cpu.items())
-    yield f"- CPU time: {total / 60:.0f} minutes ({parts}). The machine was not measured: other work inflates this."
+    yield f"- CPU time: {total / 60:.0f} minutes ({parts}). Other work on the machine makes it more: two idle cores need less."
     libraries = ", ".join(f"{name} {number}" for name, number in results.libraries.items())
     yield f"- {libraries}. On one machine two runs give the same numbers."
     yield (
         "- One task, one kind of policy, scripted demonstrations: it shows what a dropped tail can cost, not what it costs "
         "everywhere. Outcomes: `tail-rollouts.jsonl`, `tail-policies.jsonl`."
     )
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"
 
 
 def _share(found: Interval) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.adapters.instructions import Wording, warn_without_words, wordings
-from robozarr.loader.adapters.turning import channels_last, check_pictures, upside_down
+from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, upside_down
 from robozarr.loader.adapters.turning import turn as turned
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.windows.selection import rows_of
@@ -63,7 +63,7 @@ class LiberoWindows:
         if drop_noops:
             filters["exclude_flags"] = filters.get("exclude_flags", StepFlag(0)) | StepFlag.NOOP
         # offset 0 of a causal window is the action chosen after the picture was seen
-        upright = self.images if turn == "upright" else ()
+        upright = lines_first(self.store, self.images) if turn == "upright" else ()
         self.dataset = WindowDataset(self.store, WindowSpec(offsets, causal=True), upright=upright, **filters)
         flags = self.store.index.flags
         kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
@@ -76,7 +76,8 @@ class LiberoWindows:
             raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
         self.turn = turn
         n_episodes = self.store.n_episodes
-        self.upside_down = upside_down(self.dataset) if turn == "rotate" else np.zeros(n_episodes, bool)
+        later = turn == "rotate" or (turn == "upright" and len(upright) < len(self.images))
+        self.upside_down = upside_down(self.dataset) if later else np.zeros(n_episodes, bool)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -139,6 +140,10 @@ def pictures(batch: Sample, windows: LiberoWindows, names: Sequence[str]) -> Sam
     """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, 3]."""
     over = windows.upside_down[batch["episode"].cpu().numpy()]
     return {
-        name: turned(channels_last(batch[key], windows.dataset, key), over, windows.turn == "rotate")
+        name: turned(
+            channels_last(batch[key], windows.dataset, key),
+            over & (key not in windows.dataset.upright),  # those were turned while they were read
+            windows.turn == "rotate",
+        )
         for key, name in zip(windows.images, names, strict=False)
     }

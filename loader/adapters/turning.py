@@ -5,6 +5,7 @@ Fresh memory for pictures costs more than turning them, and neither torch nor nu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,9 @@ from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.frames.compiling import compiled
 from robozarr.loader.frames.upright import check_conventions
 from robozarr.schemas.errors import WindowError
+from robozarr.store.opened import Store
 
-__all__ = ["channels_last", "check_pictures", "turn", "upside_down"]
+__all__ = ["channels_last", "check_pictures", "lines_first", "turn", "upside_down"]
 
 
 def check_pictures(windows: WindowDataset, keys: tuple[str, ...]) -> None:
@@ -39,6 +41,11 @@ def channels_last(x: torch.Tensor, windows: WindowDataset, name: str) -> torch.T
     if x.device.type == "cpu":  # by numpy: torch's threads would wait for cores that the loader's threads are reading on
         return torch.from_numpy(np.ascontiguousarray(np.moveaxis(x.numpy(), -3, -1)))
     return x.movedim(-3, -1).contiguous()
+
+
+def lines_first(store: Store, keys: Sequence[str]) -> tuple[str, ...]:
+    """Those keys whose pictures are [y, x, …]: the reader can turn them while it reads them."""
+    return tuple(key for key in keys if store.keys[key].picture_axes.startswith("y"))
 
 
 def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:

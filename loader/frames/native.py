@@ -62,7 +62,7 @@ def _library(package: Any, pattern: str) -> str:
         for path in sorted(place.glob(pattern)):
             binding.load_library_permanently(str(path))
             return str(path)
-    raise ImportError(f"{package.__name__} carries no {pattern}: install its wheel, with: pip install 'robozarr[train]'")
+    raise ImportError(f"{package.__name__} carries no {pattern}: install its wheel, with: pip install '.[train]'")
 
 
 _blosc2_path = _library(blosc2, "libblosc2.so*")

@@ -40,7 +40,9 @@ def export_rdt(
         from robozarr.loader.adapters.rdt import export as rdt_export
         from robozarr.store.opened import open_store
     except ModuleNotFoundError as exc:
-        raise typer.BadParameter(f"this needs {exc.name}; install it with: pip install 'robozarr[train]'") from exc
+        raise typer.BadParameter(
+            f"this needs {exc.name}; install it with: pip install '.[train]' in a clone of robozarr"
+        ) from exc
 
     opened = open_store(store)
     config = replace(rdt.config_for(opened), cameras={}, epsd_len_thresh_low=low, skip_still=skip_still)

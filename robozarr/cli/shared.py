@@ -93,7 +93,7 @@ def needs_view() -> Iterator[None]:
     except ModuleNotFoundError as exc:
         if exc.name and exc.name.split(".")[0] == "robozarr":
             raise
-        say(f"robozarr: this needs {exc.name}; install it with: pip install 'robozarr[view]'", error=True)
+        say(f"robozarr: this needs {exc.name}; install it with: pip install '.[view]' in a clone of robozarr", error=True)
         raise typer.Exit(EXIT_USAGE) from exc
 
 

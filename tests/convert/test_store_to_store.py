@@ -40,7 +40,7 @@ def stores(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dic
     return {profile: folder / f"{profile}.zarr" for profile in PROFILES}
 
 
-@pytest.mark.parametrize(("old", "new"), [("fast", "lean"), ("lean", "compact"), ("compact", "raw"), ("raw", "fast")])
+@pytest.mark.parametrize(("old", "new"), [("fast", "lean"), ("lean", "compact"), ("compact", "raw")])
 def test_it_is_the_store_that_the_sources_make(old: Profile, new: Profile, stores: dict[Profile, Path], tmp_path: Path) -> None:
     report = convert(stores[old], tmp_path / "a.zarr", workers=0, profile=new)
     assert same_bytes(tmp_path / "a.zarr", stores[new])
@@ -65,6 +65,7 @@ def test_into_a_bucket_and_back(s3: str, stores: dict[Profile, Path], tmp_path: 
     place.remove(place.names())
 
 
+@pytest.mark.slow  # six conversions
 def test_it_is_appended_to_as_the_old_one_would_be(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
     convert(sources[:1], tmp_path / "old.zarr", workers=0, instruction="put it there")
     convert(tmp_path / "old.zarr", tmp_path / "new.zarr", workers=0, profile="lean")
@@ -79,6 +80,7 @@ def test_it_is_appended_to_as_the_old_one_would_be(sources: list[Path], stores: 
     ]
 
 
+@pytest.mark.slow  # three conversions
 def test_what_was_left_out_stays_left_out(sources: list[Path], tmp_path: Path) -> None:
     bad = synthetic.write_libero(tmp_path / "s/task2_demo.hdf5", lengths=(5, 6), size=16, seed=5, dtypes={"actions": "float64"})
     with h5py.File(bad, "a") as file:
@@ -153,7 +155,7 @@ def test_a_store_that_changed_in_between_is_noticed(
     convert(sources[:1], tmp_path / "old.zarr", workers=0)
     interrupted(monkeypatch, tmp_path / "old.zarr", tmp_path / "a.zarr")
     convert(sources, tmp_path / "old.zarr", workers=0, append=True)
-    with pytest.raises(SourceError, match=r"old\.zarr.*goes on with the sources it was begun with"):
+    with pytest.raises(SourceError, match=r"old\.zarr: an unfinished convert must .* found identity [0-9a-f]{32}; when"):
         convert(tmp_path / "old.zarr", tmp_path / "a.zarr", workers=0, profile="lean")
 
 
@@ -186,6 +188,7 @@ def test_what_is_broken_is_not_carried_over(version: int, tmp_path: Path, monkey
         shutil.rmtree(tmp_path / "y.zarr", ignore_errors=True)
 
 
+@pytest.mark.slow  # three conversions
 def test_two_stores_that_differ_are_told_apart(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
     other = synthetic.write_libero(tmp_path / "s/task1_demo.hdf5", lengths=LENGTHS, size=16, seed=9, depth=True)
     convert([sources[0], other], tmp_path / "other.zarr", workers=0)

@@ -51,7 +51,7 @@ from robozarr.schemas.errors import CorruptChunkError, StoreError, WindowError
 from robozarr.schemas.layout import Profile
 from robozarr.store import bucket
 
-PROFILES: tuple[Profile, ...] = ("raw", "fast", "compact")
+PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 
 

@@ -25,7 +25,7 @@ from robozarr.schemas.window import Padding
 from robozarr.store.embedding import write_task_embedding
 from synthetic import write_libero, write_openvla, write_robomimic
 
-PROFILES: tuple[Profile, ...] = ("raw", "fast", "compact")
+PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
 SHIFTED = ("actions", "rewards", "dones")
 """Keys whose offsets count from the first action after the observation, in a causal window (design.md: `causal`)."""
 

@@ -72,13 +72,13 @@ def test_all_ways_of_reading(store: Path) -> None:
         assert_same(pickle.loads(pickle.dumps(dataset)).read(range(len(dataset))), expected)
         assert_same(dataset_of(opened, given, frames_in_memory=True).read(range(len(dataset))), expected)
         for options in ({"threads": 2}, {"cache": "host"}, {"cache": "device"}):
-            assert_same(gather(rz.WindowLoader(dataset, 5, **options)), expected)  # type: ignore[arg-type]
+            assert_same(gather(rz.WindowLoader(dataset, 5, **options)), expected)
 
 
 def test_a_bucket(store: Path, s3: str, tmp_path: Path) -> None:
     url, expected = upload(store, s3), expected_of(rz.open_store(store), CAMERAS)
-    for options in ({}, {"cache_dir": tmp_path / "cache"}, {"cache_dir": tmp_path / "cache"}):
-        dataset = dataset_of(rz.open_store(url, s3, **options), CAMERAS)
+    for folder in (None, tmp_path / "cache", tmp_path / "cache"):
+        dataset = dataset_of(rz.open_store(url, s3, cache_dir=folder), CAMERAS)
         assert_same(dataset.read(range(len(dataset))), expected)
 
 

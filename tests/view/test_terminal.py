@@ -104,7 +104,7 @@ def test_where_view_is_not_installed_it_says_so(sample_store: Path, tmp_path: Pa
     }[module]
     done = without(module, f"import robozarr; store = robozarr.open_store({str(sample_store)!r}); {ask}")
     assert done.returncode in (1, 2)
-    assert "pip install 'robozarr[view]'" in done.stderr
+    assert "pip install '.[view]'" in done.stderr
     ask = "print(store.episodes._repr_html_() is None)"
     shown = without(module, f"import robozarr; store = robozarr.open_store({str(sample_store)!r}); {ask}")
     assert shown.stdout.strip() == str(module == "pandas")

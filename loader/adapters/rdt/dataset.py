@@ -19,7 +19,7 @@ from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
 from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
-from robozarr.loader.adapters.turning import channels_last, check_pictures, turn, upside_down
+from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.stream import WindowLoader
@@ -320,7 +320,7 @@ def _windows(store: Store, config: RDTConfig, filters: Mapping[str, Any]) -> Win
     if config.skip_still:
         filters = {**filters, "exclude_flags": filters.get("exclude_flags", StepFlag(0)) | StepFlag.STILL}
     causal = config.causal and config.commands
-    upright = [key for key in dict.fromkeys(config.cameras.values()) if store.keys[key].picture_axes.startswith("y")]
+    upright = lines_first(store, tuple(dict.fromkeys(config.cameras.values())))
     dataset = WindowDataset(store, WindowSpec(offsets, causal=causal), upright=upright if config.upright else (), **filters)
     table = dataset.table
     length = table.stop - table.start

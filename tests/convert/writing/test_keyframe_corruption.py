@@ -20,6 +20,8 @@ from robozarr.schemas.shard import decode_shard, read_index
 from robozarr.view.rows import read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
+SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+"""Both; compact, which differs in the encoder alone, only where there is time."""
 KEY = "agentview_rgb"
 SHARD = f"steps/{KEY}/c/0/0/0/0"
 CHUNK = re.compile(
@@ -29,7 +31,7 @@ CHUNK = re.compile(
 INDEX = re.compile(rf"^steps/{KEY} · shard 0 \({SHARD}\).*: .*; found ")
 
 
-@pytest.fixture(params=PROFILES)
+@pytest.fixture(params=SOME)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """20 steps of 8×8 pixels in two episodes; one chunk whole, with an episode's beginning in it, and one with 4 rows."""
     synthetic.write_libero(tmp_path / "s/a_demo.hdf5", lengths=(7, 13), size=8, drop_keys=["obs/eye_in_hand_rgb"])

@@ -26,6 +26,8 @@ from robozarr.view.picture_checks import check_cameras
 from robozarr.view.rows import read_episode, read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
+SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+"""Both; compact, which differs in the encoder alone, only where there is time."""
 LENGTHS = (7, 20, 13, 3)
 
 
@@ -43,7 +45,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return files
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+@pytest.fixture(scope="module", params=SOME)
 def made(request: pytest.FixtureRequest, sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Profile, Path]:
     store = tmp_path_factory.mktemp("made") / "a.zarr"
     convert(sources, store, workers=0, profile=request.param)

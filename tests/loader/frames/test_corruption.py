@@ -49,6 +49,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return make_store(tmp_path / "a.zarr", request.param)
 
 
+@pytest.fixture(params=["raw", "fast"])
+def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The same, where a chunk is a frame. Chunks of frames with keyframes: test_keyframe_stores.py."""
+    return make_store(tmp_path / "a.zarr", request.param)
+
+
 @pytest.fixture
 def fast(tmp_path: Path) -> Path:
     return make_store(tmp_path / "a.zarr", "fast")
@@ -73,14 +79,14 @@ def test_a_whole_store_is_read_as_it_was_written(store: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["agentview_rgb", "agentview_depth"])
-def test_every_byte_of_frames(store: Path, name: str) -> None:
+def test_every_byte_of_frames(plain: Path, name: str) -> None:
     """Chunks, their checksums, indexes: the error names array, shard, chunk, and episode."""
-    opened = rz.open_store(store)
+    opened = rz.open_store(plain)
     layout, starts = opened.layout(f"steps/{name}"), np.cumsum([0, *format_writer.LENGTHS])
     n_tried = 0
     for shard in range(layout.n_shards):
         rows = np.arange(*layout.rows_of_shard(shard))
-        file = store / layout.shard_path(shard)
+        file = plain / layout.shard_path(shard)
         index = read_index(file.read_bytes(), layout, shard)
         good = frames(opened, layout, rows)
         for at, _ in changed(file, CHANGES[:1], step=7 if name == "agentview_depth" else 1):
@@ -233,17 +239,17 @@ def test_cut_emptied_deleted(store: Path, name: str) -> None:
     assert f"steps/{name} · shard 0 " in str(fault_of(lambda: load(store), good))
 
 
-def test_swapped_shards(store: Path, tmp_path: Path) -> None:
+def test_swapped_shards(plain: Path, tmp_path: Path) -> None:
     """Each of them whole: within an array, between arrays of one shape, between stores and profiles."""
-    good = load(store)
+    good = load(plain)
     other = tmp_path / "other.zarr"
-    shutil.copytree(store, other)
-    steps = store / "steps"
+    shutil.copytree(plain, other)
+    steps = plain / "steps"
     swaps = [("agentview_rgb/c/0/0/0/0", "agentview_rgb/c/1/0/0/0"), ("agentview_depth/c/0/0/0", "agentview_depth/c/2/0/0"),
              ("agentview_rgb/c/3/0/0/0", "agentview_rgb/c/4/0/0/0")]  # fmt: skip
     for a, b in swaps:
         swap(steps / a, steps / b)
-        said = fault_of(lambda: load(store), good)
+        said = fault_of(lambda: load(plain), good)
         assert said is not None
         assert f"steps/{a.split('/')[0]} · shard {a.split('/')[2]} " in said
         assert "episode" in said
@@ -253,7 +259,7 @@ def test_swapped_shards(store: Path, tmp_path: Path) -> None:
         for path in ("agentview_rgb/c/1/0/0/0", "actions/c/0/0"):
             kept = (steps / path).read_bytes()
             (steps / path).write_bytes((source / "steps" / path).read_bytes())
-            said = fault_of(lambda: load(store), good)  # the same values in the other profile's codec, or an error
+            said = fault_of(lambda: load(plain), good)  # the same values in the other profile's codec, or an error
             assert said is None or f"steps/{path.split('/')[0]}" in said
             (steps / path).write_bytes(kept)
 

@@ -22,7 +22,7 @@ from robozarr.loader.frames.kernel import first_other, prepare_shards
 assert np.array([1])[0] == 1
 good, store = Path(sys.argv[1]) / "good.zarr", Path(sys.argv[1]) / "a.zarr"
 counts = {"served": 0, "refused": 0}
-for profile in ("raw", "fast"):
+for profile in ("raw", "fast", "lean", "compact"):
     shutil.rmtree(good, ignore_errors=True)
     format_writer.write_by_hand(good, profile)
     windows(str(good))

@@ -79,7 +79,7 @@ def test_windows_are_those_of_the_raw_store(store: Path, raw: Path, monkeypatch:
     for window in (42, 0, 17, 16, 15, 42):
         assert_same(one_by_one.read([window]), windows(raw).read([window]))
     for options in ({"threads": 3, "prefetch": 3}, {"cache": "host"}, {"cache": "device"}):
-        loader = rz.WindowLoader(windows(store), 5, seed=1, **options)  # type: ignore[arg-type]
+        loader = rz.WindowLoader(windows(store), 5, seed=1, **options)
         assert_same(gather(loader), expected)
     monkeypatch.setattr(read_module, "_free_fds", lambda: np.array([0]))  # each use opens and closes
     assert_same(windows(store).read([20, 3, 40, 20]), windows(raw).read([20, 3, 40, 20]))

@@ -140,6 +140,20 @@ def test_a_samplers_state_counts_what_was_handed_out(dataset: rz.WindowDataset, 
         assert got + first(resumed, 99) == whole
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_windows_that_are_asked_for_one_by_one(dataset: rz.WindowDataset, workers: int) -> None:
+    """DataLoader(batch_size=None): torch's workers have windows then, not batches."""
+    sampler = rz.WindowSampler(dataset, SIZE, seed=2)
+    context = "fork" if workers else None
+    loader = DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=workers, multiprocessing_context=context)
+    for _ in range(2):
+        assert sorted(100 * int(item["episode"]) + int(item["step"]) for item in loader) == every(dataset)
+    state = sampler.state_dict()
+    assert (state["epoch"], state["consumed"]) == (2, 0)
+    next(iter(loader))
+    assert 0 <= sampler.state_dict()["consumed"] <= 38
+
+
 def test_a_user_that_sets_an_epoch_goes_there(dataset: rz.WindowDataset) -> None:
     loader = make("WindowSampler", dataset, seed=1)
     expected = []

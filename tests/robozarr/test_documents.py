@@ -1,0 +1,108 @@
+"""README and docs: every link leads somewhere, every hint names an extra that exists, the README's own lines run."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from robozarr.convert import convert
+from synthetic import write_libero
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(path for folder in (".", "docs", "docs/recipes") for path in (ROOT / folder).glob("*.md"))
+SOURCES = [
+    path for room in ("schemas", "store", "convert", "loader", "view", "robozarr") for path in (ROOT / room).rglob("*.py")
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text)
+    written_later = "experiments/"  # by make experiment
+    links = [link for link in links if "://" not in link and not link.startswith(written_later)]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_hints_name_extras_that_exist() -> None:
+    there = set(metadata.metadata("robozarr").get_all("Provides-Extra") or ())
+    named = {
+        extra.strip()
+        for path in [*SOURCES, *PAGES]
+        for group in re.findall(r"(?:robozarr|'\.)\[([a-z0-9,\s]+)\]", path.read_text())
+        for extra in group.split(",")
+    }
+    assert {"convert", "train", "view", "s3"} <= named <= there
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    pages = [page.relative_to(ROOT).as_posix() for page in PAGES if page.parent != ROOT]
+    assert [page for page in pages if f"]({page})" not in readme] == []
+
+
+def test_the_readme_is_one_screen_of_words() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 80
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    write_libero(tmp_path / "s/s_demo.hdf5", lengths=(40, 50), size=128)
+    convert(tmp_path / "s", tmp_path / "libero_spatial.zarr", workers=0)
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    block = block.replace('"libero_spatial.zarr"', repr(str(tmp_path / "libero_spatial.zarr"))).replace(
+        "    ...", "    break  #"
+    )
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    batch = names["batch"]
+    assert isinstance(batch, dict)
+    shapes = {name: (tuple(values.shape), str(values.dtype)) for name, values in batch.items() if name != "instruction"}
+    assert shapes["actions"] == ((64, 64, 7), "torch.float32")
+    assert shapes["agentview_rgb"] == ((64, 2, 3, 128, 128), "torch.float32")
+    assert shapes["actions_is_pad"] == ((64, 64), "torch.bool")
+    assert len(batch["instruction"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("line", "missing", "extra"),
+    [
+        ("import robozarr as rz; rz.WindowDataset", "torch", "train"),
+        ("import robozarr as rz; rz.WindowLoader", "blosc2", "train"),
+        ("import robozarr; robozarr.convert", "h5py", "convert"),
+        ("from robozarr.convert import convert", "h5py", "convert"),
+        ("import robozarr; robozarr.view", "none", ""),
+    ],
+)
+def test_a_missing_package_names_its_extra_in_one_line(line: str, missing: str, extra: str) -> None:
+    """A package is missing if its entry in sys.modules is None."""
+    code = (
+        f"import sys\nsys.modules[{missing!r}] = None\n"
+        f"try:\n exec({line!r})\nexcept ImportError as exc: print(type(exc).__name__, exc)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    if extra:
+        assert f"needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr" in said
+    else:
+        assert said == ""
+
+
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    import robozarr
+    import robozarr.convert
+
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    assert set(hook.public_names()) == {*robozarr.__all__, *robozarr.convert.__all__} - {"__version__"}
+    for path in hook.public_names().values():
+        module, _, name = path.rpartition(".")
+        assert getattr(importlib.import_module(module), name).__doc__
+        assert f"::: {path}" in hook.reference()
