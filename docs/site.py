@@ -29,7 +29,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     markdown = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?!recipes/|\w+\.md)[^)]*\)", r"`\1`", markdown)
     if page.file.src_uri == "index.md":
         markdown = re.sub(r"\[([^\]]+)\]\((?:sample/|CONTRIBUTING|SECURITY|CHANGELOG)[^)]*\)", r"`\1`", markdown)
-    return re.sub(r"\[([^\]]+)\]\((?:\.\./)?experiments/[^)]*\)", r"`\1`", markdown)
+    return markdown
 
 
 def public_names() -> dict[str, str]:

@@ -81,8 +81,8 @@ def run(path: Path, report: Path) -> None:
     with stage("drawing the report (robozarr report)") as add:
         write_report(store, report)
         add(str(report))
-    with stage("compiling the reader, once per machine (python -m robozarr.loader.warm)"):
-        compile_reader()
+    with stage("compiling the reader, once per user (python -m robozarr.loader.warm does it ahead)"):
+        compile_reader(("fast",))
     dataset = rz.WindowDataset(store, WINDOW)
     loader = rz.WindowLoader(dataset, BATCH, shuffle=False)
     with stage(f"reading the same {len(dataset)} windows by h5py and by WindowLoader, and comparing them") as add:

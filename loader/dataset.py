@@ -39,7 +39,8 @@ from robozarr.store.viewer import viewer
 
 __all__ = ["Sample", "WindowDataset"]
 
-compile_reader()  # now: later there are threads, and a fork of a thread that compiles waits for ever
+# now: later there are threads, and a fork of a thread that compiles waits for ever. Keyframes when a dataset has some
+compile_reader(("fast",))
 
 Sample: TypeAlias = dict[str, Any]
 """Field → tensor of one window; ``instruction`` is text."""

@@ -7,24 +7,31 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 
+from robozarr.loader.frames.buffers import ThreadBuffers
 from robozarr.loader.frames.code_cache import cache_folder
-from robozarr.loader.frames.kernel import ThreadBuffers, first_other
 from robozarr.loader.frames.read import FrameReader, KeyReader, MemoryReader
+from robozarr.loader.frames.rows import first_other
 from robozarr.schemas.layout import Profile, layout_of_values
 
 __all__ = ["compile_reader"]
 
 PROFILES: Final[tuple[Profile, ...]] = ("raw", "fast", "lean")
-"""One for each kind of code: every codec with one frame per chunk shares it."""
+"""One for each kind of code: every codec with one frame per chunk shares it. Chunks with keyframes have code of their own."""
 
 
-def compile_reader() -> float:
+def compile_reader(profiles: Sequence[Profile] = PROFILES) -> float:
     """Compile everything that reading a store in a folder needs, or load it from the cache.
+
+    Parameters
+    ----------
+    profiles : names
+        Profiles of the stores; the code for keyframes takes several times as long as the rest.
 
     Returns
     -------
@@ -35,7 +42,7 @@ def compile_reader() -> float:
     store: Any = SimpleNamespace(path="/nowhere")
     free = np.zeros(1, np.int64)
     readers: list[tuple[KeyReader, int]] = [(MemoryReader(np.zeros((1, 7))), 56)]
-    for profile in PROFILES:
+    for profile in profiles:
         layout = layout_of_values("steps/picture", (1, 8, 8, 3), "uint8", ("step", "y", "x", "c"), profile)
         readers.append((FrameReader(store, layout, np.zeros(1, np.uint32), free), layout.row_bytes))
     buffers, rows, at = ThreadBuffers(), np.empty((0, 1), np.int64), np.empty(0, np.int64)

@@ -32,7 +32,10 @@ from robozarr.schemas.zarr_json import array_document, document_bytes
 from robozarr.view.rows import read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
-SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+SOME = [
+    pytest.param(profile, marks=[pytest.mark.slow(reason="the same on another profile")] if profile == "compact" else [])
+    for profile in PROFILES
+]
 """Both; compact, which differs in the encoder alone, only where there is time."""
 SEED = 17
 
@@ -137,7 +140,7 @@ def test_synthetic_stores(profile: Profile, tmp_path: Path) -> None:
         read_by_three(tmp_path / "a.zarr", key, expected)
 
 
-@pytest.mark.slow  # every frame of every file, one by one, in Python
+@pytest.mark.slow(reason="every frame of every file, one by one, in Python")
 @pytest.mark.parametrize("profile", PROFILES)
 def test_every_real_file(profile: Profile, real_data: Path, tmp_path: Path) -> None:
     (tmp_path / "s").symlink_to(real_data)
@@ -224,7 +227,7 @@ def test_frames_of_any_kind(
     check_array(pictures(kind, n, shape, dtype, seed), sorted({0, *(row for row in begins if row < n)}), profile)
 
 
-@pytest.mark.slow  # large frames
+@pytest.mark.slow(reason="large frames")
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("shape", [*LARGE, (1024, 1024, 3)])
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

@@ -12,7 +12,7 @@ from robozarr.convert import convert
 from robozarr.loader.device.augmenting.steps import RandomShift
 
 
-@pytest.mark.slow  # starts worker processes
+@pytest.mark.slow(reason="starts worker processes")
 def test_rows(capsys: pytest.CaptureFixture[str]) -> None:
     sample = Path(__file__).parents[2] / "sample"
     arguments = [

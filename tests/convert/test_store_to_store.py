@@ -48,13 +48,13 @@ def test_it_is_the_store_that_the_sources_make(old: Profile, new: Profile, store
     assert verify(tmp_path / "a.zarr", sources=stores[old], workers=0).violations == ()
 
 
-@pytest.mark.slow  # starts workers
+@pytest.mark.slow(reason="starts workers")
 def test_workers_do_not_change_it(stores: dict[Profile, Path], tmp_path: Path) -> None:
     convert(stores["raw"], tmp_path / "a.zarr", workers=2, profile="lean")
     assert same_bytes(tmp_path / "a.zarr", stores["lean"])
 
 
-@pytest.mark.slow  # reads and writes over HTTP
+@pytest.mark.slow(reason="reads and writes over HTTP")
 def test_into_a_bucket_and_back(s3: str, stores: dict[Profile, Path], tmp_path: Path) -> None:
     place = new_place(s3)
     convert(stores["fast"], place.url, endpoint_url=s3, workers=0, profile="lean")
@@ -65,7 +65,7 @@ def test_into_a_bucket_and_back(s3: str, stores: dict[Profile, Path], tmp_path: 
     place.remove(place.names())
 
 
-@pytest.mark.slow  # six conversions
+@pytest.mark.slow(reason="six conversions")
 def test_it_is_appended_to_as_the_old_one_would_be(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
     convert(sources[:1], tmp_path / "old.zarr", workers=0, instruction="put it there")
     convert(tmp_path / "old.zarr", tmp_path / "new.zarr", workers=0, profile="lean")
@@ -80,7 +80,7 @@ def test_it_is_appended_to_as_the_old_one_would_be(sources: list[Path], stores: 
     ]
 
 
-@pytest.mark.slow  # three conversions
+@pytest.mark.slow(reason="three conversions")
 def test_what_was_left_out_stays_left_out(sources: list[Path], tmp_path: Path) -> None:
     bad = synthetic.write_libero(tmp_path / "s/task2_demo.hdf5", lengths=(5, 6), size=16, seed=5, dtypes={"actions": "float64"})
     with h5py.File(bad, "a") as file:
@@ -141,7 +141,7 @@ def test_the_same_command_goes_on(stores: dict[Profile, Path], tmp_path: Path, m
     assert same_bytes(tmp_path / "a.zarr", stores["lean"])
 
 
-@pytest.mark.slow  # starts a converter of its own
+@pytest.mark.slow(reason="starts a converter of its own")
 def test_killed_it_ends_in_the_same_bytes(stores: dict[Profile, Path], tmp_path: Path) -> None:
     command = convert_command(stores["fast"], "--store", tmp_path / "a.zarr", "--profile", "lean", "-w", "0")
     run_and_kill(command, 0.05, lambda: any((tmp_path / "a.zarr").glob("steps/*/c")))
@@ -188,7 +188,7 @@ def test_what_is_broken_is_not_carried_over(version: int, tmp_path: Path, monkey
         shutil.rmtree(tmp_path / "y.zarr", ignore_errors=True)
 
 
-@pytest.mark.slow  # three conversions
+@pytest.mark.slow(reason="three conversions")
 def test_two_stores_that_differ_are_told_apart(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
     other = synthetic.write_libero(tmp_path / "s/task1_demo.hdf5", lengths=LENGTHS, size=16, seed=9, depth=True)
     convert([sources[0], other], tmp_path / "other.zarr", workers=0)

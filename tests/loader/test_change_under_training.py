@@ -14,7 +14,7 @@ from remote import new_place
 from robozarr.store.locate import place_of
 
 pytestmark = [
-    pytest.mark.slow,  # converters in processes of their own
+    pytest.mark.slow(reason="converters in processes of their own"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning"),  # Python 3.12 on fork
 ]
 

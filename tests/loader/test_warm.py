@@ -13,7 +13,7 @@ import pytest
 from robozarr.convert import convert
 from robozarr.loader import warm
 from robozarr.loader.frames import code_cache
-from robozarr.loader.frames.kernel import group_rows
+from robozarr.loader.frames.rows import group_rows
 
 FIRST_BATCH = """
 import sys

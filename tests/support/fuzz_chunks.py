@@ -175,7 +175,7 @@ def main() -> None:
         else:
             kinds.update(found[0])
             wrong += found[1]
-        print(f"\r{first + n} chunks", end="", file=sys.stderr, flush=True)
+        print(f"\r{first + n} chunks, {len(wrong)} wrong", end="", file=sys.stderr, flush=True)
     print("\n".join(wrong[:20]))
     counts = ", ".join(f"{kind} {n}" for kind, n in sorted(kinds.items()))
     zero = ", ".join(f"{kind} {kinds[kind]}" for kind in ("crashes", "hangs", "other values") if kind not in counts)

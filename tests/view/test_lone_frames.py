@@ -37,7 +37,7 @@ def lone(store: rz.Store) -> dict[str, str]:
     return {finding.title.removeprefix("Frames of one colour: "): finding.detail for finding in found}
 
 
-SLOW = pytest.mark.slow  # a conversion each
+SLOW = pytest.mark.slow(reason="a conversion each")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_stretches_and_dead_cameras_are_told_once(tmp_path: Path) -> None:
     assert sorted(titles) == [f"Constant camera: {CAMERA} is one colour", f"Stretches of one colour: {CAMERA}"]
 
 
-@pytest.mark.slow  # a conversion each
+@pytest.mark.slow(reason="a conversion each")
 @pytest.mark.parametrize("profile", ["fast", "raw"])
 @pytest.mark.parametrize(("axes", "dtype"), [((0, 3, 1, 2), "u1"), ((0, 1, 2, 3), "f4"), ((0, 1, 2, 3), "u2")])
 def test_other_pictures(profile: str, axes: tuple[int, ...], dtype: str, tmp_path: Path) -> None:

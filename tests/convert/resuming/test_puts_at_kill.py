@@ -100,7 +100,7 @@ PUTS: dict[str, Callable[[], Callable[[Request], bool]]] = {
 }
 
 
-@pytest.mark.slow  # a converter is started each time
+@pytest.mark.slow(reason="a converter is started each time")
 @pytest.mark.parametrize(
     ("what", "arrives"),
     [
@@ -126,7 +126,7 @@ def test_the_rerun_ends_in_the_same_bytes(
         assert verify(place, workers=0, sources=files[0]).ok
 
 
-@pytest.mark.slow  # a converter is started
+@pytest.mark.slow(reason="a converter is started")
 def test_a_late_object_among_another_store_is_noticed(
     killed: Callable[[Callable[[Request], bool]], tuple[BucketPlace, Holding]], files: list[Path]
 ) -> None:
@@ -147,7 +147,7 @@ def test_a_late_object_among_another_store_is_noticed(
             opened.array("agentview_rgb")[0]
 
 
-@pytest.mark.slow  # a converter is started
+@pytest.mark.slow(reason="a converter is started")
 def test_a_late_record_of_a_run_that_is_over_is_removed(
     killed: Callable[[Callable[[Request], bool]], tuple[BucketPlace, Holding]], files: list[Path], expected: Path
 ) -> None:

@@ -25,7 +25,7 @@ else:
 """
 
 
-@pytest.mark.slow  # worker processes
+@pytest.mark.slow(reason="worker processes")
 @pytest.mark.parametrize("read_from", ["a file", "standard input"])
 def test_a_script_without_a_guard(tmp_path: Path, read_from: str) -> None:
     source = str(synthetic.write_libero(tmp_path / "s/a_demo.hdf5", lengths=(3, 2), size=8))

@@ -20,7 +20,10 @@ from robozarr.schemas.shard import decode_shard, read_index
 from robozarr.view.rows import read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
-SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+SOME = [
+    pytest.param(profile, marks=[pytest.mark.slow(reason="the same on another profile")] if profile == "compact" else [])
+    for profile in PROFILES
+]
 """Both; compact, which differs in the encoder alone, only where there is time."""
 KEY = "agentview_rgb"
 SHARD = f"steps/{KEY}/c/0/0/0/0"
@@ -78,7 +81,7 @@ def test_some_bytes(store: Path) -> None:
     assert try_every(store, 97, (1,)) >= n_bytes // 97
 
 
-@pytest.mark.slow  # each of some thousand bytes, three times
+@pytest.mark.slow(reason="each of some thousand bytes, three times")
 def test_every_byte(store: Path) -> None:
     """As `verify` and an append read a shard: whatever is changed is noticed, and what is noticed says where."""
     opened = robozarr.open_store(store)

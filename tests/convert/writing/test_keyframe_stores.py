@@ -26,7 +26,10 @@ from robozarr.view.picture_checks import check_cameras
 from robozarr.view.rows import read_episode, read_rows
 
 PROFILES: tuple[Profile, ...] = ("lean", "compact")
-SOME = [pytest.param(profile, marks=[pytest.mark.slow] if profile == "compact" else []) for profile in PROFILES]
+SOME = [
+    pytest.param(profile, marks=[pytest.mark.slow(reason="the same on another profile")] if profile == "compact" else [])
+    for profile in PROFILES
+]
 """Both; compact, which differs in the encoder alone, only where there is time."""
 LENGTHS = (7, 20, 13, 3)
 

@@ -16,7 +16,7 @@ from robozarr.schemas.layout import Profile
 PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
 
 
-@pytest.mark.slow  # three conversions of 28 MB
+@pytest.mark.slow(reason="three conversions of 28 MB")
 def test_the_estimate_is_near_what_the_profiles_take(tmp_path: Path) -> None:
     """Several shards of each camera, of which a sample is one chunk."""
     synthetic.write_libero(tmp_path / "s/a_demo.hdf5", lengths=(90, 80), size=192, depth=True)
@@ -45,7 +45,7 @@ def test_who_reads_it(profile: Profile) -> None:
     assert len(profile_words("compact", 250, {"lean": 600, "compact": 300})) == 1
 
 
-@pytest.mark.slow  # starts a process
+@pytest.mark.slow(reason="starts a process")
 def test_the_command_says_it(tmp_path: Path, sample: Path) -> None:
     command = convert_command(sample, "--store", tmp_path / "a.zarr", "-w", "0")
     said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout

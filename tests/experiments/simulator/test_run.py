@@ -49,7 +49,7 @@ def test_the_same_numbers_twice_and_after_interruptions(tmp_path: Path) -> None:
         run(Size(name="other", rows=TINY.rows, n_steps=31), tmp_path / "a")
 
 
-@pytest.mark.slow  # three minutes: demonstrations, two trainings, twenty rollouts
+@pytest.mark.slow(reason="three minutes: demonstrations, two trainings, twenty rollouts")
 def test_the_quick_run_shows_what_dropping_the_tail_costs(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "experiments")}
     command = [sys.executable, "-m", "tail", "--quick", "--work", str(tmp_path)]

@@ -79,7 +79,7 @@ def test_batches_that_workers_had_prefetched_come_next(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])  # starts processes six times
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="starts processes six times"))])
 @pytest.mark.parametrize("n", [3, 9, 10])
 def test_epochs_of_n_steps_of_a_loader_that_accelerate_prepared(
     dataset: rz.WindowDataset, kind: str, workers: int, n: int
@@ -91,7 +91,7 @@ def test_epochs_of_n_steps_of_a_loader_that_accelerate_prepared(
     assert_all_before_any_again([first(loader, n) for _ in range(6)], dataset)
 
 
-@pytest.mark.slow  # starts processes for eight epochs
+@pytest.mark.slow(reason="starts processes for eight epochs")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [3, 9])
 def test_lightning_2630_7364_epochs_of_n_steps_with_workers(dataset: rz.WindowDataset, kind: str, n: int) -> None:
@@ -206,7 +206,7 @@ def train(get_loader: Any, folder: Path, checkpoint: str | None = None) -> list[
     return model.got
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 @pytest.mark.parametrize(("kind", "workers"), [*itertools.product(KINDS, (0,)), ("WindowSampler", 2)])
 def test_transformers_26289_what_trainer_prepares_resumes(
     dataset: rz.WindowDataset, tmp_path: Path, kind: str, workers: int
@@ -222,7 +222,7 @@ def test_transformers_26289_what_trainer_prepares_resumes(
     assert train(get_loader, tmp_path, "checkpoint-14") == got[14:]
 
 
-@pytest.mark.slow  # imports transformers
+@pytest.mark.slow(reason="imports transformers")
 def test_the_line_that_a_refused_trainer_is_given(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """A plain DataLoader that is not prepared is told no epoch; the line of the message is, and resumes exactly."""
 
