@@ -27,6 +27,7 @@ from robozarr.loader.frames.shards import (
     READ,
     WAITS,
     WILLNEED,
+    Flag,
     Number,
     Shards,
     begin_of,
@@ -73,7 +74,9 @@ def read_frames(
         A code; ``buffers.fault[0]`` is the row that failed.
     """
     rows, opened, opened_shard, code, j = batch_rows.row, -1, -1, OK, start
-    advised, strict = False, len(missed) == 0
+    waits = np.bool_(True)
+    advised: Flag = not waits
+    strict = len(missed) == 0
     if not strict:
         missed[0] = 0
     while j < stop and code == OK:
@@ -97,12 +100,12 @@ def read_frames(
             fd = opened
         _assign_roles(shards, rows, j, k, memory)
         code = MISSING if fd < 0 else OK if shards.known[chunk] else READ
-        if code == OK:
+        for _ in range(2 if code == OK else 0):  # called at one place: each call is compiled for itself, with all that it calls
             code = _read_chunk(shards, batch_rows, chunk, fd, advised, out, buffers, memory, strict)
-            if code == WAITS:  # nothing of the chunk is done
-                _advise(shards, rows, j, stop)
-                advised = True
-                code = _read_chunk(shards, batch_rows, chunk, fd, advised, out, buffers, memory, strict)
+            if code != WAITS:
+                break
+            _advise(shards, rows, j, stop)  # nothing of the chunk is done
+            advised = waits
         if not strict:
             code = OK
             for i in range(j, k):
@@ -134,7 +137,7 @@ def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: Number, k: Number,
 
 @compiled
 def _read_chunk(
-    shards: Shards, batch_rows: BatchRows, chunk: Number, fd: Number, may_wait: bool, out: NDArray[np.uint8], buffers: Buffers,
+    shards: Shards, batch_rows: BatchRows, chunk: Number, fd: Number, may_wait: Flag, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory, strict: bool,
 ) -> int:  # fmt: skip
     """Read what has a role of one chunk. Not `strict`: rows that fail are passed over, and keep their roles.
@@ -142,7 +145,7 @@ def _read_chunk(
     Returns WAITS if the first bytes are not in memory, and may not be waited for.
     """
     first, n, begin = chunk * shards.chunk_rows, rows_of_chunk(shards, chunk), begin_of(shards, chunk)
-    row, waits = 0, may_wait
+    row, waits = np.int64(0), may_wait
     while row < n:
         if memory.role[row] == 0:
             row += 1
@@ -150,16 +153,16 @@ def _read_chunk(
         buffers.fault[0] = first + row
         last, offset, end = _end_of_run(shards, first, row, n, memory)
         buffers.vectors[0], buffers.vectors[1] = buffers.buffer.ctypes.data, end - offset
-        done = read_vectors(fd, buffers, 1, begin + offset, end - offset, waits or NOWAIT == 0)
+        done = read_vectors(fd, buffers, np.int64(1), begin + offset, end - offset, waits | np.bool_(NOWAIT == 0))
         if done == 0:
             return WAITS
-        waits = True  # a chunk that was begun is ended
+        waits = np.bool_(True)  # a chunk that was begun is ended
         code = OK if done == 1 else READ
         if code != OK and strict:
             return code
         while row <= last:
             if memory.role[row] and code == OK:
-                source = buffers.buffer.ctypes.data + entry_of(shards, first + row)[0] - offset
+                source = np.int64(buffers.buffer.ctypes.data) + entry_of(shards, first + row)[0] - offset
                 got = _use(shards, batch_rows, first + row, source, fd, out, buffers, memory)
                 if got == OK:
                     memory.role[row] = 0
@@ -193,20 +196,24 @@ def _use(
     j, target = memory.place[row % shards.chunk_rows], np.int64(0)
     if role & WANTED:
         target = out.ctypes.data + batch_rows.place[batch_rows.first[j]] * shards.row_bytes
-    buffers.fault[0] = row
-    code = decode_frame(shards, row, source, role & KEYFRAME != 0, target, memory)
-    if code == NEEDS_KEY:  # of many keyframes in one chunk
-        entry = entry_of(shards, row)
-        keyframe = row - row % shards.chunk_rows + entry[3]
-        buffers.fault[0] = keyframe
-        entry = entry_of(shards, keyframe)
-        buffers.vectors[0], buffers.vectors[1] = memory.key_payload.ctypes.data, entry[1]
-        if read_vectors(fd, buffers, 1, begin_of(shards, chunk_of(shards, row)) + entry[0], entry[1], True) != 1:
-            return READ
-        code = decode_frame(shards, keyframe, memory.key_payload.ctypes.data, True, 0, memory)
-        if code == OK:
-            buffers.fault[0] = row
-            code = decode_frame(shards, row, source, False, target, memory)
+    at: Number = np.int64(row)
+    place, keep, to, code = np.int64(source), role & KEYFRAME != 0, target, OK
+    for _ in range(3):  # the row; else, of many keyframes in one chunk, its keyframe, and then the row
+        buffers.fault[0] = at
+        code = decode_frame(shards, at, place, keep, to, memory)
+        if code == NEEDS_KEY:
+            at = row - row % shards.chunk_rows + entry_of(shards, row)[3]
+            place, keep, to = np.int64(memory.key_payload.ctypes.data), True, np.int64(0)
+            buffers.fault[0] = at
+            entry = entry_of(shards, at)
+            buffers.vectors[0], buffers.vectors[1] = place, entry[1]
+            begin = begin_of(shards, chunk_of(shards, row)) + entry[0]
+            if read_vectors(fd, buffers, np.int64(1), begin, entry[1], np.bool_(True)) != 1:
+                return READ
+        elif code != OK or at == row:
+            break
+        else:
+            at, place, keep, to = np.int64(row), np.int64(source), role & KEYFRAME != 0, target
     if code == OK and role & WANTED:
         spread_row(shards, batch_rows, j, out)
     return code
@@ -320,9 +327,9 @@ def decode_frames(
         if code == NEEDS_KEY:  # of many keyframes in one chunk
             keyframe = row - row % shards.chunk_rows + entry_of(shards, row)[3]
             at = np.searchsorted(needed, keyframe)
-            code = _decode_from(shards, keyframe, True, which[at], spans, np.int64(0), buffers, memory)
+            code = _decode_from(shards, keyframe, np.bool_(True), which[at], spans, np.int64(0), buffers, memory)
             if code == OK:
-                code = _decode_from(shards, row, False, which[i], spans, target, buffers, memory)
+                code = _decode_from(shards, row, np.bool_(False), which[i], spans, target, buffers, memory)
         if code != OK:
             return code
         if j >= 0:
@@ -332,7 +339,7 @@ def decode_frames(
 
 @compiled
 def _decode_from(
-    shards: Shards, row: Number, keep: bool, which: Number, spans: NDArray[np.int64], target: Number, buffers: Buffers,
+    shards: Shards, row: Number, keep: Flag, which: Number, spans: NDArray[np.int64], target: Number, buffers: Buffers,
     memory: FrameMemory,
 ) -> int:  # fmt: skip
     """Decode a row whose bytes are in a span of memory; READ if they are not."""

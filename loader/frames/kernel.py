@@ -147,7 +147,7 @@ def _decode(
         if blosc_fault(numba.carray(address(source), (size,), np.uint8), shards.row_bytes, shards.itemsize, shards.flags):
             return DECODED
         over = len(shards.over) > 0 and shards.over[row] != 0
-        pixels = buffers.pixels.ctypes.data if over else target
+        pixels = np.int64(buffers.pixels.ctypes.data) if over else np.int64(target)
         if blosc_decode(address(buffers.context), address(source), size, address(pixels), shards.row_bytes) != shards.row_bytes:
             return DECODED
         if over:
@@ -228,12 +228,14 @@ def read_chunks(
         n_bytes = end_of(shards, rows[k - 1]) - begin
         code = _check_sizes(shards, rows[j:k], buffers) if fd >= 0 else MISSING
         if code == OK:
-            done = read_vectors(fd, buffers, _aim(shards, batch_rows, j, k, out, buffers), begin, n_bytes, NOWAIT == 0)
+            done = read_vectors(
+                fd, buffers, _aim(shards, batch_rows, j, k, out, buffers), begin, n_bytes, np.bool_(NOWAIT == 0)
+            )
             if done == 0:
                 if not advised:
                     _advise(shards, rows, j, stop)
                     advised = True
-                done = read_vectors(fd, buffers, _aim(shards, batch_rows, j, k, out, buffers), begin, n_bytes, True)
+                done = read_vectors(fd, buffers, _aim(shards, batch_rows, j, k, out, buffers), begin, n_bytes, np.bool_(True))
             code = OK if done == 1 else READ
         of_run = code
         for c in range(k - j):

@@ -34,6 +34,7 @@ from robozarr.loader.frames.shards import (
     NEEDS_KEY,
     OK,
     TABLE,
+    Flag,
     Number,
     Shards,
     begin_of,
@@ -144,7 +145,7 @@ def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
 
 
 @compiled
-def decode_frame(shards: Shards, row: Number, source: Number, keep: bool, target: Number, memory: FrameMemory) -> int:
+def decode_frame(shards: Shards, row: Number, source: Number, keep: Flag, target: Number, memory: FrameMemory) -> int:
     """Check a frame and decode it.
 
     Parameters
@@ -184,23 +185,23 @@ def decode_frame(shards: Shards, row: Number, source: Number, keep: bool, target
             return NEEDS_KEY
         below = np.int64(memory.key_coded[slot].ctypes.data if mode & FILTERED else memory.key_pixels[slot].ctypes.data)
     turned = target != 0 and len(shards.over) > 0 and shards.over[row] != 0
+    aside = turned and mode & FILTERED == 0  # decoded here, then turned
+    coded, place, kept = memory.coded, np.int64(target), np.int64(0)
     if keep:
-        slot = memory.key_next[0]
-        memory.key_next[0] = (slot + 1) % KEPT
-        memory.key_row[slot] = NOTHING  # until it is whole
-        pixels, coded = memory.key_pixels[slot], memory.key_coded[slot]
-        if not _decode(shards, mode, length, source, below, pixels.ctypes.data, coded, False, memory):
-            return DECODED
-        memory.key_row[slot], memory.key_sum[slot] = row, stated
-        if target != 0:
-            put_row(shards, row, pixels.ctypes.data, target)
-        return OK
-    if turned and mode & FILTERED == 0:
-        if not _decode(shards, mode, length, source, below, memory.pixels.ctypes.data, memory.coded, False, memory):
-            return DECODED
-        put_row(shards, row, memory.pixels.ctypes.data, target)
-        return OK
-    return OK if _decode(shards, mode, length, source, below, target, memory.coded, turned, memory) else DECODED
+        kept = memory.key_next[0]
+        memory.key_next[0] = (kept + 1) % KEPT
+        memory.key_row[kept] = NOTHING  # until it is whole
+        coded, place = memory.key_coded[kept], np.int64(memory.key_pixels[kept].ctypes.data)
+    elif aside:
+        place = np.int64(memory.pixels.ctypes.data)
+    # called at one place: each call is compiled for itself, with all that it calls
+    if not _decode(shards, mode, length, source, below, place, coded, turned and not keep, memory):
+        return DECODED
+    if keep:
+        memory.key_row[kept], memory.key_sum[kept] = row, stated
+    if target != 0 and target != place:
+        put_row(shards, row, place, target)
+    return OK
 
 
 @compiled
@@ -215,16 +216,18 @@ def _checksum(row: Number, entry: Entry, source: Number, memory: FrameMemory) ->
 @compiled
 def _decode(
     shards: Shards, mode: Number, length: Number, source: Number, below: Number, target: Number, coded: NDArray[np.uint8],
-    turned: bool, memory: FrameMemory,
+    turned: Flag, memory: FrameMemory,
 ) -> bool:  # fmt: skip
     """Decode a payload to the address `target`; False if it is none. `below` is the address of its dictionary, 0 for none.
 
     A filtered one goes through `coded`, and is turned over if `turned`; any other never is.
     """
-    if mode & FILTERED == 0:
-        return _decode_strips(shards, source, length, mode & 3, below, target, memory.context)
-    if not _decode_strips(shards, source, length, mode & 3, below, coded.ctypes.data, memory.context):
+    filtered = mode & FILTERED != 0
+    to = np.int64(coded.ctypes.data) if filtered else np.int64(target)
+    if not _decode_strips(shards, source, length, mode & 3, below, to, memory.context):
         return False
+    if not filtered:
+        return True
     width = memory.line.shape[1]
     _undo_filter(coded, memory.line, shards.height, width, turned, numba.carray(address(target), (shards.row_bytes,), np.uint8))
     return True
@@ -286,7 +289,7 @@ def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: Num
 
 @compiled
 def _undo_filter(
-    planes: NDArray[np.uint8], line: NDArray[np.uint8], height: Number, width: Number, turned: bool, out: NDArray[np.uint8]
+    planes: NDArray[np.uint8], line: NDArray[np.uint8], height: Number, width: Number, turned: Flag, out: NDArray[np.uint8]
 ) -> None:
     """Planes [3, y, x] of G, R - G, B - G, each line minus the line above → uint8 [y, x, 3]; all modulo 256.
 

@@ -26,6 +26,7 @@ from robozarr.loader.frames.shards import (
     TABLE,
     WAITS,
     WILLNEED,
+    Flag,
     Number,
     Shards,
     begin_of,
@@ -92,8 +93,10 @@ def prepare_shards(shards: Shards, rows: NDArray[np.int64], free_fds: NDArray[np
 @compiled
 def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> int:
     """Load the table of every chunk that rows lie in, once; as `prepare_shards`, whose shards are loaded."""
-    opened, opened_shard, advised, code = -1, -1, False, OK
-    j = 0
+    waits = np.bool_(True)
+    advised: Flag = not waits
+    opened, opened_shard, code = -1, -1, OK
+    j = np.int64(0)
     while j < len(rows) and code == OK:
         if rows[j] < 0 or shards.known[chunk_of(shards, rows[j])]:
             j += 1
@@ -113,14 +116,14 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
         code = load_table(shards, chunk, fd, advised, fault)
         if code == WAITS:
             _advise_tables(shards, rows, j)
-            advised, code = True, OK
+            advised, code = waits, OK
     if opened >= 0:
         posix_close(opened)
     return code
 
 
 @compiled
-def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: int) -> None:
+def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
     """Ask for all tables that are still to be read at once: a disk serves many requests together."""
     last: Number = -1
     while j < len(rows):
@@ -149,13 +152,13 @@ def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]
                 opened, opened_shard = open_shard(shards, shard), shard
             fd = opened
         if fd >= 0:
-            load_table(shards, chunk, fd, True, fault)
+            load_table(shards, chunk, fd, np.bool_(True), fault)
     if opened >= 0:
         posix_close(opened)
 
 
 @compiled
-def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: bool, fault: NDArray[np.int64]) -> int:
+def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: Flag, fault: NDArray[np.int64]) -> int:
     """Read the table of a chunk of frames from its shard's file; WAITS if that would have to wait; else as `take_table`."""
     table = np.empty(ENTRY_BYTES * shards.chunk_rows, np.uint8)
     begin, done = begin_of(shards, chunk), False

@@ -52,6 +52,7 @@ __all__ = [
     "TABLE",
     "WAITS",
     "WILLNEED",
+    "Flag",
     "Number",
     "Shards",
     "begin_of",
@@ -97,6 +98,8 @@ _SEEK_END: Final = 2
 _NO_CHUNK: Final = np.uint64(2**64 - 1)
 Number: TypeAlias = int | np.signedinteger
 """What numba has for an int."""
+Flag: TypeAlias = bool | np.bool_
+"""What numba has for a bool: constants are passed as ``np.bool_`` and ``np.int64``, of which it makes no variant of its own."""
 
 
 class Shards(NamedTuple):
