@@ -17,7 +17,7 @@ test: check  ## set up, then style, types, tests with doctests, and the wheel
 	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 -m "not slow" tests benchmarks
 	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
-test-all: test test-experiments  ## the same, the tests marked slow, and the experiment's; CI runs this
+test-all: test  ## the same, and the tests marked slow; CI runs this
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m slow tests benchmarks
 
 check: install  ## style, types, and which room imports which

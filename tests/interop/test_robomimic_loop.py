@@ -66,7 +66,7 @@ def make(kind: str, dataset: SequenceDataset, workers: int = 0) -> Any:
             dataset, SIZE, windows=dataset.windows, seed=3, num_workers=workers, multiprocessing_context=context  # type: ignore[arg-type]
         )  # fmt: skip
     sampler = rz.WindowSampler(dataset.windows, SIZE, seed=3)
-    return DataLoader(dataset, SIZE, sampler=sampler, num_workers=workers, multiprocessing_context=context)  # type: ignore[arg-type]
+    return DataLoader(dataset, SIZE, sampler=sampler, num_workers=workers, multiprocessing_context=context)
 
 
 def policy(dataset: SequenceDataset) -> Any:

@@ -183,4 +183,4 @@ def test_the_fuzzers_way_of_asking_a_worker_is_a_conversion(tmp_path: Path) -> N
     path = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(3,))
     with h5py.File(path, "r+") as file:
         del file["data/demo_0/actions"]
-    assert with_a_worker(path, tmp_path / "a.zarr", "a crash") == "died"
+    assert with_a_worker(path, tmp_path / "a.zarr", "a crash", 60.0) == "died"

@@ -94,7 +94,9 @@ def test_crops_and_shifts_are_slices() -> None:
         dy, dx = (int(v * 5) - 2 for v in u[i])
         padded = np.pad(x[i].numpy(), ((0, 0), (2, 2), (2, 2)), mode="edge")
         assert np.array_equal(moved[i].numpy(), padded[:, 2 + dy : 8 + dy, 2 + dx : 9 + dx])
-    assert torch.equal(RandomCrop(4, 5).centre()(x, drawn(n=5)), x[:, :, 1:5, 1:6])
+    centre = RandomCrop(4, 5).centre()
+    assert centre is not None
+    assert torch.equal(centre(x, drawn(n=5)), x[:, :, 1:5, 1:6])
 
 
 def test_a_turn_by_a_right_angle_is_exact_and_none_is_none() -> None:

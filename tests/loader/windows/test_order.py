@@ -141,16 +141,17 @@ def test_weights_repeat_and_never_drop(weights: list[int], seed: int, locality: 
 def test_mixture_equals_the_naive_version(parts: list[tuple[int, int]], seed: int, epoch: int) -> None:
     orders = tuple(Order(n_windows=n, seed=seed, stream=i) for i, (n, _) in enumerate(parts))
     mixture = Mixture(orders=orders, weights=tuple(w for _, w in parts), seed=seed)
-    n_cycles = max(-(-n // w) for n, w in zip((n for n, _ in parts), mixture.weights, strict=True))
-    length = sum(mixture.weights)
+    weights = [weight for _, weight in parts]
+    n_cycles = max(-(-n // weight) for n, weight in parts)
+    length = sum(weights)
     assert mixture.n_positions == n_cycles * length
     positions = np.arange(mixture.n_positions)
     store, window = mixture.windows(positions, epoch)
     _, draw = mixture.draws(positions, epoch)
     for cycle in range(n_cycles):
-        assert Counter(store[cycle * length : (cycle + 1) * length].tolist()) == dict(enumerate(mixture.weights))
+        assert Counter(store[cycle * length : (cycle + 1) * length].tolist()) == dict(enumerate(weights))
     for i, order in enumerate(orders):
-        weight = mixture.weights[i]
+        weight = weights[i]
         assert sorted(draw[store == i].tolist()) == list(range(n_cycles * weight))
         assert set(window[store == i].tolist()) == set(range(order.n_windows))
         n_passes = -(-n_cycles * weight // order.n_windows)
