@@ -63,7 +63,7 @@ def make(kind: str, dataset: SequenceDataset, workers: int = 0) -> Any:
         return dataset.loader(SIZE, seed=3)
     if kind == "WindowDataLoader":
         return rz.WindowDataLoader(
-            dataset, SIZE, windows=dataset.windows, seed=3, num_workers=workers, multiprocessing_context=context  # type: ignore[arg-type]
+            dataset, SIZE, windows=dataset.windows, seed=3, num_workers=workers, multiprocessing_context=context
         )  # fmt: skip
     sampler = rz.WindowSampler(dataset.windows, SIZE, seed=3)
     return DataLoader(dataset, SIZE, sampler=sampler, num_workers=workers, multiprocessing_context=context)
