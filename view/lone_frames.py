@@ -29,6 +29,8 @@ SMALL: Final = 64
 """A frame may be of one colour if its chunk is smaller than its pixels by this factor, or of so few bytes more: LZ4 packs a
 colour by about 250, zstd by more; no camera's picture comes near."""
 FEW_BYTES: Final = 256
+UNCOMPRESSED: Final = 192
+"""A chunk of so few bytes may not be compressed at all: Blosc leaves less than 128 bytes as they are, and adds 20."""
 
 
 def check_lone_frames(store: Store, name: str, wanted: NDArray[np.bool_]) -> Iterator[Finding]:
@@ -73,7 +75,7 @@ def _may_be_one_colour(store: Store, key: Key, sums: NDArray[np.uint32]) -> NDAr
         return _in_span(sums, key)
     if layout.chunk_rows != 1:
         return np.ones(len(sums), np.bool_)
-    small = layout.row_bytes // SMALL + FEW_BYTES
+    small = min(layout.row_bytes // SMALL + FEW_BYTES, max(layout.row_bytes // 2, UNCOMPRESSED))
     return np.concatenate([_sizes(store, layout, shard) <= small for shard in range(layout.n_shards)])
 
 

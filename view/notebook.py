@@ -61,7 +61,7 @@ def _tasks(store: Store, summary: StoreSummary) -> str:
         cells = (str(number), task.suite, task_title(task), f"{task.n_episodes:,}", f"{task.n_steps:,}")
         body.append(f'<tr>{_cells(cells)}<td style="white-space:nowrap">{pictures}</td></tr>')
     more = len(summary.tasks) - N_TASKS_SHOWN
-    note = f"<p><small>… and {more} tasks more: <code>store.tasks</code></small></p>" if more > 0 else ""
+    note = f"<p><small>… and {more} more tasks: <code>store.tasks</code></small></p>" if more > 0 else ""
     if names:
         note += f"<p><small>Pictures are {'; '.join(orientation(code) for code in sorted(conventions))}.</small></p>"
     head = "".join(

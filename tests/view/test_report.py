@@ -146,7 +146,7 @@ def test_2000_episodes(large: Path, tmp_path: Path) -> None:
     store, page, _ = report(large, tmp_path)
     assert store.n_episodes == 2000
     assert 0 < page.images <= N_PICTURES
-    assert "… and 50 tasks more" in page.text
+    assert "… and 50 more tasks" in page.text
     assert "… and 50 more: store.metadata.sources" in page.text
     assert len(str(store._repr_html_())) < 1_000_000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import robozarr as rz
-from robozarr.loader import dataset as loader_dataset
+from robozarr.loader import arguments as loader_arguments
 from robozarr.loader.device import cache as loader_cache
 from robozarr.loader.frames.free_memory import UNKNOWN, free_memory
 from robozarr.schemas.errors import WindowError
@@ -103,7 +103,7 @@ def test_caches_respect_a_containers_limit(sample_store: Path, tmp_path: Path, m
     """ComfyUI#14938: a cache of half of the machine's free memory, in a container that has less, is killed."""
     files, _ = CASES["version 2, in a container"]
     root = write(tmp_path, files | {"sys/fs/cgroup/memory.max": "1004000000"})
-    for module in (loader_cache, loader_dataset):
+    for module in (loader_cache, loader_arguments):
         monkeypatch.setattr(module, "free_memory", lambda: free_memory(root))
     store, spec = rz.open_store(sample_store), rz.WindowSpec({"agentview_rgb": [0], "eye_in_hand_rgb": [0]})
     dataset = rz.WindowDataset(store, spec)
