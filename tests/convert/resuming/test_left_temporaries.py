@@ -36,7 +36,7 @@ def test_of_an_append_that_was_killed_before_it_began(made: tuple[Path, Path], t
     assert convert(source, store, workers=0, append=True).n_appended == 0
     assert not (store / FOLDER).exists()
     leave()
-    with pytest.raises(StoreError, match="holds a store already"):
+    with pytest.raises(StoreError, match="already holds a store"):
         convert(source, store, workers=0)
     assert not (store / FOLDER).exists()
     leave()
