@@ -10,10 +10,8 @@ import os
 import resource
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
-from itertools import product
 from multiprocessing import context
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -22,19 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.frames.buffers import ThreadBuffers
-from robozarr.loader.frames.faults import episode_of, explain
+from robozarr.loader.frames.faults import explain
+from robozarr.loader.frames.foreign import ForeignArray, ZarrReader
 from robozarr.loader.frames.frame_chunks import read_frames
 from robozarr.loader.frames.kernel import read_chunks
 from robozarr.loader.frames.memory import SharedArrays
 from robozarr.loader.frames.prepare import prepare_shards
 from robozarr.loader.frames.remote import BucketReader
 from robozarr.loader.frames.requests import Requests
-from robozarr.loader.frames.rows import BatchRows, copy_rows, first_other, group_rows, part_of_rows
+from robozarr.loader.frames.rows import BatchRows, copy_rows, first_other, group_rows, part_of_rows, part_of_windows
 from robozarr.loader.frames.shards import CLOSED, FRAMES, OK, close_shards, shards_of
 from robozarr.loader.frames.sharing import shared_of
 from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
-from robozarr.schemas.metadata import Key
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.opened import REMOTE_THREADS, Store
 from robozarr.store.reading import MANY_SHARDS, check_claim, encoded_bytes_max, memory_for
@@ -83,7 +81,7 @@ class MemoryReader:
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
         """As ``KeyReader.read``."""
-        low, high = _part(len(rows), part)
+        low, high = part_of_windows(len(rows), part)
         if (row := copy_rows(self._column, rows[low:high], at[low:high], out)) >= 0:
             raise StoreError(f"row {row} of a key of {len(self._column)} rows was asked for → ask for rows of the store")
 
@@ -128,72 +126,6 @@ class FrameReader:
     def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
         if not ends() and (shards := getattr(self, "_shards", None)):  # then modules are taken apart already
             close_shards(shards, self._free_fds)
-
-
-class _Foreign:
-    """A key that lies in a way that FORMAT.md does not know, through zarr; what zarr would make up is an error here."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store, self._name, self._array = store, name, store.array(name)
-        self._file_shape = self._array.shards or self._array.chunks
-        self._there: set[int] = set()
-
-    def read(self, low: int, high: int) -> NDArray[Any]:
-        """Some rows.
-
-        Raises
-        ------
-        CorruptChunkError
-            If a file of them is missing, of which zarr would return zeros, or zarr cannot read them.
-        """
-        where = f"steps/{self._name} · rows {low} to {high} · {episode_of(self._store, low)}"
-        for number in range(low // self._file_shape[0], -(-high // self._file_shape[0])):
-            self._check_files(number, where)
-        try:
-            return np.asarray(self._array[low:high])
-        except Exception as exc:  # whatever a codec raises: zlib.error and EOFError are their own kinds
-            raise CorruptChunkError(f"{where}: zarr can read them; found {exc!r} → convert the sources again") from exc
-
-    def _check_files(self, number: int, where: str) -> None:
-        if number in self._there:
-            return
-        sizes = zip(self._array.shape[1:], self._file_shape[1:], strict=True)
-        for rest in product(*(range(-(-size // of_file)) for size, of_file in sizes)):
-            path = f"steps/{self._name}/{self._array.metadata.encode_chunk_key((number, *rest))}"
-            if not self._store.place.exists(path):
-                raise CorruptChunkError(
-                    f"{where} · shard {number} ({path}): every expected shard exists; it is missing → restore it from a copy, "
-                    "or convert again",
-                    "M7",
-                )
-        self._there.add(number)
-
-
-class ZarrReader:
-    """Rows of a key in a codec that the compiled code does not know, through zarr."""
-
-    def __init__(self, store: Store, key: Key, why: str, over: U8 | None = None) -> None:
-        warnings.warn(
-            f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than "
-            f"what robozarr writes, and damaged bytes are noticed only as far as its codecs do; {why} → convert again",
-            stacklevel=2,
-        )
-        self._store, self._key, self._array = store, key, _Foreign(store, key.name)
-        self._over = over
-
-    def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
-        """As ``KeyReader.read``."""
-        for window in range(*_part(len(rows), part)):
-            wanted = rows[window]
-            inside = wanted[wanted >= 0]
-            target = out[at[window]]
-            target[wanted < 0] = 0
-            if inside.size:
-                low, high = int(inside.min()), int(inside.max()) + 1
-                values = np.ascontiguousarray(self._array.read(low, high), self._key.dtype)
-                if self._over is not None and (turned := self._over[low:high] != 0).any():
-                    values[turned] = values[turned][:, ::-1]
-                target[wanted >= 0] = values.view(np.uint8).reshape(high - low, -1)[inside - low]
 
 
 class Reader:
@@ -297,7 +229,7 @@ class Reader:
         """Read a whole low-dim key into memory."""
         layout, _ = self.store.layout_or_why(f"steps/{name}")
         if layout is None:
-            out[:] = _Foreign(self.store, name).read(0, len(out)) if len(out) else 0
+            out[:] = ForeignArray(self.store, name).read(0, len(out)) if len(out) else 0
         else:
 
             def load_shard(shard: int) -> None:
@@ -396,8 +328,3 @@ def _free_fds() -> I64:
     """int64 [1]: shards that may still be kept open in this process, by whichever reader; a mixture has many."""
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return np.array([limit // OPEN_FILES_SHARE if limit > 0 else 1 << 16], np.int64)
-
-
-def _part(n: int, part: tuple[int, int]) -> tuple[int, int]:
-    number, parts = part
-    return n * number // parts, n * (number + 1) // parts

@@ -14,7 +14,7 @@ from robozarr.loader.frames.compiling import compiled
 from robozarr.loader.frames.native import address, crc32c, memcpy, memset
 from robozarr.loader.frames.shards import Number, Shards
 
-__all__ = ["BatchRows", "copy_rows", "first_other", "group_rows", "part_of_rows", "put_row", "spread_row"]
+__all__ = ["BatchRows", "copy_rows", "first_other", "group_rows", "part_of_rows", "part_of_windows", "put_row", "spread_row"]
 
 
 class BatchRows(NamedTuple):
@@ -149,3 +149,9 @@ def first_other(column: NDArray[np.uint8], ends: NDArray[np.int64], sums: NDArra
             return episode
         start = ends[episode]
     return -1
+
+
+def part_of_windows(n: int, part: tuple[int, int]) -> tuple[int, int]:
+    """The windows of one of several parts of a batch of `n`: half-open; `part` is its number, and how many there are."""
+    number, parts = part
+    return n * number // parts, n * (number + 1) // parts
