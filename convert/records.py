@@ -76,7 +76,7 @@ class DatasetInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoScan:
-    """What one demo holds."""
+    """Content of one demo."""
 
     name: str
     length: int
@@ -120,7 +120,7 @@ class DemoScan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileScan:
-    """What one file holds, or why it cannot be used."""
+    """Content of one file, or why it cannot be used."""
 
     path: str
     size: int
@@ -167,14 +167,14 @@ class Stored:
     layout: ArrayLayout
     """Of the array that holds them."""
     sums: tuple[int | None, ...]
-    """What binds each shard that is read (M23); None in a store of version 1. Of a column: of every shard."""
+    """The checksum that binds each shard that is read (M23); None in a store of version 1. For a column: of every shard."""
     frames: bool
     """Whether ``checksums/`` has one for each of its rows."""
     first_shard: int = 0
     """The first shard that is read."""
 
     def of_rows(self, start: int, stop: int) -> Stored:
-        """What is read for rows [start, stop)."""
+        """The part that is read for rows [start, stop)."""
         first, last = start // self.layout.shard_rows, -(-stop // self.layout.shard_rows)
         return replace(self, sums=self.sums[first:last], first_shard=first)
 

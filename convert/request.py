@@ -27,7 +27,7 @@ __all__ = ["ConvertReport", "Wish", "as_paths", "destination_of", "layouts_of", 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertReport:
-    """What a conversion did, or would do (`dry_run`)."""
+    """Report of a conversion, or of one that would be done (`dry_run`)."""
 
     store: str
     profile: Profile
@@ -49,7 +49,7 @@ class ConvertReport:
     seconds: float
     """Wall time, including the start-up of workers."""
     not_stored: tuple[dict[str, Any], ...]
-    """What the sources hold and the store does not, and why."""
+    """Data of the sources that is not in the store, with the reason."""
     left_out: tuple[dict[str, str], ...]
     """Every problem that something was left out for, under ``--on-error skip``."""
     remarks: tuple[str, ...]

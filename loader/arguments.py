@@ -1,4 +1,4 @@
-"""What a dataset is given, checked and looked up: stores by path, tasks by name, the forms of windows. Imports no torch."""
+"""Check the arguments of a dataset and look them up: stores by path, tasks by name, the forms of windows. Imports no torch."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def embeddings_of(store: Store, given: Mapping[str, ArrayLike] | Sequence[str] |
 
 
 def max_padding_of(padded: Any, max_padding: Any) -> Any:
-    """What `padded` and `max_padding` mean together: how many offsets of a key may lie outside the episode.
+    """Combine `padded` and `max_padding`: how many offsets of a key may lie outside the episode.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def max_padding_of(padded: Any, max_padding: Any) -> Any:
 
 
 def chosen_rows(store: Store, windows: Any) -> tuple[NDArray[np.bool_] | None, NDArray[np.int64] | None]:
-    """What ``windows=`` means: a mask of the store's steps, or numbers of windows, or neither.
+    """Read ``windows=``: a mask of the store's steps, or numbers of windows, or neither.
 
     Returns
     -------
@@ -167,7 +167,7 @@ def chosen_rows(store: Store, windows: Any) -> tuple[NDArray[np.bool_] | None, N
 
 
 def _names_of_episodes(store: Store) -> dict[str, list[int]]:
-    """What episodes may be called: file and demo; or the file alone, where it holds one."""
+    """Names of the episodes: file and demo; or the file alone, where it holds one."""
     names: dict[str, list[int]] = {}
     sources = store.metadata.sources
     for row, (source, demo) in enumerate(zip(store.episodes.source.tolist(), store.episodes.demo, strict=True)):

@@ -288,7 +288,7 @@ class WindowDataset(Dataset[Sample]):
         relative: Relative | None = None,
         padding: bool = False,
     ) -> Statistics:
-        """What training normalises by, of these windows: to be kept with the model, and handed to every loader that serves it.
+        """Statistics of these windows for normalisation, to be kept with the model, and handed to every loader that serves it.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a loader is given as its data: a dataset, several, or torch's ``Subset`` and ``ConcatDataset`` of them."""
+"""Take apart the data given to a loader: one dataset, several, or torch's ``Subset`` and ``ConcatDataset``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns actions relative to the state at the anchor: which key is taken from which, and in which elements. Imports no torch.
+"""Make actions relative to the state at the anchor: the pairs of keys, and the elements that are subtracted. Imports no torch.
 
 As openpi's ``DeltaActions`` (src/openpi/transforms.py) and LeRobot's relative actions: the state at the anchor is taken from
 every action of the chunk, so that each says where to go from here.
@@ -42,7 +42,7 @@ class Relative:
             raise WindowError(f"relative · elements: of {', '.join(self.keys)}; got {', '.join(unknown)} → name these keys")
 
     def of(self, name: str) -> tuple[str, tuple[int, ...] | None] | None:
-        """What a key is relative to, and in which elements (None: all); None if it is not."""
+        """The key that a key is relative to, and the elements (None: all); None if it is not relative."""
         if name not in self.keys:
             return None
         elements = (self.elements or {}).get(name)

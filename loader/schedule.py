@@ -73,7 +73,7 @@ class Iteration:
 
     @property
     def consumed(self) -> int:
-        """What had been consumed before this pass."""
+        """Position in the epoch before this pass."""
         return self.state.consumed
 
 

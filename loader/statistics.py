@@ -1,4 +1,4 @@
-"""Owns ``Statistics``: what training normalises by, of the windows that are served; kept as JSON. Imports no torch.
+"""``Statistics`` of the windows that are served, for normalisation; kept as JSON. Imports no torch.
 
 They are of what the model sees: of each offset's values in each window, as often as an epoch without weights serves them.
 """
@@ -52,7 +52,7 @@ class KeyStatistics:
     """By these offsets; None: of all offsets together."""
     relative_to: str | None = None
     relative_elements: tuple[int, ...] | None = None
-    """What the key was relative to, and in which elements (None: in all)."""
+    """The key that this key was relative to, and the elements (None: all)."""
 
     def to_json(self) -> dict[str, Any]:
         """The statistics as JSON values; Python writes floats so that they come back the same."""
@@ -88,7 +88,7 @@ class KeyStatistics:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Statistics:
-    """What training normalises by: made of windows, kept with the model, handed to every loader that serves the model.
+    """Statistics for normalisation: made of windows, kept with the model, handed to every loader that serves the model.
 
     ``dataset.statistics()`` makes one; ``rz.Normalise(keys=…, statistics=…)`` uses it; `normalise` and `undo` do the same to
     what a robot gives and is given.
@@ -205,7 +205,7 @@ class Statistics:
                 )
 
     def shift_and_scale(self, name: str, how: str | tuple[float, float]) -> tuple[F64, F64]:
-        """What normalises a key: ``(value - shift) / scale``; a constant element is divided by 1.
+        """Shift and scale that normalise a key: ``(value - shift) / scale``; a constant element is divided by 1.
 
         Raises
         ------

@@ -367,7 +367,7 @@ class WindowLoader(TakenApart):
         return sample if self._transform is None else self._transform(sample)
 
     def _keys_of(self, batch: Planned) -> NDArray[np.uint64]:
-        """What augmentation draws from: a key for each window."""
+        """Seeds of the augmentation: one key for each window."""
         anchors = np.empty((2, batch.n_windows), np.int64)
         for part in batch.parts:
             where = slice(None) if part.at is None else part.at

@@ -1,4 +1,4 @@
-"""Owns reading windows of several datasets as one where they look at the same open store.
+"""Read windows of several datasets of one open store together.
 
 Datasets of one store with the same window have the same rows, and differ in which of them are anchors. Their windows are
 planned together and read by one call, whichever dataset they are of: thirty tasks cost what one costs. Imports no torch.

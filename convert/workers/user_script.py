@@ -1,4 +1,4 @@
-"""Owns that worker processes do not import the user's script. Imports nothing of ours, and no Dask.
+"""Keep worker processes from importing the user's script. Imports nothing of ours, and no Dask.
 
 ``multiprocessing`` has a new process import the program's ``__main__``, so that functions of it can be named. Workers here are
 given functions of robozarr only: they need no script, and one that calls robozarr outside of ``if __name__ == "__main__":``

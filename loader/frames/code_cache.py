@@ -99,7 +99,7 @@ class _UserLocator:
         """The folder was tried already."""
 
     def get_source_stamp(self) -> str:
-        """What the sources are: the same wherever they are installed, and whenever."""
+        """Digest of the sources: the same wherever and whenever they are installed."""
         return content_digest()
 
     def get_disambiguator(self) -> str:

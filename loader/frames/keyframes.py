@@ -117,7 +117,7 @@ class FrameBuffers:
 
 @compiled
 def entry_of(shards: Shards, row: Number) -> Entry:
-    """What the table says of a row of the array: offset, length, mode, keyframe; length 0 if it is out of bounds."""
+    """Table entry of a row of the array: offset, length, mode, keyframe; length 0 if it is out of bounds."""
     chunk = chunk_of(shards, row)
     table, at = shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES
     offset, length = u32(table, at), u32(table, at + 4)
@@ -135,7 +135,7 @@ def entry_of(shards: Shards, row: Number) -> Entry:
 
 @compiled
 def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
-    """Where among the kept keyframes a row is, whose table is known; NOTHING if it is not."""
+    """Index of a row among the kept keyframes, NOTHING if it is not kept; its table is known."""
     chunk = chunk_of(shards, row)
     crc = u32(shards.tables[chunk], (row - chunk * shards.chunk_rows) * ENTRY_BYTES + 12)
     for i in range(KEPT):

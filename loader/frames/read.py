@@ -1,4 +1,4 @@
-"""Owns reading rows of a store into a caller's buffer: the only reader of frames. Imports no torch.
+"""Read rows of a store into a caller's buffer; the only reader of frames. Imports no torch.
 
 A key is read in one of three ways. Low-dim keys, and frames if asked for, lie in memory that processes share. Frames are read
 chunk by chunk by compiled code. Frames in a codec that this code does not know are read by zarr, with a warning.
@@ -192,7 +192,7 @@ class Reader:
                 self.read(name, nothing.reshape(0, 1), nothing, np.empty((0, 1, row_bytes), np.uint8))
 
     def _map(self, function: Callable[[str], Any], names: Sequence[str]) -> list[Any]:
-        """What a function returns for each key; those of a bucket at the same time."""
+        """Results of a function for each key; keys of a bucket are done at the same time."""
         if self.store.remote and names:
             return ThreadTeam(min(len(names), REMOTE_THREADS)).map(function, names)
         return [function(name) for name in names]

@@ -1,4 +1,4 @@
-"""Owns reading frames of a store in an object store: which bytes to ask for, and what is kept of them. Imports no torch.
+"""Read frames of a store in an object store: choose the bytes to ask for, and keep some of them. Imports no torch.
 
 A batch asks for the indexes of shards that it meets first, then for byte ranges, of all its keys at once, and waits. Ranges lie
 in memory for a while: what another batch has asked for already is not asked for again, and neighbours that are going to be
@@ -342,7 +342,7 @@ class BucketReader:
             owner[owner == one.number] = -1
 
     def _address(self, one: Range) -> int:
-        """Where the bytes of a range are that has ended."""
+        """Position of the bytes of a range that has ended."""
         if one.bytes is None:
             raise self._said(one.error, one.first)
         return int(one.bytes.ctypes.data)

@@ -70,7 +70,7 @@ class Requests:
         return job
 
     def pieces(self, n: int) -> list[slice]:
-        """How n ranges of one object are divided into calls."""
+        """Divide n ranges of one object into calls."""
         return [slice(at, at + self._ranges_per_call) for at in range(0, n, self._ranges_per_call)]
 
     def read(self, path: str) -> bytes:

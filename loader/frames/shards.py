@@ -1,4 +1,4 @@
-"""Compiled: a key's shards on disk, their and where their chunks lie.
+"""Compiled: open a key's shards on disk, and read where their chunks lie.
 
 Serial functions that hold no GIL. Imports neither zarr nor torch, and raises nothing: what cannot be read exactly is a code and
 a row, from which ``loader.frames.faults`` makes an error.

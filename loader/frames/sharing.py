@@ -1,4 +1,4 @@
-"""Owns what readers of one open store share: each column lies in memory once, however many data sets look at it.
+"""Share memory among the readers of one open store: each column is held once, however many datasets use it.
 
 Nothing is kept for its own sake: what no reader uses any more is gone. A store that is opened anew shares nothing with the one
 that was open before, so that a changed or damaged file is noticed. Imports neither zarr nor torch.
@@ -16,7 +16,7 @@ __all__ = ["Shared", "shared_of"]
 
 
 class Shared:
-    """What readers of one store hold, as long as one of them does."""
+    """Memory that readers of one store hold, as long as one of them lives."""
 
     def __init__(self) -> None:
         self.columns: WeakValueDictionary[tuple[str, bool], SharedArrays] = WeakValueDictionary()
@@ -31,5 +31,5 @@ _BY_STORE: WeakKeyDictionary[Store, Shared] = WeakKeyDictionary()
 
 
 def shared_of(store: Store) -> Shared:
-    """What the readers of an open store share."""
+    """The memory shared by the readers of an open store."""
     return _BY_STORE.setdefault(store, Shared())

@@ -1,4 +1,4 @@
-"""Owns how draws from several stores take turns: in cycles, by weights that are whole numbers or have fractions. Pure numpy.
+"""Take turns between several stores: in cycles, by weights that are whole numbers or fractions. Pure numpy.
 
 ``loader.windows.order.Mixture`` shuffles each cycle, and says which window a draw is.
 """

@@ -1,4 +1,4 @@
-"""Owns drawing windows by weights with fractions: position of an epoch → window. Imports neither torch nor zarr.
+"""Draw windows by weights with fractions: position in an epoch → window. Imports neither torch nor zarr.
 
 Lay the windows end to end on a line. Each has as its length how often an epoch is to serve it, such as 1.5. Position p of the
 epoch looks at the point p + u, with one u in [0, 1) for the whole epoch. So this window is served once or twice, never less and

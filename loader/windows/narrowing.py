@@ -1,4 +1,4 @@
-"""Owns the filters that look at single steps: stride, padding, masks and step ranges. Pure numpy; imports no zarr, no torch.
+"""Filters that look at single steps: stride, padding, masks and step ranges. Pure numpy; imports no zarr, no torch.
 
 ``loader.windows.selection`` has the filters about episodes and flags, which come first; each of these takes anchors away from
 what those leave, and each anchor that goes is counted under one reason.

@@ -1,4 +1,4 @@
-"""Owns exact quantiles of values that occur several times. Pure numpy."""
+"""Exact quantiles of values that occur several times. Pure numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Owns which episodes are for training and which for validation. Pure numpy; imports no zarr, no torch.
+"""Choose the episodes for training and for validation. Pure numpy; imports no zarr, no torch.
 
 A window never lies in two episodes, so that parts of whole episodes are disjoint by construction: no frame of the one is a
 frame of the other. Windows of one episode are near-copies of each other; parts cut through episodes would test a model on what

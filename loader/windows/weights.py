@@ -1,4 +1,4 @@
-"""Owns how often windows are served, as numbers with fractions: by window, episode, task, flag, or balanced. Imports no torch.
+"""Weights of windows, with fractions: by window, episode, task, flag, or balanced. Imports no torch.
 
 ``loader.windows.order`` makes an order of them. A weight says how often a window is served beside the others: twice the weight,
 twice as often. What is 0 would be left out without a word: it is refused, filters are for that.

@@ -1,4 +1,4 @@
-"""Owns decoding chunks of frames (codec ``robozarr.frames``): bytes → rows, by numcodecs. Slow and suspicious.
+"""Decode chunks of frames (codec ``robozarr.frames``): bytes → rows, by numcodecs. Slow and suspicious.
 
 Frames are read for training by compiled code; this is for ``verify``, for looking, and for zarr-python.
 """

@@ -1,4 +1,4 @@
-"""Owns the filter of frames: reversible, and what comes out compresses better. Pure numpy.
+"""Filter frames, reversibly, so that they compress better. Pure numpy.
 
 Planes G, R - G, B - G; then each row minus the row above it, the first row minus the pixel to its left. All modulo 256.
 """

@@ -1,4 +1,4 @@
-"""Owns decoding a block that was coded with a dictionary, by a library that knows none.
+"""Decode a block that was coded with a dictionary, with a library that knows no dictionaries.
 
 numcodecs decodes LZ4 and zstd, but takes no dictionary. A block with a dictionary becomes a plain one when the dictionary is
 put in front of it as bytes that are copied as they are: what reached back into the dictionary now reaches back into the block

@@ -1,4 +1,4 @@
-"""Owns encoding chunks of frames (codec ``robozarr.frames``): rows → bytes, and which mode each frame gets.
+"""Encode chunks of frames (codec ``robozarr.frames``): rows → bytes; chooses a mode for each frame.
 
 The mode is chosen for each frame by what it costs: a camera that stands still is coded against its keyframe, a moving one
 alone. What is tried depends on the chunk alone, so the same chunk always gives the same bytes. Needs lz4 and zstandard:

@@ -1,4 +1,4 @@
-"""Owns ``Augment``: which steps are done to which cameras, and the presets that policies use, each with its source."""
+"""``Augment``: the steps for each camera, and the presets that policies use, each with its source."""
 
 from __future__ import annotations
 

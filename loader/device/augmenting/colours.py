@@ -1,4 +1,4 @@
-"""Owns changes of colour, one number a picture: as torchvision does them, and as TensorFlow does them. Torch only.
+"""Change colours, by one number per picture, as torchvision and as TensorFlow do it. Torch only.
 
 All take pictures float [n, c, y, x] in [0, 1] and factors [n], and return such pictures. torchvision: torchvision/transforms/
 _functional_tensor.py (brightness, contrast and saturation are blends with black, with the mean grey, with the grey picture).

@@ -1,4 +1,4 @@
-"""Owns the numbers that augmentation draws: a pure function of (seed, epoch, window, camera, frame). Numpy on the host.
+"""Draw the numbers for augmentation: a pure function of (seed, epoch, window, camera, frame). Numpy on the host.
 
 Not torch's generators: their numbers depend on the device, and on what was drawn before. Some bytes a window go to the device,
 so that a CPU and a GPU do the same.

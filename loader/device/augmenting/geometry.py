@@ -1,4 +1,4 @@
-"""Owns where pixels come from: crops, shifts, boxes and turns, one for each picture of a batch. Torch only.
+"""Move pixels: crops, shifts, boxes and turns, one for each picture of a batch. Torch only.
 
 All take pictures [n, c, y, x].
 """

@@ -1,4 +1,4 @@
-"""Owns noise and blur as RDT corrupts its pictures (imgaug's augmenters, train/image_corrupt.py). Torch only.
+"""Add noise and blur as RDT does (imgaug's augmenters, train/image_corrupt.py). Torch only.
 
 The distributions are imgaug's. Its rounding to bytes after each step and OpenCV's ways at the picture's edge are not repeated.
 """

@@ -1,4 +1,4 @@
-"""Owns the steps of an augmentation: what each draws for a picture, and what it does with all pictures of a batch at once.
+"""The steps of an augmentation: each draws numbers per picture, and changes all pictures of a batch at once.
 
 A step takes pictures float [n, c, y, x] in [0, 1] and numbers in [0, 1), float64 [n, n_draws], drawn for each picture.
 """
