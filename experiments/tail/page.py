@@ -179,7 +179,7 @@ def _method(results: Results) -> Iterator[str]:
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in cpu.items())
     yield f"- CPU time: {total / 60:.0f} minutes ({parts}). Other work on the machine makes it more: two idle cores need less."
     libraries = ", ".join(f"{name} {number}" for name, number in results.libraries.items())
-    yield f"- {libraries}. On one machine two runs give the same numbers."
+    yield f"- {libraries}. Demonstrations, training and rollouts are seeded."
     yield (
         "- One task, one kind of policy, scripted demonstrations: it shows what a dropped tail can cost, not what it costs "
         "everywhere. Outcomes: `tail-rollouts.jsonl`, `tail-policies.jsonl`."

@@ -55,7 +55,7 @@ def stepped(made: Any, how: str, *, n: int, in_the_air: bool = False) -> NDArray
 def test_without_contact_it_is_robosuites_step(made: Any) -> None:
     ours, theirs = (stepped(made, how, n=10, in_the_air=True) for how in ("compiled", "robosuite"))
     assert np.abs(ours[-1, :3] - ours[0, :3]).max() > 0.02  # the hand went somewhere
-    assert np.abs(ours - theirs).max() < 1e-7  # seen: 9e-9; robosuite keeps turns in single precision
+    assert np.abs(ours - theirs).max() < 1e-7  # seen: 9e-9; perhaps single precision inside robosuite, which was not proved
 
 
 def test_with_contacts_it_differs_by_the_solvers_tolerance(made: Any) -> None:
