@@ -7,6 +7,7 @@ import pickle
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -141,8 +142,9 @@ def test_weights_repeat_and_never_drop(weights: list[int], seed: int, locality: 
 def test_mixture_equals_the_naive_version(parts: list[tuple[int, int]], seed: int, epoch: int) -> None:
     orders = tuple(Order(n_windows=n, seed=seed, stream=i) for i, (n, _) in enumerate(parts))
     mixture = Mixture(orders=orders, weights=tuple(w for _, w in parts), seed=seed)
-    weights = [weight for _, weight in parts]
-    n_cycles = max(-(-n // weight) for n, weight in parts)
+    common = gcd(*(weight for _, weight in parts))
+    weights = [weight // common for _, weight in parts]
+    n_cycles = max(-(-n // weight) for (n, _), weight in zip(parts, weights, strict=True))
     length = sum(weights)
     assert mixture.n_positions == n_cycles * length
     positions = np.arange(mixture.n_positions)
