@@ -124,13 +124,13 @@ class LeRobotStore(Dataset[Sample]):
         self._texts = wordings(self.store, wording)
         warn_without_words(self.store, self._texts, self.windows.table.served, "task")
         numbers = {text: number for number, text in enumerate(dict.fromkeys(self._texts))}
-        self._counters = counters_of(self.store, frequency, np.array([numbers[text] for text in self._texts], np.int64))
+        self.counters = counters_of(self.store, frequency, np.array([numbers[text] for text in self._texts], np.int64))
         column = self.windows.windows.reader.column
         values = {
             feature.name: np.concatenate([column(key).reshape(self.store.n_steps, -1) for key in feature.keys], axis=1)
             for feature in served.numbers
         }
-        self.meta = Meta(self.store, served, frequency, self._texts, {**values, **self._counters}, repo_id)
+        self.meta = Meta(self.store, served, frequency, self._texts, {**values, **self.counters}, repo_id)
 
     @property
     def fps(self) -> int | float:
@@ -203,7 +203,7 @@ class LeRobotStore(Dataset[Sample]):
                 made[f"{feature.name}_is_pad"] = _take(batch[f"{key}_is_pad"], self._places[feature.name, key])
         row = self.store.episodes.start[batch["episode"].numpy()] + batch["step"].numpy()
         for name in DEFAULTS:
-            made[name] = torch.from_numpy(self._counters[name][row])
+            made[name] = torch.from_numpy(self.counters[name][row])
         return made
 
     def _part(self, batch: Sample, feature: Feature, key: str) -> torch.Tensor:
