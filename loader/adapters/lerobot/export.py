@@ -111,7 +111,7 @@ def export_lerobot(
     """
     folder = Path(output).absolute()
     if folder.exists() or folder.is_symlink():
-        raise StoreError(f"{folder}: a folder that is not there yet → name another --output, or remove this one")
+        raise StoreError(f"{folder}: is there already, and nothing is written over → name another --output, or remove it")
     opened = store_of(store)
     features = features_of(opened, images=images, state=state, keys=keys)
     options: dict[str, Any] = {"images": images, "state": state, "turn": turn, "wording": wording, "fps": fps}

@@ -10,7 +10,7 @@ import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
 import pytest
@@ -30,7 +30,7 @@ def _declare_operators() -> list[Any]:
     try:
         torch.ops.load_library(str(next(Path(spec.origin).parent.glob("_C*.so"))))
     except (OSError, StopIteration):
-        library = torch.library.Library("torchvision", "DEF")
+        library: Any = cast(Any, torch.library).Library("torchvision", "DEF")
         for name in ("nms", "qnms"):
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         return [library]
@@ -45,7 +45,7 @@ class VideoReader:
 
     def __init__(self, path: str, stream: str) -> None:
         self.container: Any = av.open(path)
-        self._stream = self.container.streams.video[0]
+        self._stream: Any = self.container.streams.video[0]
 
     def seek(self, time_s: float, keyframes_only: bool = False) -> None:
         self.container.seek(int(time_s / self._stream.time_base), stream=self._stream, any_frame=not keyframes_only)

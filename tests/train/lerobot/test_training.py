@@ -49,7 +49,7 @@ def losses(root: Path, policy: Any, output: Path, monkeypatch: pytest.MonkeyPatc
 
     config = TrainPipelineConfig(
         dataset=DatasetConfig(repo_id="sample", root=str(root), video_backend="pyav"), policy=policy, output_dir=output,
-        batch_size=BATCH, steps=STEPS, num_workers=0, save_checkpoint=False, eval_freq=0, log_freq=1, seed=7,
+        batch_size=BATCH, steps=STEPS, num_workers=0, save_checkpoint=False, log_freq=1, seed=7,
     )  # fmt: skip
     monkeypatch.setattr(lerobot_train, "update_policy", recorded)
     with serve_stores():
