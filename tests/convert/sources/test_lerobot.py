@@ -85,6 +85,7 @@ def test_there_and_back(sample_store: Path, exported: Path, tmp_path: Path) -> N
     assert verify(tmp_path / "back.zarr", sources=[exported], workers=0).ok
 
 
+@pytest.mark.slow(reason="two conversions and an export")
 def test_there_and_back_of_one_task(sample: Path, tmp_path: Path) -> None:
     """The simulator's states have one width in one task, and come back too."""
     convert(sample / "libero_goal", tmp_path / "a.zarr", workers=0)
@@ -284,6 +285,7 @@ def test_serves_what_was_recorded(v21: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample["actions"][1].numpy(), recorded(9, 2)[2])
 
 
+@pytest.mark.slow(reason="starts a cluster")
 def test_workers_read_it(v21: Path, tmp_path: Path) -> None:
     """Dask's workers write the same bytes."""
     convert(v21, tmp_path / "a.zarr", workers=0)
