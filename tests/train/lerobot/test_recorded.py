@@ -1,4 +1,4 @@
-"""A data set that LeRobot's own recorder wrote becomes a store with the recorded values, and LeRobotStore serves it as LeRobot."""
+"""A data set that LeRobot's own recorder wrote becomes a store with the recorded values, and is served as LeRobot serves it."""
 
 from __future__ import annotations
 
