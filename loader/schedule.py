@@ -91,6 +91,8 @@ class Schedule:
         Windows in a batch of one rank.
     shuffle, seed, drop_last, locality, repeat, weights, balance, cover, mixture, rank, world_size, group
         As for ``WindowLoader``.
+    augment : str, optional
+        What changes the pictures, in words (``told_augment``): a state of another one is refused.
     even : bool
         All ranks have equally many batches; False, for whoever sees to that.
 
@@ -117,6 +119,7 @@ class Schedule:
         balance: Balance | None = None,
         cover: bool = False,
         mixture: Sequence[float] | None = None,
+        augment: str | None = None,
         even: bool = True,
     ) -> None:
         if not datasets:
@@ -152,6 +155,7 @@ class Schedule:
         self._windows_of = [
             fingerprint(dataset.spec, dataset.table) | {"store": dataset.store.identity} for dataset in datasets
         ]
+        self._augment = augment
         self.state = OrderState()
         self._resumed = False
         self._latest: Iteration | None = None
@@ -282,7 +286,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """State of the run as JSON values; the batch that was handed out last counts as consumed."""
-        return self.state.state_dict(self.order) | {"windows": self._windows_of}
+        return self.state.state_dict(self.order) | {"windows": self._windows_of, "augment": self._augment}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; batch size and world size may differ.
@@ -290,13 +294,19 @@ class Schedule:
         Raises
         ------
         WindowError
-            If the state belongs to another order, store, window or filter; the text says what differs.
+            If the state belongs to another order, store, window, filter or augmentation; the text says what differs.
         """
         if not isinstance(state, Mapping):
             raise WindowError(f"order · state: what state_dict returned; got {state!r} → pass that")
-        loaded = OrderState.load_state_dict({name: value for name, value in state.items() if name != "windows"}, self.order)
-        if "windows" in state:  # states of earlier versions lack it
+        beside = ("windows", "augment")  # states of earlier versions lack them
+        loaded = OrderState.load_state_dict({name: state[name] for name in state if name not in beside}, self.order)
+        if "windows" in state:
             check_same_windows(state["windows"], self._windows_of)
+        if state.get("augment", self._augment) != self._augment:
+            raise WindowError(
+                f"order · state: of this augmentation; saved with {state['augment']}, now {self._augment} → pass the same "
+                "augment=, or take 'augment' out of the state to go on with another"
+            )
         self.state, self._resumed, self._latest, self.placed = loaded, True, None, True
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,18 +16,11 @@ from numpy.typing import NDArray
 
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.augmenting.draws import keys_of_windows
+from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, augments_of, told_augment
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import (
-    AUGMENT_KEYS,
-    Augments,
-    Images,
-    Normalise,
-    augments_of,
-    check_steps,
-    make_transform,
-)
+from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
 from robozarr.loader.given import datasets_of
 from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
@@ -194,7 +187,7 @@ class WindowLoader(TakenApart):
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
             drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
-            mixture=mixture,
+            mixture=mixture, augment=told_augment(augment),
         )  # fmt: skip
         self.batch_size, self._seed = batch_size, seed
         self.device = device_of(device)
