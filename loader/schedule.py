@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robozarr.loader.arguments import task_rows
 from robozarr.loader.frames.remote import KEPT_BYTES
-from robozarr.loader.ranks import Ranks
+from robozarr.loader.ranks import Ranks, refuse_workers
 from robozarr.loader.windows.draws import Draws
 from robozarr.loader.windows.nothing_left import check_not_empty
 from robozarr.loader.windows.order import Mixture, Order
@@ -249,6 +249,7 @@ class Schedule:
 
     def begin(self) -> Iteration:
         """Begin an iteration: the rest of a loaded state, or all windows."""
+        refuse_workers(divided=self._ranks.world_size is not None, placed=self.placed)
         share = self.share
         self._whole(share)
         self.state, self._resumed, self.placed = self._next(share), False, True
