@@ -208,6 +208,11 @@ class WindowReader:
         """
         n = len(windows.episode)
         places = np.arange(n) if at is None else at
+        if n and int(places.max()) >= len(batch["episode"]):  # compiled code writes there, and does not look
+            raise WindowError(
+                f"window · batch: has room for {len(batch['episode'])} windows; got {int(places.max()) + 1} → make another loader for "
+                "another batch size"
+            )
         names = self._names if keys is None else keys
         begun = [self.reader.begin(name, windows.rows[name], places, batch.as_bytes[name], part) for name in names]
         waiting = [steps for steps in begun if steps is not None]

@@ -189,7 +189,7 @@ class WindowLoader(TakenApart):
             drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
             mixture=mixture, augment=told_augment(augment),
         )  # fmt: skip
-        self.batch_size, self._seed = batch_size, seed
+        self._seed = seed
         self.device = device_of(device)
         self._fields = common_fields([dataset.windows for dataset in datasets])
         self._together = Together([dataset.windows for dataset in datasets])
@@ -229,6 +229,11 @@ class WindowLoader(TakenApart):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self.__dict__.update(state)
         self._reset()
+
+    @property
+    def batch_size(self) -> int:
+        """Windows in a batch of one rank; it cannot be changed, as with torch's loaders."""
+        return self.schedule.batch_size
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch, as with torch's loaders; a resumed iteration has ``n_batches_left``."""
