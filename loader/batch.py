@@ -208,10 +208,9 @@ class WindowReader:
         """
         n = len(windows.episode)
         places = np.arange(n) if at is None else at
-        if n and int(places.max()) >= len(batch["episode"]):  # compiled code writes there, and does not look
+        if n and (needed := int(places.max()) + 1) > (room := len(batch["episode"])):  # compiled code would write behind it
             raise WindowError(
-                f"window · batch: has room for {len(batch['episode'])} windows; got {int(places.max()) + 1} → make another loader for "
-                "another batch size"
+                f"window · batch: has room for {room} windows; got {needed} → make another loader for another batch size"
             )
         names = self._names if keys is None else keys
         begun = [self.reader.begin(name, windows.rows[name], places, batch.as_bytes[name], part) for name in names]
