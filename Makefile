@@ -14,11 +14,12 @@ demo: install  ## set up, then convert, verify and show the embedded sample, loa
 	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
 test: check  ## set up, then style, types, tests with doctests, and the wheel
-	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --durations=10 -m "not slow" tests benchmarks
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m "not slow" tests benchmarks
 	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
-test-all: test  ## the same, and the tests marked slow; CI runs this
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m slow tests benchmarks
+test-all: check  ## the same with the tests marked slow, and all that each test can try; CI runs this
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --full tests benchmarks
+	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
 check: install  ## style, types, and which room imports which
 	$(BIN)/ruff check .
