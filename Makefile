@@ -134,7 +134,7 @@ $(DOCS)/dependencies: pyproject.toml constraints.txt
 	touch $@
 
 docs: $(DOCS)/dependencies  ## the docs site, strict, into build/site
-	PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
 
 dist: install  ## the wheel and the sdist, as they are published
 	rm -rf dist
