@@ -5,6 +5,7 @@ The front door: public names, imported when they are first used, so that ``impor
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
@@ -66,7 +67,7 @@ _EXTRAS: Final = {"convert": "convert", "loader": "train", "view": "view"}
 
 
 def _import(module: str, name: str) -> ModuleType:
-    """Import a module; if a package is missing, name the extra that brings it."""
+    """Import a module; if a package is missing, name the extra that brings it, or say that this system lacks it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as exc:
@@ -74,6 +75,12 @@ def _import(module: str, name: str) -> ModuleType:
         if extra is None or (exc.name or "robozarr").split(".")[0] == "robozarr":
             raise
         missing = exc.name
+    if missing in sys.stdlib_module_names:
+        raise ImportError(
+            f"robozarr.{name} needs calls of Linux ({missing}) that this system lacks → read with open_store(…).array(key), or "
+            "use Linux, WSL or the container",
+            name=missing,
+        )
     raise ModuleNotFoundError(
         f"robozarr.{name} needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr",
         name=missing,

@@ -1,4 +1,4 @@
-"""Fixtures that more than one test module needs, the one Hypothesis profile (seeded, no deadline, no database), and ``--full``."""
+"""Fixtures that several test modules need, Hypothesis' one profile (seeded, no deadline, no database), and ``--full``."""
 
 from __future__ import annotations
 

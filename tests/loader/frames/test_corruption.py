@@ -1,8 +1,8 @@
 """Damage of every kind: what the loader serves is what was written, or an error that says where. Never anything else.
 
-A small store is read after each byte of its chunks, indexes and tables, in turn, was changed (some bytes without ``--full``); after shards were cut, emptied,
-deleted, swapped and made unreadable; after a byte of its documents was changed in many ways. "What was written" is every field
-of every window.
+A small store is read after each byte of its chunks, indexes and tables, in turn, was changed (without ``--full``: each fifth
+or seventh); after shards were cut, emptied, deleted, swapped and made unreadable; after a byte of its documents was changed in
+many ways. "What was written" is every field of every window.
 
 Tolerated, and why: a changed byte of a ``zarr.json`` may leave everything served as it was (a compression level, a name of a
 dimension, ``attributes``, what nobody asks for). It may also change a fact of the root document that is not data and that no
