@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import robozarr as rz
 
+ROOT = Path(__file__).parents[2]
 WINDOWS = """
 import contextlib, io, json, os, shutil, sys, zlib
 import numpy, zarr, h5py, msgspec, numcodecs, zstandard, lz4.block, google_crc32c, dask, distributed, typer, rich.console
@@ -65,7 +67,7 @@ print(json.dumps({
 def in_a_process(code: str, *arguments: object, **environment: str) -> str:
     ran = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
-        capture_output=True, text=True, check=False, timeout=300, env=os.environ | environment,
+        capture_output=True, text=True, check=False, timeout=900, env=os.environ | environment,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
@@ -80,7 +82,7 @@ def here(sample_store: Path) -> dict[str, object]:
 
     store = rz.open_store(sample_store)
     values = {
-        name: zlib.crc32(np.ascontiguousarray(store.array(name)[:])) for name, key in store.keys.items() if not key.ragged
+        name: zlib.crc32(np.asarray(store.array(name)[:]).tobytes()) for name, key in store.keys.items() if not key.ragged
     }
     return {"values": values, "episodes": store.episodes.length.tolist(), "text": store.model_file(0)[:40]}
 
@@ -123,3 +125,25 @@ print(n)
 def test_windows_are_read_without_what_macos_lacks(sample_store: Path, tmp_path: Path) -> None:
     n = rz.open_store(sample_store).n_steps
     assert in_a_process(MACOS, sample_store, NUMBA_CACHE_DIR=str(tmp_path)).split()[-1] == str(n)
+
+
+@pytest.fixture
+def unlinked(tmp_path: Path) -> Path:
+    """What git makes of the links where it may not make any: text files that hold their targets."""
+    (tmp_path / "robozarr").mkdir()
+    for path in (ROOT / "robozarr").iterdir():
+        if path.is_symlink():
+            (tmp_path / "robozarr" / path.name).write_text(os.readlink(path))  # noqa: PTH115
+        elif path.is_file():
+            (tmp_path / "robozarr" / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(ROOT / "robozarr" / "cli", tmp_path / "robozarr" / "cli")
+    return tmp_path
+
+
+@pytest.mark.parametrize("arguments", [["-c", "import robozarr as rz; rz.open_store"], ["-m", "robozarr", "info", "a.zarr"]])
+def test_a_checkout_without_links_says_so(unlinked: Path, arguments: list[str]) -> None:
+    ran = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=100, cwd=unlinked)
+    assert ran.returncode != 0
+    last = ran.stderr.splitlines()[-1]
+    assert "is a file, but must be a symbolic link: this checkout was made without them → git config core.symlinks true" in last
+    assert str(unlinked / "robozarr") in last
