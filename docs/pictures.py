@@ -1,7 +1,7 @@
 """Make the pictures of the README and of docs/: ``python docs/pictures.py libero.zarr``; without a store, only the demo's.
 
 docs/demo.webp is what ``make demo`` prints, run now, on this machine; docs/report.webp and docs/notebook.webp are of the store.
-Needs chromium and the extra ``dev``. Run it in the store's folder, by its bare name, which the pictures show; then look at them.
+Needs chromium and the extra ``dev``. Run it in the store's folder, by its bare name, which they show; then look at them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from robozarr.view.report import write_report
 DOCS = Path(__file__).parent
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body { margin: 0; background: #1e1e2e; color: #cdd6f4; font: 15px/1.45 "DejaVu Sans Mono", monospace }
-pre { margin: 0; padding: 18px 22px; width: max-content; font: inherit } b { color: #a6e3a1 } i { color: #89b4fa; font-style: normal }
+pre { margin: 0; padding: 18px 22px; width: max-content; font: inherit }
+b { color: #a6e3a1 } i { color: #89b4fa; font-style: normal }
 </style><pre>"""
 
 
@@ -57,9 +58,7 @@ def demo_page(folder: Path) -> Path:
     """A page that looks like a terminal in which ``make demo`` has run; paths are those of a clone."""
     store = folder / "demo.zarr"
     command = [sys.executable, DOCS.parent / "examples" / "demo.py", "--store", store, "--report", folder / "demo.html"]
-    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.replace(
-        f"{folder.resolve()}/", ".venv/"
-    )
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     lines = [html.escape(line) for line in said.replace(f"{folder}/", ".venv/").splitlines()]
     marked = [f"<i>{line}</i>" if line.startswith("  ") and line[2:3].isdigit() else line for line in lines]
     page = folder / "terminal.html"
