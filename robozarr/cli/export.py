@@ -9,13 +9,13 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Json, StoreArgument, print_json
+from robozarr.cli.shared import Json, StoreArgument, examples, print_json
 
 __all__ = ["EXAMPLES", "export_rdt"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero` · "
-    "`robozarr export rdt libero.zarr --configs configs --name libero --dry-run`"
+EXAMPLES: Final = examples(
+    "robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero",
+    "robozarr export rdt libero.zarr --configs configs --name libero --dry-run",
 )
 
 
