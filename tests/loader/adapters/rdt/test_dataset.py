@@ -20,7 +20,6 @@ from robozarr.cli import run
 from robozarr.convert import convert
 from robozarr.loader.adapters.rdt.dataset import RDTBatches, RDTDataset
 from robozarr.loader.adapters.rdt.export import dataset_stat, export_rdt
-from robozarr.loader.adapters.rdt.inverse import commands_of
 from robozarr.loader.adapters.rdt.language import write_lang_embeds
 from robozarr.loader.adapters.rdt.pretrain import FIELDS, RDTSteps
 from robozarr.loader.adapters.rdt.vector import RDTConfig, rotation_6d
@@ -351,52 +350,3 @@ def test_what_is_asked_for_wrongly_is_said(sample_store: Path) -> None:
         rotation_6d(np.zeros((2, 6)))
     dataset = pickle.loads(pickle.dumps(RDTDataset(sample_store)))
     assert dataset.get_item(0)["state"].shape == (1, 128)
-
-
-def test_predictions_become_the_recorded_commands_again(sample_store: Path) -> None:
-    config = RDTConfig(profile="delta")
-    dataset = RDTDataset(sample_store, config=config)
-    commands = dataset.store.array("steps/actions")[:]
-    for index in (0, len(dataset) - 1):
-        row = dataset.windows.table.anchors([index]).row[0] + dataset.windows.table.shift[0]
-        first = commands_of(dataset.get_item(index)["actions"], config)[0]
-        np.testing.assert_allclose(first, commands[row], atol=1e-12)
-    with pytest.raises(WindowError, match="are states, not commands"):
-        commands_of(np.zeros(128), RDTConfig())
-    with pytest.raises(WindowError, match="unified vectors"):
-        commands_of(np.zeros(7), config)
-
-
-def test_embeddings_may_be_bfloat16(sample_store: Path, tmp_path: Path) -> None:
-    """T5Embedder's dtype by default, which numpy does not have."""
-    dataset = RDTDataset(sample_store)
-    paths = write_lang_embeds(dataset.store, tmp_path, lambda text: torch.ones((1, len(text), 4), dtype=torch.bfloat16))
-    served = RDTDataset(sample_store, lang_embed=paths)
-    batch = next(iter(served.loader(8, shuffle=False)))
-    assert batch["lang_embeds"].dtype == torch.bfloat16
-    assert batch["lang_embeds"].sum(dim=(1, 2)).tolist() == [4 * len(text) for text in batch["instruction"]]
-    torch.save(torch.ones(3, 4), paths[0])
-    with pytest.raises(WindowError, match="alike for all tasks"):
-        RDTDataset(sample_store, lang_embed=paths).make(served.windows.read([0]))
-
-
-def test_a_run_goes_on_where_it_was_saved(sample_store: Path) -> None:
-    first = RDTDataset(sample_store)
-    served = [first.walk.take() for _ in range(17)]
-    saved = json.loads(json.dumps(first.state_dict()))
-    second = RDTDataset(sample_store)
-    assert second.walk.order.seed != first.walk.order.seed  # 1 in 2^32
-    second.load_state_dict(saved)
-    assert sorted(served + [second.walk.take() for _ in range(44 - 17)]) == list(range(44))
-    with pytest.raises(WindowError, match="of 44 windows"):
-        second.load_state_dict(saved | {"n_windows": 43})
-
-
-def test_two_ranks_go_on_as_one(sample_store: Path) -> None:
-    ranks = [RDTDataset(sample_store, seed=5, rank=rank, world_size=2) for rank in range(2)]
-    served = [rank.walk.take() for _ in range(9) for rank in ranks]
-    one = RDTDataset(sample_store)
-    one.load_state_dict(ranks[0].state_dict())
-    assert sorted(served + [one.walk.take() for _ in range(44 - 18)]) == list(range(44))
-    with pytest.raises(WindowError, match="the same on 2 ranks"):
-        RDTDataset(sample_store, rank=0, world_size=2).walk.take()
