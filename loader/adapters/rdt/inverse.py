@@ -27,14 +27,15 @@ def commands_of(prediction: ArrayLike, config: RDTConfig) -> NDArray[np.float64]
     Returns
     -------
     float64 [..., 7]
-        Profile "delta": LIBERO's commands in [-1, 1], for ``env.step`` (OSC_POSE with deltas); -1 opens the gripper, +1 closes it.
+        Profile "delta": LIBERO's commands in [-1, 1], for ``env.step`` (OSC_POSE with deltas); -1 opens the gripper, +1
+        closes it.
     float64 [..., 14]
         Profile "aloha": target positions of the joints in rad, and of the grippers, in ALOHA's order.
 
     Raises
     ------
     WindowError
-        For "future_state": a state is no command, and the arm does not reach it by one. Or if the vectors are of another length.
+        For "future_state": a state is no command, and the arm does not reach it by one. Or if the vectors have another length.
 
     Examples
     --------
@@ -57,5 +58,5 @@ def commands_of(prediction: ArrayLike, config: RDTConfig) -> NDArray[np.float64]
         return targets
     deltas = values[..., DELTA_SLOTS]
     scale = np.repeat([config.position_scale, config.rotation_scale], 3)
-    commands = np.concatenate([deltas[..., :6] / scale, 1 - 2 * deltas[..., 6:]], axis=-1)
-    return np.clip(commands, -1, 1)
+    commands: NDArray[np.float64] = np.clip(np.concatenate([deltas[..., :6] / scale, 1 - 2 * deltas[..., 6:]], axis=-1), -1, 1)
+    return commands

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from robozarr.loader.adapters.robomimic.actions import Stats, action_stats, scales_and_offsets
+from robozarr.loader.adapters.robomimic.opening import opened
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.nothing_left import check_not_empty
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.window import WindowSpec
-from robozarr.store.opened import Store, open_store
+from robozarr.store.opened import Store
 
 __all__ = ["SequenceDataset"]
 
@@ -34,7 +35,8 @@ class SequenceDataset(Dataset[Sample]):
     Parameters
     ----------
     hdf5_path : Store or path
-        A store; named as upstream, so that a configuration's ``data`` can name one.
+        A store, or the path of a source file in it (``libero.zarr/libero_goal/…_demo.hdf5``), whose demos alone are served;
+        named as upstream, so that a configuration's ``data`` can name one.
     obs_keys, dataset_keys : sequence of str
         ``dataset_keys`` that the store lacks are zeros [n, 1] where `hdf5_cache_mode` is not None, else refused; as upstream.
     frame_stack, seq_length : int
@@ -111,7 +113,10 @@ class SequenceDataset(Dataset[Sample]):
             raise WindowError("robomimic · hdf5_normalize_obs: false; → pass normalise=Normalise(…) to loader()")
         if goal_mode not in (None, "last") or (goal_mode is not None and not load_next_obs):
             raise WindowError(f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass these')
-        self.store = hdf5_path if isinstance(hdf5_path, Store) else open_store(hdf5_path)
+        self.store, source = opened(hdf5_path)
+        if source is not None:
+            of_source = np.flatnonzero(self.store.episodes.source == source).tolist()
+            filters["episodes"] = [i for i in filters.get("episodes", of_source) if i in of_source]
         self.action_keys = None if action_keys is None else tuple(action_keys)
         self.action_config = action_config or {}
         self.obs_keys = tuple(obs_keys)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from robozarr.loader.adapters.robomimic.opening import opened
 from robozarr.schemas.errors import WindowError
-from robozarr.store.opened import Store, open_store
+from robozarr.store.opened import Store
 
 __all__ = ["get_demos_for_filter_key", "get_env_metadata_from_dataset", "get_shape_metadata_from_dataset"]
 
@@ -36,7 +37,8 @@ def get_env_metadata_from_dataset(
     WindowError
         If the sources state none, or several.
     """
-    store = dataset_path if isinstance(dataset_path, Store) else open_store(dataset_path)
+    store, named = opened(dataset_path)
+    source = named if source is None else source
     numbers = range(len(store.metadata.sources)) if source is None else [source]
     texts = [_only(store.source_attributes(number).get("data", {}).get("env_args", {}).get("value")) for number in numbers]
     if None in texts or not texts:
@@ -92,7 +94,7 @@ def get_shape_metadata_from_dataset(
 
     path = dataset_path if dataset_config is None else dataset_config["path"]
     assert path is not None
-    store = path if isinstance(path, Store) else open_store(path)
+    store, _ = opened(path)
     if all_obs_keys is None:
         all_obs_keys = [key.name for key in store.metadata.keys if key.source.startswith("obs/")]
     shapes: dict[str, Any] = {}
@@ -120,7 +122,7 @@ def get_shape_metadata_from_dataset(
 
 def get_demos_for_filter_key(hdf5_path: Store | str | Path, filter_key: str) -> list[str]:
     """Names of the demos of a split; with the source's name before them, where the store has several."""
-    store = hdf5_path if isinstance(hdf5_path, Store) else open_store(hdf5_path)
+    store, source = opened(hdf5_path)
     episodes = store.episodes
     if filter_key not in episodes.splits:
         there = ", ".join(episodes.splits) or "none"
@@ -129,6 +131,7 @@ def get_demos_for_filter_key(hdf5_path: Store | str | Path, filter_key: str) -> 
     return [
         episodes.demo[i] if len(sources) == 1 else f"{sources[int(episodes.source[i])].name}/{episodes.demo[i]}"
         for i in np.flatnonzero(episodes.splits[filter_key]).tolist()
+        if source is None or episodes.source[i] == source
     ]
 
 

@@ -84,7 +84,7 @@ def test_errors_may_be_raised_instead(damaged: Path) -> None:
 def test_predictions_become_the_recorded_commands_again(sample_store: Path) -> None:
     config = RDTConfig(profile="delta")
     dataset = RDTDataset(sample_store, config=config)
-    commands = dataset.store.array("actions")[:]
+    commands = dataset.windows.windows.reader.column("actions")
     for index in (0, len(dataset) - 1):
         anchor = dataset.windows.table.anchors([index])
         row = anchor.row[0] + dataset.windows.table.shift[anchor.episode[0]]
