@@ -1,4 +1,4 @@
-"""Lets torchvision be imported beside a torch that its compiled part does not go with: in PYTHONPATH of the runs of tests/train.
+"""Lets torchvision be imported beside a torch that its compiled part does not go with: in PYTHONPATH of tests/train's runs.
 
 torchvision registers two operators of its compiled part when it is imported; transforms and networks need none of them.
 """

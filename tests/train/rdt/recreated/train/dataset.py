@@ -1,13 +1,14 @@
 # mypy: ignore-errors
 """RDT's data set and collator, re-created: what they ask of a data set, and what they do with errors.
 
-thu-ml/RoboticsDiffusionTransformer at deb71d8, train/dataset.py: VLAConsumerDataset, DataCollatorForVLAConsumerDataset. Left out are
-the buffer's files and locks, noise, augmentation and brightness. The recipe's lines apply to this file as to that one.
+thu-ml/RoboticsDiffusionTransformer at deb71d8, train/dataset.py: VLAConsumerDataset, DataCollatorForVLAConsumerDataset.
+Left out are the buffer's files and locks, noise, augmentation and brightness. The recipe's lines apply to this file as to that one.
 """
 
 import json
 import random
 import traceback
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,19 +23,17 @@ class VLAConsumerDataset(Dataset):
     """As upstream: ``get_item()`` without an index, or ``_safe_load(index)``; every exception is swallowed."""
 
     def __init__(self, *, dataset_type="pretrain", use_hdf5=False, use_precomp_lang_embed=False, cond_mask_prob=0.1):
-        with open("configs/dataset_control_freq.json") as file:
-            self.control_freq = json.load(file)
+        configs = Path("configs")
+        self.control_freq = json.loads((configs / "dataset_control_freq.json").read_text())
         names = "pretrain" if dataset_type == "pretrain" else "finetune"
-        with open(f"configs/{names}_datasets.json") as file:
-            self.dataset_name2id = {name: i for i, name in enumerate(json.load(file))}
+        self.dataset_name2id = {name: i for i, name in enumerate(json.loads((configs / f"{names}_datasets.json").read_text()))}
         self.cond_mask_prob = cond_mask_prob
         self.use_hdf5 = use_hdf5
         self.hdf5_dataset = None
         if use_hdf5:
             self.hdf5_dataset = HDF5VLADataset()
         self.use_precomp_lang_embed = use_precomp_lang_embed
-        with open("configs/dataset_stat.json") as file:
-            self.dataset_stat = json.load(file)
+        self.dataset_stat = json.loads((configs / "dataset_stat.json").read_text())
 
     def __len__(self):
         return len(self.hdf5_dataset)

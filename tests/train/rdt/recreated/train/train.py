@@ -1,11 +1,9 @@
 # mypy: ignore-errors
 """RDT's training loop, re-created, with a policy of a few numbers.
 
-thu-ml/RoboticsDiffusionTransformer at deb71d8, train/train.py: the data sets, the DataLoader's options, accelerate's checkpoints and
-what is done with each field of a batch. The recipe's lines apply to this file as to that one.
+thu-ml/RoboticsDiffusionTransformer at deb71d8, train/train.py: the data sets, the DataLoader's options, accelerate's checkpoints
+and what is done with each field of a batch. The recipe's lines apply to this file as to that one.
 """
-
-import os
 
 import torch
 from accelerate import Accelerator
@@ -51,7 +49,7 @@ def train(args):
     rdt, optimizer, train_dataloader = accelerator.prepare(rdt, optimizer, train_dataloader)
     global_step = 0
     if args.resume_from_checkpoint:
-        accelerator.load_state(os.path.join(args.output_dir, args.resume_from_checkpoint))
+        accelerator.load_state(f"{args.output_dir}/{args.resume_from_checkpoint}")
         global_step = int(args.resume_from_checkpoint.split("-")[1])
     while global_step < args.max_train_steps:
         for batch in train_dataloader:
@@ -77,7 +75,7 @@ def train(args):
             global_step += 1
             print(f"step {global_step} loss {loss.item():.6f}", flush=True)
             if global_step % args.checkpointing_period == 0:
-                accelerator.save_state(os.path.join(args.output_dir, f"checkpoint-{global_step}"))
+                accelerator.save_state(f"{args.output_dir}/checkpoint-{global_step}")
             if global_step >= args.max_train_steps:
                 break
     log_sample_res(sample_dataset)
