@@ -34,7 +34,7 @@ def export_rdt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a data set to RDT's dataset_stat.json, dataset_control_freq.json and finetune_datasets.json."""
+    """Add a data set to RDT's configs: dataset_stat, dataset_control_freq, finetune_datasets and pretrain_datasets."""
     try:
         from robozarr.loader.adapters.rdt import dataset as rdt
         from robozarr.loader.adapters.rdt import export as rdt_export
