@@ -15,7 +15,7 @@ from robozarr.schemas.errors import WindowError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_skipping_unplaced"]
+__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding"]
 
 SHARDERS: Final = {
     "BatchSamplerShard": (
@@ -109,21 +109,4 @@ def refuse_second_sharding(world_size: int) -> None:
         raise WindowError(
             f"order · ranks: each of {world_size} ranks gets its share once; this loader takes turns by rank itself, "
             f"and is sharded a second time by {SHARDERS[owner]}"
-        )
-
-
-def refuse_skipping_unplaced(batch_size: int) -> None:
-    """Refuse to skip batches of an unspecified epoch; called before the first iteration of a loader that was not resumed.
-
-    Raises
-    ------
-    WindowError
-        If accelerate's ``skip_first_batches`` asks, which Trainer uses to resume.
-    """
-    if "SkipBatchSampler" in asking():
-        raise WindowError(
-            "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
-            "would be skipped, whatever the epoch was → in Trainer's get_train_dataloader write: return "
-            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a "
-            "loop of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
         )

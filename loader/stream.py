@@ -29,6 +29,7 @@ from robozarr.loader.device.transform import (
     make_transform,
 )
 from robozarr.loader.given import datasets_of
+from robozarr.loader.placing import place
 from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
@@ -249,6 +250,7 @@ class WindowLoader(TakenApart):
         self._start()
         getpid, ends = os.getpid, sys.is_finalizing  # an iteration may be left at the program's end, when modules are gone
         process = getpid()
+        place(self.schedule)
         began = self.schedule.begin()
         batches = self._planned(began)
         assert self._slots is not None
