@@ -15,7 +15,7 @@ from robozarr.schemas.errors import WindowError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_skipping_unplaced", "refuse_workers"]
+__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_workers"]
 
 SHARDERS: Final = {
     "BatchSamplerShard": (
@@ -138,20 +138,3 @@ def refuse_workers(*, divided: bool, placed: bool) -> None:
         f"of a DataLoader, and {what} → num_workers=0 (WindowLoader has threads of its own), or WindowDataLoader(dataset, "
         "batch_size, num_workers=…)"
     )
-
-
-def refuse_skipping_unplaced(batch_size: int) -> None:
-    """Refuse to skip batches of an unspecified epoch; called before the first iteration of a loader that was not resumed.
-
-    Raises
-    ------
-    WindowError
-        If accelerate's ``skip_first_batches`` asks, which Trainer uses to resume.
-    """
-    if "SkipBatchSampler" in asking():
-        raise WindowError(
-            "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
-            "would be skipped, whatever the epoch was → in Trainer's get_train_dataloader write: return "
-            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a "
-            "loop of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
-        )

@@ -6,7 +6,7 @@ is cheap. ``WindowLoader`` and ``WindowSampler`` share this, so that both have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -161,6 +161,8 @@ class Schedule:
         self._latest: Iteration | None = None
         self.placed = False
         """Whether an iteration began, or a position was set."""
+        self.counts: Callable[[], Any] | None = None
+        """Gives the training loop whose counts this run follows since its beginning, while that is there."""
 
     @property
     def resumed(self) -> bool:
@@ -240,6 +242,29 @@ class Schedule:
         if epoch != self.state.epoch:
             self.state, self._resumed, self._latest = OrderState(epoch=epoch), False, None
 
+    def go_to(self, n_epochs: int, per_epoch: int, n_batches: int = 0) -> None:
+        """Go where a run is that somebody else counted, from its beginning.
+
+        Parameters
+        ----------
+        n_epochs, per_epoch : int
+            So many iterations were made, each with so many batches of every rank; fewer than there are if each was left early.
+        n_batches : int
+            Of the iteration that is to go on; 0 if a new one is to begin.
+        """
+        share, whole = self.share, self.n_batches
+        self.state, self._resumed, self._latest, self.placed = OrderState(), False, None, True
+        if per_epoch == whole:
+            self.state = OrderState(epoch=n_epochs)
+        else:
+            for _ in range(n_epochs):
+                self.state = self._next(share).after(self.order, share, per_epoch)
+        if n_batches:
+            self.state = self._next(share)
+            left = n_batches < share.n_batches(self.order.n_positions, self.state.consumed)
+            self.state = self.state.after(self.order, share, n_batches) if left else OrderState(epoch=self.state.epoch + 1)
+            self._resumed = left
+
     def _next(self, share: Share) -> OrderState:
         """Where the next iteration begins."""
         # a loaded state's rest; fewer windows than ranks would leave some ranks waiting: they come first in a whole pass
@@ -311,7 +336,7 @@ class Schedule:
         self.state, self._resumed, self._latest, self.placed = loaded, True, None, True
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": None}  # an iteration goes on where it began, not in a copy
+        return self.__dict__ | {"_latest": None, "counts": None}  # an iteration goes on where it began, not in a copy
 
 
 def _of_each(weights: Any, n: int) -> list[Any]:
