@@ -18,6 +18,7 @@ from llvmlite import binding
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, register_jitable
+from numba.np.arrayobj import make_array, populate_array
 
 from robozarr.schemas import compressed
 
@@ -25,6 +26,7 @@ __all__ = [
     "address",
     "blosc_decode",
     "blosc_fault",
+    "bytes_at",
     "crc32c",
     "crc32c_extend",
     "errno_location",
@@ -55,6 +57,21 @@ def address(typingctx: Any, number: Any) -> Any:
         return builder.inttoptr(args[0], cgutils.voidptr_t)
 
     return types.voidptr(types.int64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def bytes_at(typingctx: Any, pointer: Any, n_bytes: Any) -> Any:
+    """The bytes behind a pointer, uint8 [n_bytes]. In compiled code only; numba's own ``carray`` wants arrays to be counted."""
+    kind = types.Array(types.uint8, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = make_array(kind)(context, builder)
+        data = builder.bitcast(args[0], array.data.type)
+        one = context.get_constant(types.intp, 1)
+        populate_array(array, data=data, shape=[args[1]], strides=[one], itemsize=one, meminfo=None)
+        return array._getvalue()
+
+    return kind(types.voidptr, types.int64), generate
 
 
 def _library(package: Any, pattern: str) -> str:
