@@ -29,8 +29,8 @@ check: install  ## style, types, and which room imports which
 	$(BIN)/mypy tests benchmarks sample examples experiments
 	$(BIN)/lint-imports --no-cache
 
-# torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along. Python compiles what it imports;
-# compiling all of the packages here takes longer than unpacking them
+# torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along. Nothing is compiled to bytecode
+# here: most of these files are never imported, and Python compiles those that are
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 $(VENV)/to-use: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'
