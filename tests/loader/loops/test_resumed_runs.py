@@ -64,7 +64,7 @@ def peeked(loader: Any) -> Any:
 def train_by_lightning(
     loader: Any, folder: Path, checkpoint: str | None = None, *, n: int | float = 1.0, validate: Any = None, **options: Any
 ) -> list[list[int]]:
-    """Four epochs of `n` batches, or of all; checkpoints after each epoch and each batch, of a resumed run in another folder."""
+    """Four epochs of `n` batches, or of all; checkpoints after each epoch and batch, of a resumed run in another folder."""
     import pytorch_lightning as lightning
     from pytorch_lightning.callbacks import ModelCheckpoint
 
