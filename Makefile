@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop check install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
+.PHONY: demo test test-all test-interop test-matrix test-train check install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
         bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 
@@ -50,13 +50,33 @@ $(INTEROP)/dependencies: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python -m pip install -q --upgrade pip
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis pytest
-	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio
+	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio matplotlib psutil six
 	$(INTEROP)/bin/python -m pip install -q --no-deps robomimic==0.3.0
 	touch $@
 
 test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robomimic
 	$(INTEROP)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(INTEROP)/bin/python -m pytest -q tests/interop
+
+# An environment of its own: what training repositories ask for. numpy is 1.26, for imgaug (RDT), jax and TensorFlow of that time
+# (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above; torchvision's
+# Python is imported beside a torch that its compiled part does not go with (tests/train/site). Repositories that are on no registry
+# are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of them, by which their own code is run.
+TRAIN := $(VENV)-train
+TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
+$(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
+	$(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install -q --upgrade pip
+	$(TRAIN_PIP) torch==2.13.0
+	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
+	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
+	$(TRAIN_PIP) cloudpickle easydict einops future imageio matplotlib psutil six termcolor tqdm
+	$(TRAIN_PIP) --no-deps libero robomimic torchvision
+	touch $@
+
+test-train: $(TRAIN)/dependencies  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi
+	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
 
 # An environment of its own: no test but those of the experiment needs a simulator. robosuite asks for packages that read a
 # keyboard and show pictures, which need a compiler and a screen; it comes without its dependencies but for those that it imports.
@@ -152,4 +172,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
