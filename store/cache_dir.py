@@ -15,7 +15,6 @@ bucket. Only files that nobody has used for an hour, and that are not of this pr
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -42,6 +41,7 @@ from robozarr.store.cache_files import (
     opened,
     shard_name,
 )
+from robozarr.store.system import fcntl
 
 __all__ = ["DEFAULT_BYTES", "CacheDir", "CachedArray"]
 
@@ -74,6 +74,8 @@ class CacheDir:
 
     def __init__(self, folder: str | Path, n_bytes: int = DEFAULT_BYTES) -> None:
         self.folder, self.n_bytes = Path(folder).absolute(), n_bytes
+        if fcntl is None:
+            raise StoreError(f"{self.folder}: a cache_dir needs flock, which this system lacks → leave cache_dir out")
         self._own: set[str] = set()
         self._full_until = 0.0
         self._lock = threading.Lock()

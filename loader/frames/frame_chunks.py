@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.frames.buffers import RUN_BYTES, Buffers, read_vectors
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside
 from robozarr.loader.frames.keyframes import NOTHING, FrameMemory, decode_frame, entry_of, find_key
 from robozarr.loader.frames.native import address, memset, posix_close, posix_fadvise
 from robozarr.loader.frames.rows import BatchRows, spread_row
@@ -119,7 +119,7 @@ def read_frames(
     return code
 
 
-@compiled
+@compiled_inside
 def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: Number, k: Number, memory: FrameMemory) -> None:
     """Note what of a chunk is needed for its rows ``rows[j:k]``: these, and their keyframes, unless they are kept."""
     chunk = chunk_of(shards, rows[j])
@@ -135,7 +135,7 @@ def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: Number, k: Number,
                 memory.role[keyframe] |= KEYFRAME
 
 
-@compiled
+@compiled_inside
 def _read_chunk(
     shards: Shards, batch_rows: BatchRows, chunk: Number, fd: Number, may_wait: Flag, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory, strict: bool,
@@ -172,7 +172,7 @@ def _read_chunk(
     return OK
 
 
-@compiled
+@compiled_inside
 def _end_of_run(shards: Shards, first: Number, row: Number, n: Number, memory: FrameMemory) -> tuple[Number, Number, Number]:
     """The last row of those that are read by one call from `row` on; and which bytes of the chunk these are, half-open."""
     entry = entry_of(shards, first + row)
@@ -186,7 +186,7 @@ def _end_of_run(shards: Shards, first: Number, row: Number, n: Number, memory: F
     return last, offset, end
 
 
-@compiled
+@compiled_inside
 def _use(
     shards: Shards, batch_rows: BatchRows, row: Number, source: Number, fd: Number, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory,
@@ -219,7 +219,7 @@ def _use(
     return code
 
 
-@compiled
+@compiled_inside
 def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
     opened, opened_shard = -1, -1
@@ -337,7 +337,7 @@ def decode_frames(
     return OK
 
 
-@compiled
+@compiled_inside
 def _decode_from(
     shards: Shards, row: Number, keep: Flag, which: Number, spans: NDArray[np.int64], target: Number, buffers: Buffers,
     memory: FrameMemory,
@@ -350,7 +350,7 @@ def _decode_from(
     return decode_frame(shards, row, span[0] + begin + entry[0] - span[1], keep, target, memory)
 
 
-@compiled
+@compiled_inside
 def _is_key(shards: Shards, needed: NDArray[np.int64], i: int) -> bool:
     """Whether a needed row is the keyframe of one behind it."""
     first, k = needed[i] - needed[i] % shards.chunk_rows, i + 1

@@ -7,16 +7,16 @@ OpenMP's aborts after a fork, workqueue's on concurrent calls. Chunks of frames 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.frames.buffers import RUN_BYTES, RUN_CHUNKS, Buffers, ThreadBuffers, read_vectors
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside
 from robozarr.loader.frames.native import (
     address,
     blosc_decode,
     blosc_fault,
+    bytes_at,
     crc32c,
     memcpy,
     memset,
@@ -85,7 +85,7 @@ __all__ = [
 ]
 
 
-@compiled
+@compiled_inside
 def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> int:
     """End of the neighbouring chunks of one shard that are read together from ``rows[j]`` on."""
     shard = rows[j] // shards.shard_rows
@@ -97,7 +97,7 @@ def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> i
     return k
 
 
-@compiled
+@compiled_inside
 def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
     while j < stop:
@@ -111,7 +111,7 @@ def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
         j = k
 
 
-@compiled
+@compiled_inside
 def _aim(shards: Shards, batch_rows: BatchRows, j: int, k: int, out: NDArray[np.uint8], buffers: Buffers) -> int:
     """Say where the bytes of a run go: rows that are as the batch wants them straight into it, others into the buffer."""
     if shards.codec != RAW or len(shards.over):
@@ -126,7 +126,7 @@ def _aim(shards: Shards, batch_rows: BatchRows, j: int, k: int, out: NDArray[np.
     return 2 * (k - j)
 
 
-@compiled
+@compiled_inside
 def _decode(
     shards: Shards, batch_rows: BatchRows, j: int, source: int, stored: int, out: NDArray[np.uint8], buffers: Buffers
 ) -> int:
@@ -144,7 +144,7 @@ def _decode(
     row = batch_rows.row[j]
     if shards.codec != RAW:
         # libblosc2 takes chunks of other forms for something else than other decoders do
-        if blosc_fault(numba.carray(address(source), (size,), np.uint8), shards.row_bytes, shards.itemsize, shards.flags):
+        if blosc_fault(bytes_at(address(source), size), shards.row_bytes, shards.itemsize, shards.flags):
             return DECODED
         over = len(shards.over) > 0 and shards.over[row] != 0
         pixels = np.int64(buffers.pixels.ctypes.data) if over else np.int64(target)
@@ -160,7 +160,7 @@ def _decode(
     return OK
 
 
-@compiled
+@compiled_inside
 def _check_sizes(shards: Shards, rows: NDArray[np.int64], buffers: Buffers) -> int:
     """Whether each chunk of a run has a size that a row can have."""
     for row in rows:
@@ -255,7 +255,7 @@ def read_chunks(
     return code
 
 
-@compiled
+@compiled_inside
 def _read_to(
     shards: Shards, batch_rows: BatchRows, j: int, at: int, c: int, out: NDArray[np.uint8], buffers: Buffers
 ) -> tuple[int, int]:

@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
-from robozarr.loader.frames.native import address, posix_close, posix_fadvise, posix_preadv2
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
+from robozarr.loader.frames.native import address, memcpy, posix_close, posix_fadvise, posix_preadv2
 from robozarr.loader.frames.shards import (
     CLOSED,
     ENTRY_BYTES,
@@ -90,7 +90,7 @@ def prepare_shards(shards: Shards, rows: NDArray[np.int64], free_fds: NDArray[np
     return _load_tables(shards, rows, fault) if shards.codec == FRAMES else OK
 
 
-@compiled
+@compiled_inside
 def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> int:
     """Load the table of every chunk that rows lie in, once; as `prepare_shards`, whose shards are loaded."""
     waits = np.bool_(True)
@@ -122,7 +122,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
     return code
 
 
-@compiled
+@compiled_inside
 def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
     """Ask for all tables that are still to be read at once: a disk serves many requests together."""
     last: Number = -1
@@ -157,7 +157,7 @@ def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]
         posix_close(opened)
 
 
-@compiled
+@compiled_making_arrays
 def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: Flag, fault: NDArray[np.int64]) -> int:
     """Read the table of a chunk of frames from its shard's file; WAITS if that would have to wait; else as `take_table`."""
     table = np.empty(ENTRY_BYTES * shards.chunk_rows, np.uint8)
@@ -223,6 +223,6 @@ def take_table(shards: Shards, chunk: Number, table: NDArray[np.uint8], fault: N
             if u32(table, row * ENTRY_BYTES + 12) != np.int64(shards.sums[first + row]):
                 fault[0] = first + row
                 return FOREIGN
-    shards.tables[chunk] = table
+    memcpy(address(shards.tables[chunk].ctypes.data), address(table.ctypes.data), begin)
     shards.known[chunk] = 1
     return OK

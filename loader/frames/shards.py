@@ -11,13 +11,13 @@ import math
 import os
 from typing import Final, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
 from robozarr.loader.frames.native import (
     address,
+    bytes_at,
     crc32c,
     errno_location,
     posix_lseek,
@@ -193,19 +193,19 @@ def encoded_bytes_max(row_bytes: int) -> int:
     return row_bytes + row_bytes // 64 + 1024
 
 
-@compiled
+@compiled_inside
 def shard_chunks(shards: Shards) -> int:
     """Chunks of a shard."""
     return shards.shard_rows // shards.chunk_rows
 
 
-@compiled
+@compiled_inside
 def chunk_of(shards: Shards, row: Number) -> Number:
     """Number of a row's chunk, over all shards."""
     return row // shards.chunk_rows
 
 
-@compiled
+@compiled_inside
 def rows_of_chunk(shards: Shards, chunk: Number) -> Number:
     """How many rows of the array a chunk has."""
     return min(shards.chunk_rows, shards.n_rows - chunk * shards.chunk_rows)
@@ -223,7 +223,7 @@ def end_of(shards: Shards, chunk: Number) -> int:
     return int(shards.edges[chunk + chunk // shard_chunks(shards) + 1])
 
 
-@compiled
+@compiled_making_arrays
 def open_shard(shards: Shards, shard: int) -> int:
     """Open a shard; -1 if that fails."""
     prefix, suffix = shards.prefix, shards.suffix
@@ -246,7 +246,7 @@ def open_shard(shards: Shards, shard: int) -> int:
     return fd
 
 
-@compiled
+@compiled_making_arrays
 def _is_link(path: NDArray[np.uint8], n: int) -> bool:
     """Whether the first n bytes of a path name a symbolic link."""
     target = np.empty(1, np.uint8)
@@ -256,13 +256,13 @@ def _is_link(path: NDArray[np.uint8], n: int) -> bool:
     return bool(got >= 0)
 
 
-@compiled
+@compiled_inside
 def interrupted() -> bool:
     """Whether the call that has just failed was interrupted by a signal: it is no fault of the file."""
-    return bool(numba.carray(errno_location(), (1,), np.int32)[0] == _EINTR)
+    return bool(u32(bytes_at(errno_location(), 4), 0) == _EINTR)
 
 
-@compiled
+@compiled_inside
 def read_bytes(fd: Number, target: Number, n_bytes: Number, offset: Number) -> bool:
     """Read bytes of a file to an address; False if they are not there."""
     done: Number = 0
@@ -278,7 +278,7 @@ def read_bytes(fd: Number, target: Number, n_bytes: Number, offset: Number) -> b
     return True
 
 
-@compiled
+@compiled_making_arrays
 def load_index(shards: Shards, shard: int, fd: int) -> int:
     """Read a shard's index from its file; else as `take_index`."""
     tail = np.empty(index_bytes(shards), np.uint8)
@@ -338,7 +338,7 @@ def take_index(shards: Shards, shard: int, tail: NDArray[np.uint8], n_bytes: int
     return OK if at == start else INDEX
 
 
-@compiled
+@compiled_inside
 def u32(data: NDArray[np.uint8], at: Number) -> Number:
     """A little-endian number; numba adds only numbers of one sign without making floats of them."""
     low, high = np.int64(data[at]) | np.int64(data[at + 1]) << 8, np.int64(data[at + 2]) | np.int64(data[at + 3]) << 8

@@ -10,18 +10,19 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Endpoint, Json, Scheduler, Workers, errors_as_json, print_json
+from robozarr.cli.shared import Endpoint, Json, Scheduler, Workers, errors_as_json, examples, print_json
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.visible import visible
 from robozarr.view.words import printable, size_words
 
 __all__ = ["EXAMPLES", "convert"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr convert data/libero_spatial --store libero_spatial.zarr` · "
-    "`robozarr convert 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8` · "
-    "`robozarr convert more --store libero.zarr --append` · `robozarr convert data --store libero.zarr --dry-run` · "
-    "`robozarr convert data --store s3://robots/libero.zarr`"
+EXAMPLES: Final = examples(
+    "robozarr convert data/libero_spatial --store libero_spatial.zarr",
+    "robozarr convert 'data/libero_*/*.hdf5' --store libero.zarr --profile compact --workers 8",
+    "robozarr convert more --store libero.zarr --append",
+    "robozarr convert data --store libero.zarr --dry-run",
+    "robozarr convert data --store s3://robots/libero.zarr",
 )
 
 N_REMARKS: Final = 20

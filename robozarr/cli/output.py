@@ -53,7 +53,7 @@ class _Stream:
     def _fail(self, exc: OSError) -> None:
         self.error = exc
         with contextlib.suppress(OSError, ValueError):  # what waits in its buffer would fail again when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), self._stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0)), self._stream.fileno())
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

@@ -7,15 +7,16 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import EXIT_VERIFY, Endpoint, Json, StoreArgument, Workers, errors_as_json, print_json
+from robozarr.cli.shared import EXIT_VERIFY, Endpoint, Json, StoreArgument, Workers, errors_as_json, examples, print_json
 from robozarr.schemas.visible import visible
 from robozarr.view.words import size_words
 
 __all__ = ["EXAMPLES", "verify"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr verify libero.zarr` · `robozarr verify libero.zarr --source data/libero_spatial --json` · "
-    "`robozarr verify s3://robots/libero.zarr --endpoint-url https://minio.example.org`"
+EXAMPLES: Final = examples(
+    "robozarr verify libero.zarr",
+    "robozarr verify libero.zarr --source data/libero_spatial --json",
+    "robozarr verify s3://robots/libero.zarr --endpoint-url https://minio.example.org",
 )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +69,7 @@ def rows_of_demo(column: Column, demo: DemoScan) -> int:
     return {"rows": demo.length, "text": demo.model_file_bytes, "vector": demo.init_state_size}[column.kind]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(plan=plans())
 def test_partitions_tile_every_column_in_order(plan: Plan) -> None:
     demos = [(file, demo) for file in plan.files for demo in file.demos]

@@ -118,6 +118,7 @@ KEPT: list[tuple[Edit, str]] = [
     (data_attribute("language_instruction", OPEN), FILE),
     (data_attribute("problem_info", json.dumps({"language_instruction": [OPEN]})), FILE),
     (data_attribute("problem_info", json.dumps({"language_instruction": f'"{OPEN}"'})), FILE),
+    (data_attribute("problem_info", str({"language_instruction": OPEN, "domain": None})), FILE),  # as Python prints it
     (lambda file: file.attrs.create("task_description", np.bytes_(OPEN)), FILE),
     (lambda file: file.attrs.create("task", OPEN), FILE),
     (demo_attribute("Language_Instruction", np.array([OPEN], TEXT)), DEMO),
@@ -143,6 +144,12 @@ NOT_TAKEN: list[tuple[Edit, str]] = [
     (data_attribute("language_instruction", "x y" * 4000), "has 12,000 characters, more than 4,096"),
     (data_attribute("language_instruction", np.array(b"caf\xe9 it", TEXT)), "not UTF-8"),
     (demo_attribute("ep_meta", '["lang", 1]'), ""),
+    (
+        demo_attribute("ep_meta", '{"lang": "open the dr'),
+        "attribute ep_meta is not used as the instruction: it is no JSON (Unterminated",
+    ),
+    (data_attribute("problem_info", b'{"language_instruction": "caf\xe9 it"}'), "not UTF-8"),
+    (demo_attribute("ep_meta", '{"layout_id": 3'), ""),  # broken, and says nothing of an instruction
     (demo_attribute("ep_meta", '{"lang": {"lang": null}}'), ""),
     (demo_attribute("instruction", h5py.Empty("S10")), ""),
     (dataset("language_instruction", lambda n: np.arange(n, dtype=float)), ""),  # an embedding, say

@@ -2,7 +2,7 @@
 """RDT's data set and collator, re-created: what they ask of a data set, and what they do with errors.
 
 thu-ml/RoboticsDiffusionTransformer at deb71d8, train/dataset.py: VLAConsumerDataset, DataCollatorForVLAConsumerDataset.
-Left out are the buffer's files and locks, noise, augmentation. The recipe's lines apply to this file as to that one.
+Left out are the buffer's files and locks, noise, augmentation and brightness. The recipe's lines apply to this file, too.
 """
 
 import json

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """RDT's training loop, re-created, with a policy of a few numbers.
 
-thu-ml/RoboticsDiffusionTransformer at deb71d8, train/train.py: the data sets, the DataLoader's options, checkpoints
-and what is done with each field of a batch. The recipe's lines apply to this file as to that one.
+thu-ml/RoboticsDiffusionTransformer at deb71d8, train/train.py: the data sets, the DataLoader's options, accelerate's
+checkpoints and what is done with each field of a batch. The recipe's lines apply to this file as to that one.
 """
 
 import torch
