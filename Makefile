@@ -88,6 +88,24 @@ test-train: $(TRAIN)/dependencies  ## each recipe's lines and commands, in train
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
 
+# Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
+# Each has an environment of its own, without constraints. Where there is no such Python, it says so.
+MATRIX_np126 := python3.11 numpy==1.26.4 zarr==3.1.5
+MATRIX_np126-py312 := python3.12 numpy==1.26.4 zarr==3.1.5
+MATRIX_lowest := python3.11 numpy==1.26.0 zarr==3.1.3
+MATRIX_lowest-py313 := python3.13 numpy==2.1.0 zarr==3.1.3
+MATRIX_newest := python3.11
+MATRIX := np126 np126-py312 lowest lowest-py313 newest
+MATRIX_TESTS ?= tests/schemas tests/store tests/convert/planning tests/convert/writing tests/loader/windows tests/loader/adapters
+test-matrix: $(MATRIX:%=test-matrix-%)  ## the tests of tables, stores, windows and adapters with numpy 1.26 and zarr 3.1.3 up to the newest
+
+test-matrix-%:
+	@if ! $(firstword $(MATRIX_$*)) -c ''; then echo "$*: there is no $(firstword $(MATRIX_$*)) here; not tested"; exit 0; fi; set -e; \
+	at=$(VENV)-matrix-$*; test -d $$at || $(firstword $(MATRIX_$*)) -m venv $$at; pip="$$at/bin/python -m pip install -q"; \
+	$$pip --upgrade pip; $$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)); \
+	$$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)) '.[convert,s3,train,view]' flask flask-cors hypothesis 'moto[s3]' pytest tensorstore; \
+	$$pip --no-deps --force-reinstall .; $$at/bin/python -m pytest -q -W default -m "not slow" $(MATRIX_TESTS)
+
 # An environment of its own: no test but those of the experiment needs a simulator. robosuite asks for packages that read a
 # keyboard and show pictures, which need a compiler and a screen; it comes without its dependencies but for those that it imports.
 EXPERIMENTS := $(VENV)-experiments
