@@ -11,6 +11,7 @@ from typing import Final
 from robozarr.convert.sources.lerobot.folder import beside, is_data_file
 from robozarr.convert.sources.replay_buffer import files_of
 from robozarr.schemas.digest import sampled_digest
+from robozarr.store.system import CLOEXEC, NONBLOCK, pread
 
 __all__ = ["digest_of_file", "digest_or_nothing"]
 
@@ -39,7 +40,7 @@ def digest_of_file(path: str | Path) -> str:
 
 
 def _digest(path: str | Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    descriptor = os.open(path, os.O_RDONLY | NONBLOCK | CLOEXEC)  # a pipe would wait for its writer
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -47,7 +48,7 @@ def _digest(path: str | Path) -> str:
 
         def read(start: int, n: int) -> bytes:
             parts = []
-            while n and (part := os.pread(descriptor, n, start)):
+            while n and (part := pread(descriptor, n, start)):
                 parts.append(part)
                 start, n = start + len(part), n - len(part)
             return b"".join(parts)

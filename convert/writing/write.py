@@ -126,8 +126,8 @@ def _holds(place: Place, name: str, parts: Sequence[Buffer]) -> bool:
 
 
 def write_metadata(store: Place, metadata: StoreMetadata) -> None:
-    """Write the root group's ``zarr.json``."""
-    store.write("zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
+    """Write the root group's ``zarr.json``; a writer that was killed must not change a root that came after its own."""
+    store.replace("zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
 
 
 def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below: Place | None = None) -> dict[str, int]:

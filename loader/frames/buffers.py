@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled_inside
 from robozarr.loader.frames.keyframes import FrameBuffers, FrameMemory
 from robozarr.loader.frames.native import address, free_context, make_context, posix_preadv, posix_preadv2
 from robozarr.loader.frames.shards import INTERRUPTS, NOWAIT, Flag, Number, Shards, encoded_bytes_max, interrupted
@@ -78,7 +78,7 @@ class ThreadBuffers:
             free_context(context)
 
 
-@compiled
+@compiled_inside
 def read_vectors(fd: Number, buffers: Buffers, n: Number, offset: Number, n_bytes: Number, may_wait: Flag) -> int:
     """Read `n_bytes` into n buffers, (address, size) each. Returns 1: done, 0: would have to wait, -1: failed."""
     vectors, done, at, tries = buffers.vectors, 0, 0, 0

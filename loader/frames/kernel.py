@@ -7,20 +7,19 @@ OpenMP's aborts after a fork, workqueue's on concurrent calls. Chunks of frames 
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.frames.buffers import RUN_BYTES, RUN_CHUNKS, Buffers, ThreadBuffers, read_vectors
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside
 from robozarr.loader.frames.native import (
     address,
     blosc_decode,
     blosc_fault,
+    bytes_at,
     crc32c,
     memcpy,
     memset,
-    posix_close,
     posix_fadvise,
 )
 from robozarr.loader.frames.prepare import prepare_shards
@@ -34,6 +33,7 @@ from robozarr.loader.frames.shards import (
     FOREIGN,
     INDEX,
     MISSING,
+    NO_FILE,
     NOWAIT,
     OK,
     OUTSIDE,
@@ -43,12 +43,13 @@ from robozarr.loader.frames.shards import (
     WILLNEED,
     Shards,
     begin_of,
+    close_file,
     close_shards,
     encoded_bytes_max,
     end_of,
+    file_of,
     index_bytes,
     load_index,
-    open_shard,
     shards_of,
     take_index,
 )
@@ -85,7 +86,7 @@ __all__ = [
 ]
 
 
-@compiled
+@compiled_inside
 def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> int:
     """End of the neighbouring chunks of one shard that are read together from ``rows[j]`` on."""
     shard = rows[j] // shards.shard_rows
@@ -97,21 +98,21 @@ def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> i
     return k
 
 
-@compiled
+@compiled_inside
 def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
+    held = NO_FILE
     while j < stop:
         k, shard = _end_of_run(shards, rows, j, stop), rows[j] // shards.shard_rows
-        fd = open_shard(shards, shard) if shards.fds[shard] == CLOSED else shards.fds[shard]
+        fd, held = file_of(shards, shard, held)
         if fd >= 0:
             begin = begin_of(shards, rows[j])
             posix_fadvise(fd, begin, end_of(shards, rows[k - 1]) - begin, WILLNEED)
-            if shards.fds[shard] < 0:
-                posix_close(fd)
         j = k
+    close_file(held)
 
 
-@compiled
+@compiled_inside
 def _aim(shards: Shards, batch_rows: BatchRows, j: int, k: int, out: NDArray[np.uint8], buffers: Buffers) -> int:
     """Say where the bytes of a run go: rows that are as the batch wants them straight into it, others into the buffer."""
     if shards.codec != RAW or len(shards.over):
@@ -126,7 +127,7 @@ def _aim(shards: Shards, batch_rows: BatchRows, j: int, k: int, out: NDArray[np.
     return 2 * (k - j)
 
 
-@compiled
+@compiled_inside
 def _decode(
     shards: Shards, batch_rows: BatchRows, j: int, source: int, stored: int, out: NDArray[np.uint8], buffers: Buffers
 ) -> int:
@@ -144,7 +145,7 @@ def _decode(
     row = batch_rows.row[j]
     if shards.codec != RAW:
         # libblosc2 takes chunks of other forms for something else than other decoders do
-        if blosc_fault(numba.carray(address(source), (size,), np.uint8), shards.row_bytes, shards.itemsize, shards.flags):
+        if blosc_fault(bytes_at(address(source), size), shards.row_bytes, shards.itemsize, shards.flags):
             return DECODED
         over = len(shards.over) > 0 and shards.over[row] != 0
         pixels = np.int64(buffers.pixels.ctypes.data) if over else np.int64(target)
@@ -160,7 +161,7 @@ def _decode(
     return OK
 
 
-@compiled
+@compiled_inside
 def _check_sizes(shards: Shards, rows: NDArray[np.int64], buffers: Buffers) -> int:
     """Whether each chunk of a run has a size that a row can have."""
     for row in rows:
@@ -202,7 +203,7 @@ def read_chunks(
     int
         A code; ``buffers.fault[0]`` is the row that failed.
     """
-    rows, opened, opened_shard, advised, code, j = batch_rows.row, -1, -1, False, OK, start
+    rows, held, advised, code, j = batch_rows.row, NO_FILE, False, OK, start
     strict = len(missed) == 0
     if not strict:
         missed[0] = 0
@@ -214,15 +215,10 @@ def read_chunks(
             continue
         buffers.fault[0] = rows[j]
         if rows[j] >= shards.n_rows:
-            return OUTSIDE
+            code = OUTSIDE
+            break
         shard, k, begin = rows[j] // shards.shard_rows, _end_of_run(shards, rows, j, stop), begin_of(shards, rows[j])
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         if fd < 0 and strict:
             return MISSING
         n_bytes = end_of(shards, rows[k - 1]) - begin
@@ -250,12 +246,11 @@ def read_chunks(
                 missed[0], code = missed[0] + 1, OK
                 missed[missed[0]] = j + c
         j = k
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
     return code
 
 
-@compiled
+@compiled_inside
 def _read_to(
     shards: Shards, batch_rows: BatchRows, j: int, at: int, c: int, out: NDArray[np.uint8], buffers: Buffers
 ) -> tuple[int, int]:

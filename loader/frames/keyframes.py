@@ -11,13 +11,13 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled_inside
 from robozarr.loader.frames.native import (
     address,
+    bytes_at,
     crc32c_extend,
     free_zstd_context,
     lz4_decode,
@@ -115,7 +115,7 @@ class FrameBuffers:
             free_zstd_context(context)
 
 
-@compiled
+@compiled_inside
 def entry_of(shards: Shards, row: Number) -> Entry:
     """Table entry of a row of the array: offset, length, mode, keyframe; length 0 if it is out of bounds."""
     chunk = chunk_of(shards, row)
@@ -133,7 +133,7 @@ def entry_of(shards: Shards, row: Number) -> Entry:
     return offset, length, np.int64(table[at + 8]), keyframe
 
 
-@compiled
+@compiled_inside
 def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
     """Index of a row among the kept keyframes, NOTHING if it is not kept; its table is known."""
     chunk = chunk_of(shards, row)
@@ -144,7 +144,7 @@ def find_key(shards: Shards, row: Number, memory: FrameMemory) -> int:
     return NOTHING
 
 
-@compiled
+@compiled_inside
 def decode_frame(shards: Shards, row: Number, source: Number, keep: Flag, target: Number, memory: FrameMemory) -> int:
     """Check a frame and decode it.
 
@@ -204,7 +204,7 @@ def decode_frame(shards: Shards, row: Number, source: Number, keep: Flag, target
     return OK
 
 
-@compiled
+@compiled_inside
 def _checksum(row: Number, entry: Entry, source: Number, memory: FrameMemory) -> Number:
     """The checksum of a frame: of its row inside the chunk, mode and keyframe, and its payload."""
     head = memory.line.reshape(-1)  # three bytes of memory that nothing else uses now
@@ -213,7 +213,7 @@ def _checksum(row: Number, entry: Entry, source: Number, memory: FrameMemory) ->
     return np.int64(crc32c_extend(crc, address(source), entry[1]))
 
 
-@compiled
+@compiled_inside
 def _decode(
     shards: Shards, mode: Number, length: Number, source: Number, below: Number, target: Number, coded: NDArray[np.uint8],
     turned: Flag, memory: FrameMemory,
@@ -229,18 +229,18 @@ def _decode(
     if not filtered:
         return True
     width = memory.line.shape[1]
-    _undo_filter(coded, memory.line, shards.height, width, turned, numba.carray(address(target), (shards.row_bytes,), np.uint8))
+    _undo_filter(coded, memory.line, shards.height, width, turned, bytes_at(address(target), shards.row_bytes))
     return True
 
 
-@compiled
+@compiled_inside
 def _decode_strips(
     shards: Shards, source: Number, length: Number, coding: Number, below: Number, target: Number, context: int
 ) -> bool:
     """Decode the strips of one frame, each by itself, to the address `target`."""
     n_bytes = shards.row_bytes
     n_strips = -(-n_bytes // STRIP_BYTES)
-    data = numba.carray(address(source), (length,), np.uint8)
+    data = bytes_at(address(source), length)
     body: Number = 0 if n_strips == 1 else 4 * n_strips
     if length < body:
         return False
@@ -271,7 +271,7 @@ def _decode_strips(
     return bool(body == length)
 
 
-@compiled
+@compiled_inside
 def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: Number) -> bool:
     """Whether a frame of zstd begins as FORMAT.md fixes: one segment, the size, neither checksum nor dictionary."""
     if size < 6 or u32(data, at) != 0xFD2FB528 or data[at + 4] & 0x3F != 0x20:
@@ -287,7 +287,7 @@ def _zstd_header(data: NDArray[np.uint8], at: Number, size: Number, decoded: Num
     return bool(stated == decoded)
 
 
-@compiled
+@compiled_inside
 def _undo_filter(
     planes: NDArray[np.uint8], line: NDArray[np.uint8], height: Number, width: Number, turned: Flag, out: NDArray[np.uint8]
 ) -> None:

@@ -11,14 +11,14 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
-from robozarr.loader.frames.native import address, posix_close, posix_fadvise, posix_preadv2
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
+from robozarr.loader.frames.native import address, memcpy, posix_close, posix_fadvise, posix_preadv2
 from robozarr.loader.frames.shards import (
-    CLOSED,
     ENTRY_BYTES,
     FOREIGN,
     FRAMES,
     MISSING,
+    NO_FILE,
     NOWAIT,
     OK,
     OUTSIDE,
@@ -31,7 +31,9 @@ from robozarr.loader.frames.shards import (
     Shards,
     begin_of,
     chunk_of,
+    close_file,
     end_of,
+    file_of,
     load_index,
     open_shard,
     read_bytes,
@@ -90,12 +92,12 @@ def prepare_shards(shards: Shards, rows: NDArray[np.int64], free_fds: NDArray[np
     return _load_tables(shards, rows, fault) if shards.codec == FRAMES else OK
 
 
-@compiled
+@compiled_inside
 def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> int:
     """Load the table of every chunk that rows lie in, once; as `prepare_shards`, whose shards are loaded."""
     waits = np.bool_(True)
     advised: Flag = not waits
-    opened, opened_shard, code = -1, -1, OK
+    held, code = NO_FILE, OK
     j = np.int64(0)
     while j < len(rows) and code == OK:
         if rows[j] < 0 or shards.known[chunk_of(shards, rows[j])]:
@@ -103,13 +105,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
             continue
         fault[0] = rows[j]
         chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         if fd < 0:
             code = MISSING
             break
@@ -117,12 +113,11 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
         if code == WAITS:
             _advise_tables(shards, rows, j)
             advised, code = waits, OK
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
     return code
 
 
-@compiled
+@compiled_inside
 def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
     """Ask for all tables that are still to be read at once: a disk serves many requests together."""
     last: Number = -1
@@ -138,26 +133,20 @@ def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
 @compiled
 def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> None:
     """Load the tables that are whole in files that may have holes, of the chunks that rows lie in. For one caller at a time."""
-    opened, opened_shard = -1, -1
+    held = NO_FILE
     tried: Number = -1
     for j in range(len(rows)):
         chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
         if chunk == tried or shards.known[chunk]:
             continue
-        fd, tried = shards.fds[shard], chunk
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        tried = chunk
+        fd, held = file_of(shards, shard, held)
         if fd >= 0:
             load_table(shards, chunk, fd, np.bool_(True), fault)
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
 
 
-@compiled
+@compiled_making_arrays
 def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: Flag, fault: NDArray[np.int64]) -> int:
     """Read the table of a chunk of frames from its shard's file; WAITS if that would have to wait; else as `take_table`."""
     table = np.empty(ENTRY_BYTES * shards.chunk_rows, np.uint8)
@@ -223,6 +212,6 @@ def take_table(shards: Shards, chunk: Number, table: NDArray[np.uint8], fault: N
             if u32(table, row * ENTRY_BYTES + 12) != np.int64(shards.sums[first + row]):
                 fault[0] = first + row
                 return FOREIGN
-    shards.tables[chunk] = table
+    memcpy(address(shards.tables[chunk].ctypes.data), address(table.ctypes.data), begin)
     shards.known[chunk] = 1
     return OK

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
 from robozarr.loader.frames.keyframes import entry_of
 from robozarr.loader.frames.shards import FRAMES, Number, Shards, begin_of, chunk_of, end_of, rows_of_chunk
 
@@ -27,7 +27,7 @@ class Held(NamedTuple):
     """About the largest size in bytes of a range with more than one row."""
 
 
-@compiled
+@compiled_inside
 def row_begin(shards: Shards, row: Number) -> Number:
     """Byte of its shard at which what a row needs for itself begins; of a chunk of frames without a known table, the chunk."""
     begin = begin_of(shards, chunk_of(shards, row))
@@ -36,7 +36,7 @@ def row_begin(shards: Shards, row: Number) -> Number:
     return begin
 
 
-@compiled
+@compiled_inside
 def row_end(shards: Shards, row: Number) -> Number:
     """Byte of its shard at which that ends."""
     if shards.codec == FRAMES and shards.known[chunk_of(shards, row)]:
@@ -45,7 +45,7 @@ def row_end(shards: Shards, row: Number) -> Number:
     return end_of(shards, chunk_of(shards, row))
 
 
-@compiled
+@compiled_making_arrays
 def whole_chunks(
     shards: Shards, held: Held, chunks: NDArray[np.int64], rows: NDArray[np.int64], following: int, most: int
 ) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
             held.soon[row] = flight
 
 
-@compiled
+@compiled_making_arrays
 def byte_ranges(shards: Shards, ranges: NDArray[np.int64]) -> NDArray[np.int64]:
     """Byte ranges of row ranges, int64 [n, 2], each inside one shard: int64 [n, 2]."""
     out = np.empty_like(ranges)

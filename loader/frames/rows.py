@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
 from robozarr.loader.frames.native import address, crc32c, memcpy, memset
 from robozarr.loader.frames.shards import Number, Shards
 
@@ -28,7 +28,7 @@ class BatchRows(NamedTuple):
     """int64 [n]: ``place[first[j] : first[j + 1]]`` are the positions in the batch that want ``row[j]``."""
 
 
-@compiled
+@compiled_making_arrays
 def group_rows(rows: NDArray[np.int64], at: NDArray[np.int64], batch_rows: BatchRows) -> int:
     """Sort the rows that a batch asks for and find each distinct one, so that it is read and decoded once.
 
@@ -66,7 +66,7 @@ def part_of_rows(batch_rows: BatchRows, n: int, number: int, parts: int, chunk_r
     return _to_chunk(batch_rows, low, n, chunk_rows), _to_chunk(batch_rows, high, n, chunk_rows)
 
 
-@compiled
+@compiled_inside
 def _to_chunk(batch_rows: BatchRows, j: int, n: int, chunk_rows: int) -> int:
     """The first distinct row from number j on that begins a chunk's rows."""
     while 0 < j < n and batch_rows.row[j] // chunk_rows == batch_rows.row[j - 1] // chunk_rows:
@@ -74,7 +74,7 @@ def _to_chunk(batch_rows: BatchRows, j: int, n: int, chunk_rows: int) -> int:
     return j
 
 
-@compiled
+@compiled_inside
 def put_row(shards: Shards, row: Number, source: Number, target: Number) -> None:
     """Copy a row from one address to another, turned over if ``shards.over`` says so."""
     if len(shards.over) > 0 and shards.over[row] != 0:
@@ -85,7 +85,7 @@ def put_row(shards: Shards, row: Number, source: Number, target: Number) -> None
         memcpy(address(target), address(source), shards.row_bytes)
 
 
-@compiled
+@compiled_inside
 def spread_row(shards: Shards, batch_rows: BatchRows, j: Number, out: NDArray[np.uint8]) -> None:
     """Copy distinct row j from the first position in the batch that wants it to all others."""
     target = out.ctypes.data + batch_rows.place[batch_rows.first[j]] * shards.row_bytes

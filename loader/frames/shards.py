@@ -11,15 +11,16 @@ import math
 import os
 from typing import Final, NamedTuple, TypeAlias
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.frames.compiling import compiled
+from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
 from robozarr.loader.frames.native import (
     address,
+    bytes_at,
     crc32c,
     errno_location,
+    posix_close,
     posix_lseek,
     posix_open,
     posix_pread,
@@ -44,6 +45,7 @@ __all__ = [
     "MISSING",
     "NEEDS_KEY",
     "NOWAIT",
+    "NO_FILE",
     "OK",
     "OUTSIDE",
     "RAW",
@@ -54,12 +56,15 @@ __all__ = [
     "WILLNEED",
     "Flag",
     "Number",
+    "OpenFile",
     "Shards",
     "begin_of",
     "chunk_of",
+    "close_file",
     "close_shards",
     "encoded_bytes_max",
     "end_of",
+    "file_of",
     "index_bytes",
     "interrupted",
     "load_index",
@@ -100,6 +105,11 @@ Number: TypeAlias = int | np.signedinteger
 """What numba has for an int."""
 Flag: TypeAlias = bool | np.bool_
 """What numba has for a bool: constants are passed as ``np.bool_`` and ``np.int64``, of which it makes no variant of its own."""
+
+
+OpenFile: TypeAlias = tuple[Number, Number]
+"""A file that is open for one use, and the number of its shard."""
+NO_FILE: Final[OpenFile] = (-1, -1)
 
 
 class Shards(NamedTuple):
@@ -193,19 +203,19 @@ def encoded_bytes_max(row_bytes: int) -> int:
     return row_bytes + row_bytes // 64 + 1024
 
 
-@compiled
+@compiled_inside
 def shard_chunks(shards: Shards) -> int:
     """Chunks of a shard."""
     return shards.shard_rows // shards.chunk_rows
 
 
-@compiled
+@compiled_inside
 def chunk_of(shards: Shards, row: Number) -> Number:
     """Number of a row's chunk, over all shards."""
     return row // shards.chunk_rows
 
 
-@compiled
+@compiled_inside
 def rows_of_chunk(shards: Shards, chunk: Number) -> Number:
     """How many rows of the array a chunk has."""
     return min(shards.chunk_rows, shards.n_rows - chunk * shards.chunk_rows)
@@ -223,8 +233,8 @@ def end_of(shards: Shards, chunk: Number) -> int:
     return int(shards.edges[chunk + chunk // shard_chunks(shards) + 1])
 
 
-@compiled
-def open_shard(shards: Shards, shard: int) -> int:
+@compiled_making_arrays
+def open_shard(shards: Shards, shard: Number) -> int:
     """Open a shard; -1 if that fails."""
     prefix, suffix = shards.prefix, shards.suffix
     path = np.empty(len(prefix) + 20 + len(suffix), np.uint8)
@@ -246,7 +256,34 @@ def open_shard(shards: Shards, shard: int) -> int:
     return fd
 
 
-@compiled
+@compiled_inside
+def file_of(shards: Shards, shard: Number, held: OpenFile) -> tuple[Number, OpenFile]:
+    """The file of a shard: the one that stays open, or one that is opened for now; `held` is what was opened so before.
+
+    Returns
+    -------
+    fd : int
+        -1: there is none.
+    held : OpenFile
+        To be given to the next call, and to `close_file` at the end.
+    """
+    fd = np.int64(shards.fds[shard])
+    if fd != CLOSED:
+        return fd, held
+    if held[1] != shard:
+        close_file(held)
+        held = np.int64(open_shard(shards, shard)), np.int64(shard)
+    return held[0], held
+
+
+@compiled_inside
+def close_file(held: OpenFile) -> None:
+    """Close a file that was opened for one use."""
+    if held[0] >= 0:
+        posix_close(held[0])
+
+
+@compiled_making_arrays
 def _is_link(path: NDArray[np.uint8], n: int) -> bool:
     """Whether the first n bytes of a path name a symbolic link."""
     target = np.empty(1, np.uint8)
@@ -256,13 +293,13 @@ def _is_link(path: NDArray[np.uint8], n: int) -> bool:
     return bool(got >= 0)
 
 
-@compiled
+@compiled_inside
 def interrupted() -> bool:
     """Whether the call that has just failed was interrupted by a signal: it is no fault of the file."""
-    return bool(numba.carray(errno_location(), (1,), np.int32)[0] == _EINTR)
+    return bool(u32(bytes_at(errno_location(), 4), 0) == _EINTR)
 
 
-@compiled
+@compiled_inside
 def read_bytes(fd: Number, target: Number, n_bytes: Number, offset: Number) -> bool:
     """Read bytes of a file to an address; False if they are not there."""
     done: Number = 0
@@ -278,7 +315,7 @@ def read_bytes(fd: Number, target: Number, n_bytes: Number, offset: Number) -> b
     return True
 
 
-@compiled
+@compiled_making_arrays
 def load_index(shards: Shards, shard: int, fd: int) -> int:
     """Read a shard's index from its file; else as `take_index`."""
     tail = np.empty(index_bytes(shards), np.uint8)
@@ -338,7 +375,7 @@ def take_index(shards: Shards, shard: int, tail: NDArray[np.uint8], n_bytes: int
     return OK if at == start else INDEX
 
 
-@compiled
+@compiled_inside
 def u32(data: NDArray[np.uint8], at: Number) -> Number:
     """A little-endian number; numba adds only numbers of one sign without making floats of them."""
     low, high = np.int64(data[at]) | np.int64(data[at + 1]) << 8, np.int64(data[at + 2]) | np.int64(data[at + 3]) << 8

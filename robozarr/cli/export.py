@@ -13,23 +13,23 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Json, StoreArgument, check_folder, print_json
+from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, print_json
 from robozarr.view.words import size_words
 
 __all__ = [
     "EXAMPLES", "EXAMPLES_DIFFUSION_POLICY", "EXAMPLES_LEROBOT", "export_diffusion_policy", "export_lerobot", "export_rdt",
 ]  # fmt: skip
 
-EXAMPLES: Final = (
-    "Examples: `robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero` · "
-    "`robozarr export rdt libero.zarr --configs configs --name libero --dry-run`"
+EXAMPLES: Final = examples(
+    "robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero",
+    "robozarr export rdt libero.zarr --configs configs --name libero --dry-run",
 )
-EXAMPLES_DIFFUSION_POLICY: Final = (
-    "Example: `robozarr export diffusion-policy libero.zarr --output libero.zarr.zip --keys agentview_rgb,ee_pos`"
+EXAMPLES_DIFFUSION_POLICY: Final = examples(
+    "robozarr export diffusion-policy libero.zarr --output libero.zarr.zip --keys agentview_rgb,ee_pos",
 )
-EXAMPLES_LEROBOT: Final = (
-    "Examples: `robozarr export lerobot libero.zarr --output libero_lerobot` · "
-    "`robozarr export lerobot libero.zarr --output libero_lerobot --turn rotate --video`"
+EXAMPLES_LEROBOT: Final = examples(
+    "robozarr export lerobot libero.zarr --output libero_lerobot",
+    "robozarr export lerobot libero.zarr --output libero_lerobot --turn rotate --video",
 )
 
 
@@ -69,7 +69,7 @@ def export_rdt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a data set to RDT's dataset_stat.json, dataset_control_freq.json and finetune_datasets.json."""
+    """Add a data set to RDT's configs: dataset_stat, dataset_control_freq, finetune_datasets and pretrain_datasets."""
     with needs("train"):
         from robozarr.loader.adapters.rdt import dataset as rdt
         from robozarr.loader.adapters.rdt import export as rdt_export
