@@ -1,7 +1,7 @@
 """Find out who asks a sampler for windows, from the functions that are running. Imports no torch.
 
-A sampler has to know three things that no framework tells it: whether somebody shards its windows again, whose count an epoch
-is, and how many of the batches that were asked for have reached the training.
+A sampler has to know what no framework tells it: whether somebody shards its windows again, whose count an epoch is, how many
+of the batches that were asked for have reached the training, and how far a run came that is resumed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Ahead", "ahead_of_training", "asking", "asks_batches", "told_by"]
+__all__ = ["SHARD", "Ahead", "Counted", "ahead_of_training", "asking", "asks_batches", "counted_by", "told_by"]
 
 FRAMEWORKS: Final = ("accelerate", "pytorch_lightning", "lightning", "lightning_fabric")
 TORCH: Final = "torch.utils.data.dataloader"
@@ -28,7 +28,7 @@ def asking() -> Iterator[str]:
     """
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in FRAMEWORKS:
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] in (*FRAMEWORKS, "torchdata"):
             yield frame.f_code.co_qualname.partition(".")[0]
         frame = frame.f_back
 
@@ -44,6 +44,58 @@ def told_by() -> Any:
             return frame.f_locals.get("self")
         frame = frame.f_back
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """How far a training came, by the counts of the loop that asks for windows."""
+
+    loop: Any
+    """The loop: Lightning's, or Trainer."""
+    n_epochs: int
+    """Its finished epochs."""
+    n_batches: int | None = None
+    """Batches of all its epochs together that were trained on; None of Trainer, which skips batches by itself."""
+    n_of_this_epoch: int = 0
+    """Those of an epoch that is not finished; 0 where the next one begins."""
+    whole_epochs: bool = True
+    """Whether its epochs end with the loader's."""
+
+
+def counted_by() -> Counted | None:
+    """What Lightning's or Trainer's training loop has counted, if it asks for windows now; None of their validation.
+
+    Lightning loads a loader's state only if its checkpoint is from the middle of an epoch, and none of a plain DataLoader;
+    Trainer loads none at all, and tells a plain DataLoader's sampler no epoch. Both keep these counts in their checkpoints.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module, name = str(frame.f_globals.get("__name__", "")), frame.f_code.co_name
+        if module.startswith(FRAMEWORKS) and ".loops." in module:
+            if module.endswith(("evaluation_loop", "prediction_loop")):
+                return None
+            if module.endswith("fit_loop"):
+                return _counted_by_lightning(frame.f_locals.get("self"))
+        if module == "transformers.trainer" and name != "get_batch_samples":
+            return _counted_by_trainer(frame)
+        frame = frame.f_back
+    return None
+
+
+def _counted_by_lightning(loop: Any) -> Counted:
+    """`batch_progress` counts a batch as processed before the hooks that save checkpoints are called."""
+    progress, n_epochs = loop.epoch_loop.batch_progress, int(loop.epoch_progress.current.processed)
+    total, latest, limit = int(progress.total.processed), int(progress.current.processed), loop.trainer.limit_train_batches
+    ended = n_epochs > 0 and total == n_epochs * latest  # the latest batches are of an epoch that is counted already
+    return Counted(loop, n_epochs, total, 0 if ended else latest, whole_epochs=isinstance(limit, float) and limit == 1)
+
+
+def _counted_by_trainer(frame: FrameType) -> Counted | None:
+    """Of a resumed run; the loop over its epochs has these variables, and no other function of Trainer."""
+    there = frame.f_locals if frame.f_code.co_name in ("_run_epoch", "_inner_training_loop") else {}
+    if not there.get("resume_from_checkpoint") or "epoch" not in there:
+        return None
+    return Counted(there["self"], int(there["epoch"]))
 
 
 def asks_batches(depth: int) -> Any:

@@ -208,6 +208,10 @@ class WindowReader:
         """
         n = len(windows.episode)
         places = np.arange(n) if at is None else at
+        if n and (needed := int(places.max()) + 1) > (room := len(batch["episode"])):  # compiled code would write behind it
+            raise WindowError(
+                f"window · batch: has room for {room} windows; got {needed} → make another loader for another batch size"
+            )
         names = self._names if keys is None else keys
         begun = [self.reader.begin(name, windows.rows[name], places, batch.as_bytes[name], part) for name in names]
         waiting = [steps for steps in begun if steps is not None]

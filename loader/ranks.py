@@ -15,7 +15,7 @@ from robozarr.schemas.errors import WindowError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_skipping_unplaced"]
+__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_workers"]
 
 SHARDERS: Final = {
     "BatchSamplerShard": (
@@ -112,18 +112,29 @@ def refuse_second_sharding(world_size: int) -> None:
         )
 
 
-def refuse_skipping_unplaced(batch_size: int) -> None:
-    """Refuse to skip batches of an unspecified epoch; called before the first iteration of a loader that was not resumed.
+def refuse_workers(*, divided: bool, placed: bool) -> None:
+    """Refuse to iterate in a DataLoader's worker, where nobody divides windows among workers, or says which epoch it is.
+
+    Parameters
+    ----------
+    divided : bool
+        Whether somebody gave `world_size`, and so can have counted the workers.
+    placed : bool
+        Whether somebody set the epoch. What a worker has served, the process that made it does not know.
 
     Raises
     ------
     WindowError
-        If accelerate's ``skip_first_batches`` asks, which Trainer uses to resume.
+        The text says how many workers there are, and what to write.
     """
-    if "SkipBatchSampler" in asking():
-        raise WindowError(
-            "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
-            "would be skipped, whatever the epoch was → in Trainer's get_train_dataloader write: return "
-            f"robozarr.WindowDataLoader(dataset, {batch_size}) (and the sampler's options), whose epoch Trainer sets; in a "
-            "loop of your own call set_epoch(epoch) of the loader, or of the sampler, before skip_first_batches"
-        )
+    from torch.utils.data import get_worker_info
+
+    worker = get_worker_info()
+    if worker is None or ((divided or worker.num_workers == 1) and placed):
+        return
+    what = "each would serve every window" if worker.num_workers > 1 and not divided else "each epoch would be epoch 0 again"
+    raise WindowError(
+        f"order · workers: a loader is iterated in the process that trains; this is worker {worker.id} of {worker.num_workers} "
+        f"of a DataLoader, and {what} → num_workers=0 (WindowLoader has threads of its own), or WindowDataLoader(dataset, "
+        "batch_size, num_workers=…)"
+    )

@@ -15,8 +15,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampl
 
 from robozarr.loader.asking import Ahead, ahead_of_training, asks_batches, told_by
 from robozarr.loader.dataset import WindowDataset
+from robozarr.loader.device.augmenting.of_cameras import Augments, augmented_batches, check_augment, told_augment
 from robozarr.loader.endless import Endless
-from robozarr.loader.ranks import refuse_second_sharding, refuse_skipping_unplaced
+from robozarr.loader.placing import place
+from robozarr.loader.ranks import refuse_second_sharding
 from robozarr.loader.schedule import Iteration, Schedule
 from robozarr.schemas.errors import WindowError
 
@@ -59,9 +61,8 @@ class _Sharded(DistributedSampler[int]):
     def _batches(self) -> Iterator[tuple[Iteration, list[int]]]:
         """Batches of this rank. A batch counts as consumed when the next is asked for; `count` corrects that."""
         refuse_second_sharding(self.schedule.share.world_size)
-        if not self.schedule.placed:
-            refuse_skipping_unplaced(self.schedule.batch_size)
         self.count()
+        place(self.schedule)
         holder = self._told[1] if self._told is not None and self._just_told else _nobody
         self.ahead, ahead, self._just_told = None, ahead_of_training(holder), False
         self.began = began = self.schedule.begin()
@@ -98,6 +99,8 @@ class _Sharded(DistributedSampler[int]):
         if teller is None:
             self.count()
             self.schedule.set_epoch(epoch)
+            return
+        if teller == "Lightning" and place(self.schedule):
             return
         told: tuple[int, Callable[[], Any]] = epoch, _nobody if isinstance(teller, str) else ref(teller)
         again = before is not None and before[1]() is told[1]()
@@ -236,6 +239,8 @@ class WindowDataLoader(DataLoader[Any]):
         ``shuffle``, ``seed``, ``rank``, ``world_size``, ``group``, ``drop_last``, ``locality``, ``repeat``, ``weights``,
         ``balance``, ``cover`` of ``WindowLoader``.
         They may be given by themselves as well, as torch spells it: ``WindowDataLoader(dataset, 16, drop_last=True)``.
+    augment : Augment, or mapping of camera to Augment, optional
+        As ``WindowLoader`` does, a whole batch at once, where the batch is: in memory, in the process that iterates.
     **options
         What DataLoader takes: ``num_workers``, ``pin_memory``, ``persistent_workers``, ``multiprocessing_context``, …
 
@@ -253,9 +258,11 @@ class WindowDataLoader(DataLoader[Any]):
         *,
         windows: WindowDataset | None = None,
         order: Mapping[str, Any] | None = None,
+        augment: Augments | None = None,
         **options: Any,
     ) -> None:
         _refuse_samplers(options)
+        check_augment(augment)
         own = {name: options.pop(name) for name in ORDER_OPTIONS if name in options}
         if twice := [name for name in own if name in (order or {}) and own[name] != (order or {})[name]]:
             raise WindowError(
@@ -268,7 +275,13 @@ class WindowDataLoader(DataLoader[Any]):
                 f"WindowDataLoader · dataset: a WindowDataset; got {type(enumerated).__name__} → pass one, or windows= the "
                 "WindowDataset whose windows it makes something of"
             )
-        self.schedule = Schedule([enumerated], batch_size, **(dict(order or {}) | own))
+        if augment is not None and windows is not None:
+            raise WindowError(
+                "WindowDataLoader · augment: of the batches of a WindowDataset; by windows= dataset makes others of them "
+                "→ leave it out, and call an Augment on what the batches hold"
+            )
+        self.schedule = Schedule([enumerated], batch_size, augment=told_augment(augment), **(dict(order or {}) | own))
+        self._augmented = augmented_batches(enumerated.windows, augment, int(own.get("seed", (order or {}).get("seed", 0))))
         options.setdefault("collate_fn", enumerated.collate if windows is None else None)
         batches = WindowBatchSampler(_Sharded(self.schedule))
         super().__init__(dataset, batch_size=batch_size, sampler=batches.sampler, **options)
@@ -284,7 +297,7 @@ class WindowDataLoader(DataLoader[Any]):
                 assert began is not None
                 n_batches += 1
                 self.schedule.consume(began, n_batches)
-                yield batch
+                yield batch if self._augmented is None else self._augmented(batch, began.state.epoch)
         finally:
             if began is sampler.began:
                 sampler.ahead = None  # it is counted here

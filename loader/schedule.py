@@ -6,7 +6,7 @@ is cheap. ``WindowLoader`` and ``WindowSampler`` share this, so that both have t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from robozarr.loader.arguments import task_rows
 from robozarr.loader.frames.remote import KEPT_BYTES
-from robozarr.loader.ranks import Ranks
+from robozarr.loader.ranks import Ranks, refuse_workers
 from robozarr.loader.windows.draws import Draws
 from robozarr.loader.windows.nothing_left import check_not_empty
 from robozarr.loader.windows.order import Mixture, Order
@@ -91,6 +91,8 @@ class Schedule:
         Windows in a batch of one rank.
     shuffle, seed, drop_last, locality, repeat, weights, balance, cover, mixture, rank, world_size, group
         As for ``WindowLoader``.
+    augment : str, optional
+        What changes the pictures, in words (``told_augment``): a state of another one is refused.
     even : bool
         All ranks have equally many batches; False, for whoever sees to that.
 
@@ -117,6 +119,7 @@ class Schedule:
         balance: Balance | None = None,
         cover: bool = False,
         mixture: Sequence[float] | None = None,
+        augment: str | None = None,
         even: bool = True,
     ) -> None:
         if not datasets:
@@ -152,11 +155,14 @@ class Schedule:
         self._windows_of = [
             fingerprint(dataset.spec, dataset.table) | {"store": dataset.store.identity} for dataset in datasets
         ]
+        self._augment = augment
         self.state = OrderState()
         self._resumed = False
         self._latest: Iteration | None = None
         self.placed = False
         """Whether an iteration began, or a position was set."""
+        self.counts: Callable[[], Any] | None = None
+        """Gives the training loop whose counts this run follows since its beginning, while that is there."""
 
     @property
     def resumed(self) -> bool:
@@ -236,6 +242,29 @@ class Schedule:
         if epoch != self.state.epoch:
             self.state, self._resumed, self._latest = OrderState(epoch=epoch), False, None
 
+    def go_to(self, n_epochs: int, per_epoch: int, n_batches: int = 0) -> None:
+        """Go where a run is that somebody else counted, from its beginning.
+
+        Parameters
+        ----------
+        n_epochs, per_epoch : int
+            So many iterations were made, each with so many batches of every rank; fewer than there are if each was left early.
+        n_batches : int
+            Of the iteration that is to go on; 0 if a new one is to begin.
+        """
+        share, whole = self.share, self.n_batches
+        self.state, self._resumed, self._latest, self.placed = OrderState(), False, None, True
+        if per_epoch == whole:
+            self.state = OrderState(epoch=n_epochs)
+        else:
+            for _ in range(n_epochs):
+                self.state = self._next(share).after(self.order, share, per_epoch)
+        if n_batches:
+            self.state = self._next(share)
+            left = n_batches < share.n_batches(self.order.n_positions, self.state.consumed)
+            self.state = self.state.after(self.order, share, n_batches) if left else OrderState(epoch=self.state.epoch + 1)
+            self._resumed = left
+
     def _next(self, share: Share) -> OrderState:
         """Where the next iteration begins."""
         # a loaded state's rest; fewer windows than ranks would leave some ranks waiting: they come first in a whole pass
@@ -245,6 +274,7 @@ class Schedule:
 
     def begin(self) -> Iteration:
         """Begin an iteration: the rest of a loaded state, or all windows."""
+        refuse_workers(divided=self._ranks.world_size is not None, placed=self.placed)
         share = self.share
         self._whole(share)
         self.state, self._resumed, self.placed = self._next(share), False, True
@@ -282,7 +312,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """State of the run as JSON values; the batch that was handed out last counts as consumed."""
-        return self.state.state_dict(self.order) | {"windows": self._windows_of}
+        return self.state.state_dict(self.order) | {"windows": self._windows_of, "augment": self._augment}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; batch size and world size may differ.
@@ -290,17 +320,23 @@ class Schedule:
         Raises
         ------
         WindowError
-            If the state belongs to another order, store, window or filter; the text says what differs.
+            If the state belongs to another order, store, window, filter or augmentation; the text says what differs.
         """
         if not isinstance(state, Mapping):
             raise WindowError(f"order · state: what state_dict returned; got {state!r} → pass that")
-        loaded = OrderState.load_state_dict({name: value for name, value in state.items() if name != "windows"}, self.order)
-        if "windows" in state:  # states of earlier versions lack it
+        beside = ("windows", "augment")  # states of earlier versions lack them
+        loaded = OrderState.load_state_dict({name: state[name] for name in state if name not in beside}, self.order)
+        if "windows" in state:
             check_same_windows(state["windows"], self._windows_of)
+        if state.get("augment", self._augment) != self._augment:
+            raise WindowError(
+                f"order · state: of this augmentation; saved with {state['augment']}, now {self._augment} → pass the same "
+                "augment=, or take 'augment' out of the state to go on with another"
+            )
         self.state, self._resumed, self._latest, self.placed = loaded, True, None, True
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": None}  # an iteration goes on where it began, not in a copy
+        return self.__dict__ | {"_latest": None, "counts": None}  # an iteration goes on where it began, not in a copy
 
 
 def _of_each(weights: Any, n: int) -> list[Any]:

@@ -16,19 +16,13 @@ from numpy.typing import NDArray
 
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.augmenting.draws import keys_of_windows
+from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, augments_of, told_augment
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import (
-    AUGMENT_KEYS,
-    Augments,
-    Images,
-    Normalise,
-    augments_of,
-    check_steps,
-    make_transform,
-)
+from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
 from robozarr.loader.given import datasets_of
+from robozarr.loader.placing import place
 from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
@@ -194,9 +188,9 @@ class WindowLoader(TakenApart):
         self.schedule = Schedule(
             datasets, batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, group=group,
             drop_last=drop_last, locality=locality, repeat=repeat, weights=weights, balance=balance, cover=cover,
-            mixture=mixture,
+            mixture=mixture, augment=told_augment(augment),
         )  # fmt: skip
-        self.batch_size, self._seed = batch_size, seed
+        self._seed = seed
         self.device = device_of(device)
         self._fields = common_fields([dataset.windows for dataset in datasets])
         self._together = Together([dataset.windows for dataset in datasets])
@@ -237,6 +231,11 @@ class WindowLoader(TakenApart):
         self.__dict__.update(state)
         self._reset()
 
+    @property
+    def batch_size(self) -> int:
+        """Windows in a batch of one rank; it cannot be changed, as with torch's loaders."""
+        return self.schedule.batch_size
+
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch, as with torch's loaders; a resumed iteration has ``n_batches_left``."""
         return self.schedule.n_batches
@@ -249,6 +248,7 @@ class WindowLoader(TakenApart):
         self._start()
         getpid, ends = os.getpid, sys.is_finalizing  # an iteration may be left at the program's end, when modules are gone
         process = getpid()
+        place(self.schedule)
         began = self.schedule.begin()
         batches = self._planned(began)
         assert self._slots is not None

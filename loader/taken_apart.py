@@ -13,7 +13,6 @@ from typing import Any
 from torch.utils.data import BatchSampler, Dataset, Sampler, SequentialSampler
 
 from robozarr.loader.endless import Endless
-from robozarr.loader.ranks import refuse_skipping_unplaced
 from robozarr.loader.schedule import Schedule
 from robozarr.schemas.errors import WindowError
 
@@ -44,8 +43,6 @@ class _Batches(BatchSampler):
         self.batch_size, self.drop_last = loader.schedule.batch_size, loader.schedule.drop_last
 
     def __iter__(self) -> Iterator[Any]:
-        if not self.loader.schedule.placed:
-            refuse_skipping_unplaced(self.batch_size)
         yield from self.loader
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ The front door: public names, imported when they are first used, so that ``impor
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
@@ -65,15 +66,38 @@ _EXTRAS: Final = {"convert": "convert", "loader": "train", "view": "view"}
 """Room → the extra that installs what it needs."""
 
 
+def _no_link(missing: str | None) -> str:
+    """Say what is wrong if a room is a text file, as in a checkout made without symbolic links; "" if it is not."""
+    from pathlib import Path
+
+    room = (missing or "").split(".")[1:2]
+    if not room or not (found := Path(__file__).parent / room[0]).is_file():
+        return ""
+    return (
+        f"{found} is a file, but must be a symbolic link: this checkout was made without them → git config core.symlinks true "
+        "and git checkout -- robozarr, or install a wheel"
+    )
+
+
 def _import(module: str, name: str) -> ModuleType:
-    """Import a module; if a package is missing, name the extra that brings it."""
+    """Import a module; if a package is missing, name the extra that brings it, or say that this system lacks it."""
     try:
         return import_module(module)
     except ModuleNotFoundError as exc:
         extra = _EXTRAS.get(module.split(".")[1])
-        if extra is None or (exc.name or "robozarr").split(".")[0] == "robozarr":
+        if (exc.name or "robozarr").split(".")[0] == "robozarr":
+            if said := _no_link(exc.name):
+                raise ImportError(said) from exc
+            raise
+        if extra is None:
             raise
         missing = exc.name
+    if missing in sys.stdlib_module_names:
+        raise ImportError(
+            f"robozarr.{name} needs calls of Linux ({missing}) that this system lacks → read with open_store(…).array(key), or "
+            "use Linux, WSL or the container",
+            name=missing,
+        )
     raise ModuleNotFoundError(
         f"robozarr.{name} needs {missing}, which is not installed → pip install '.[{extra}]' in a clone of robozarr",
         name=missing,

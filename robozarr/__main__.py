@@ -11,6 +11,11 @@ def main() -> None:
         from robozarr.cli import run
     except ModuleNotFoundError as exc:
         if exc.name and exc.name.split(".")[0] == "robozarr":
+            from robozarr import _no_link
+
+            if said := _no_link(exc.name):
+                print(f"robozarr: {said}", file=sys.stderr)
+                raise SystemExit(2) from exc
             raise
         print(
             f"robozarr: the command line needs {exc.name}; install it with: pip install '.[convert]' in a clone of robozarr",

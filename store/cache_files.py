@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from robozarr.schemas.errors import StoreError
+from robozarr.store.system import CLOEXEC, NO_LINKS, NONBLOCK
 
 __all__ = [
     "COUNT",
@@ -41,8 +42,8 @@ ARRAY: Final = re.compile(r"[A-Za-z0-9._-]{1,80}-[0-9a-f]{24}")
 SHARD: Final = re.compile(r"(0|[1-9][0-9]*)\.shard")
 STRANGE: Final = (errno.EINVAL, errno.ELOOP, errno.ENXIO)
 """Errors from opening a second name, a link or a pipe."""
-_OPEN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK  # the last: a pipe is not waited for
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN: Final = CLOEXEC | NO_LINKS | NONBLOCK  # the last: a pipe is not waited for
+_FOLDER: Final = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | CLOEXEC
 
 
 def claim_folder(folder: Path) -> None:
@@ -79,7 +80,7 @@ def opened(path: str | Path, below: int | None = None, *, make: bool = False) ->
     if make:
         with suppress(FileExistsError):
             os.mkdir(path, dir_fd=below)
-    fd = os.open(path, _FOLDER | (0 if below is None else os.O_NOFOLLOW), dir_fd=below)
+    fd = os.open(path, _FOLDER | (0 if below is None else NO_LINKS), dir_fd=below)
     try:
         yield fd
     finally:

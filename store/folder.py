@@ -17,6 +17,7 @@ from typing import Final
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.place import Buffer, Place
+from robozarr.store.system import CLOEXEC, NO_LINKS, NONBLOCK, pread, writev
 
 __all__ = ["FolderPlace", "make_folder"]
 
@@ -70,8 +71,10 @@ class FolderPlace:
             inner = f"{inner}/{part}"
             if os.path.islink(f"{self.folder}{inner}"):  # noqa: PTH114 (a path of pathlib's costs as much as the call)
                 raise OSError(f"{self.folder}{inner} is a link, but the folders of a store must not be links")
+        if not NO_LINKS and os.path.islink(f"{self.folder}/{path}"):  # noqa: PTH114
+            raise OSError("a link, but the files of a store must not be links")
         try:
-            descriptor = os.open(f"{self.folder}/{path}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            descriptor = os.open(f"{self.folder}/{path}", os.O_RDONLY | CLOEXEC | NO_LINKS | NONBLOCK)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
                 raise OSError("a link, but the files of a store must not be links") from exc
@@ -84,7 +87,7 @@ class FolderPlace:
     def read_ranges(self, path: str, starts: Sequence[int], ends: Sequence[int]) -> list[Buffer]:
         """Read byte ranges of a file; OSError if the file ends before they do."""
         with os.fdopen(self.open(path), "rb") as file:
-            found = [os.pread(file.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
+            found = [pread(file.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
         for start, end, part in zip(starts, ends, found, strict=True):
             if len(part) != end - start:
                 raise OSError(f"{self.at(path)}: ends before byte {end}")
@@ -94,7 +97,7 @@ class FolderPlace:
         """The last bytes of a file, all where it has fewer, and its size; raises as `read` does."""
         with os.fdopen(self.open(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            found = os.pread(file.fileno(), n_bytes, max(0, size - n_bytes))
+            found = pread(file.fileno(), n_bytes, max(0, size - n_bytes))
         if len(found) != min(n_bytes, size):
             raise OSError(f"{self.at(path)}: became shorter while it was read")
         return found, size
@@ -139,7 +142,7 @@ class FolderPlace:
         make_folder(file.parent)
         temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}{TEMPORARY}")
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | CLOEXEC, 0o666)
             try:
                 _write_all(descriptor, parts)
                 os.fsync(descriptor)
@@ -224,7 +227,7 @@ def _write_all(descriptor: int, parts: Sequence[Buffer]) -> None:
     for start in range(0, len(views), PARTS_PER_CALL):
         group = views[start : start + PARTS_PER_CALL]
         while group:
-            n = os.writev(descriptor, group)
+            n = writev(descriptor, group)
             while group and n >= len(group[0]):
                 n -= len(group.pop(0))
             if group:

@@ -1,4 +1,4 @@
-"""Fixtures that more than one test module needs, and the one Hypothesis profile: seeded, no deadline, no database."""
+"""Fixtures that several test modules need, Hypothesis' one profile (seeded, no deadline, no database), and ``--full``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import effort
 import pytest
 from faulty import Proxy
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,25 @@ settings.register_profile(
     "robozarr", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("robozarr")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="try everything that the tests can try: tests/support/effort.py")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    effort.set_full(config.getoption("--full"))
+    if not config.getoption("--full"):
+        settings.register_profile("quick", settings.get_profile("robozarr"), max_examples=25)
+        settings.load_profile("quick")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _disks_are_not_waited_for() -> Iterator[None]:
+    """No machine loses its power here, and a conversion of a small file waits for a disk 180 times: most of the tests' time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from command import run_here
 
 import robozarr
 import synthetic
@@ -66,21 +67,27 @@ def test_convert_verify_info_as_a_new_user_would(tmp_path: Path) -> None:
 
 
 def test_reports_are_json(tmp_path: Path, store: Path) -> None:
-    plan = json.loads(run("convert", SAMPLE, "--store", tmp_path / "a.zarr", "--dry-run", "--json", "-w", "0").stdout)
+    plan = json.loads(run_here("convert", SAMPLE, "--store", tmp_path / "a.zarr", "--dry-run", "--json", "-w", "0").stdout)
     assert plan["dry_run"] is True
     assert plan["n_episodes"] == 4
     assert not (tmp_path / "a.zarr").exists()
-    checked = json.loads(run("verify", store, "--json", "-w", "0").stdout)
+    checked = json.loads(run_here("verify", store, "--json", "-w", "0").stdout)
     assert checked["ok"] is True
     assert checked["violations"] == []
-    info = json.loads(run("info", store, "--json").stdout)
+    info = json.loads(run_here("info", store, "--json").stdout)
     assert info["n_steps"] == plan["n_steps"]
     assert {key["name"] for key in info["keys"]} == set(plan["keys"])
     assert info["sources"][0]["name"].startswith("libero_goal/")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="../shared/data is not here")
-@pytest.mark.parametrize("profile", ["raw", "fast", "compact"])
+@pytest.mark.parametrize(
+    "profile",
+    [
+        "fast",
+        *(pytest.param(name, marks=pytest.mark.slow(reason="three conversions of whole files")) for name in ("raw", "compact")),
+    ],
+)
 def test_real_files_give_the_same_bytes_with_any_number_of_workers(tmp_path: Path, profile: str) -> None:
     for workers in ("0", "1", "2"):
         done = run("convert", REAL, "--store", tmp_path / workers, "--profile", profile, "--workers", workers)
@@ -136,12 +143,12 @@ def test_robomimic_splits_and_next_obs(tmp_path: Path) -> None:
 
 
 def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
-    done = run("convert", SAMPLE, "--store", tmp_path / "a.zarr", "--keys", "agentview_rgb,obs/ee_pos", "-w", "0")
+    done = run_here("convert", SAMPLE, "--store", tmp_path / "a.zarr", "--keys", "agentview_rgb,obs/ee_pos", "-w", "0")
     assert done.returncode == 0, done.stderr
     assert list(robozarr.open_store(tmp_path / "a.zarr").keys) == ["actions", "agentview_rgb", "ee_pos"]
     assert "not stored: obs/eye_in_hand_rgb in 2 demos" in done.stdout
     assert verify(tmp_path / "a.zarr", sources=SAMPLE, workers=0).ok
-    wrong = run("convert", SAMPLE, "--store", tmp_path / "b.zarr", "--keys", "agentview", "-w", "0")
+    wrong = run_here("convert", SAMPLE, "--store", tmp_path / "b.zarr", "--keys", "agentview", "-w", "0")
     assert wrong.returncode == 2
     assert "no source holds agentview (did you mean agentview_rgb?); they hold actions, agentview_rgb" in wrong.stderr
 
@@ -172,7 +179,7 @@ def test_exit_codes_and_what_is_said(tmp_path: Path, store: Path, arguments: lis
     (folder / "bad.hdf5").write_bytes(b"not HDF5")
     if "--source" in arguments:
         (folder / "bad.hdf5").unlink()
-    done = run(*(argument.format(tmp=folder, store=store) for argument in arguments))
+    done = run_here(*(argument.format(tmp=folder, store=store) for argument in arguments))
     assert done.returncode == code, (done.stdout, done.stderr)
     assert message in done.stderr.replace("\n│ ", " ")
     assert "Traceback" not in done.stderr
@@ -186,7 +193,7 @@ def test_verify_fails_with_code_4_and_names_the_place(tmp_path: Path, store: Pat
     data = bytearray(shard.read_bytes())
     data[1000] ^= 1
     shard.write_bytes(data)
-    done = run("verify", broken, "-w", "0")
+    done = run_here("verify", broken, "-w", "0")
     assert done.returncode == 4
     assert "[M9] steps/agentview_rgb · shard 0 (steps/agentview_rgb/c/0/0/0/0) · chunk 0" in done.stdout
 
@@ -232,7 +239,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
     (folder / "d.hdf5").write_bytes(b"\x89HDF")
     with h5py.File(folder / "c_demo.hdf5", "r+") as file:
         file["data/demo_1/actions"][2, 3] = np.nan
-    done = run("convert", folder, "--store", tmp_path / "a.zarr", "-w", "0")
+    done = run_here("convert", folder, "--store", tmp_path / "a.zarr", "-w", "0")
     assert done.returncode == 1
     for part in (
         "a_demo.hdf5 · demo_0 · actions",
@@ -270,7 +277,10 @@ def processes_left(group: int) -> bytes:
     return found
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signum",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow(reason="two conversions by worker processes"))],
+)
 def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path: Path, signum: signal.Signals) -> None:
     source, path = tmp_path / "s", tmp_path / "a.zarr"
     for number in range(3):

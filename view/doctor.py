@@ -5,9 +5,7 @@ Each check returns findings and raises nothing. What may crash or hang (compiled
 
 from __future__ import annotations
 
-import fcntl
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from typing import Final
 
 from robozarr.schemas.errors import RoboZarrError
 from robozarr.store.locate import place_of
+from robozarr.store.system import fcntl, resource
 from robozarr.view.findings import Finding
 from robozarr.view.words import size_words
 
@@ -130,6 +129,13 @@ def check_compiler(run: Run) -> Iterator[Finding]:
     """Whether the reader compiles, and its machine code can be kept."""
     if _installed("numba") is None or _installed("blosc2") is None:
         return
+    if resource is None:
+        yield Finding(
+            level="notice", title="No loader, no converting",
+            detail="this system lacks calls of Linux that both need; opening, looking and verifying work → use Linux, WSL or "
+            "the container for the rest",
+        )  # fmt: skip
+        return
     code, said = run(["-m", "robozarr.loader.warm"])
     last = said.splitlines()[-1] if said else f"exit code {code}"
     if code == 0:
@@ -166,7 +172,9 @@ def check_cuda(run: Run) -> Iterator[Finding]:
 
 
 def check_machine(shm: Path = Path("/dev/shm")) -> Iterator[Finding]:
-    """Memory, shared memory and open files."""
+    """Memory, shared memory and open files; nothing where the system tells none of them."""
+    if resource is None:
+        return
     if _installed("numba") is not None:
         from robozarr.loader.frames.free_memory import free_memory
 
@@ -214,7 +222,8 @@ def check_folder(folder: Path) -> Iterator[Finding]:
                 file.flush()
                 os.fsync(file.fileno())
                 try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if fcntl is not None:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError as exc:
                     yield Finding(
                         level="notice", title=f"No locks: {there}",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from robozarr.schemas.errors import StoreError
+from robozarr.store.system import CLOEXEC, NO_LINKS, fcntl
 
 __all__ = ["HEARTBEAT_S", "STALE_S", "hold_lock", "lost", "refused"]
 
@@ -40,6 +40,8 @@ def hold_lock(path: Path, store: Path) -> Iterator[Callable[[], None]]:
     StoreError
         If another converter holds it; the text names its machine and process.
     """
+    if fcntl is None:
+        raise StoreError(f"{store}: converting needs flock, which this system lacks → use Linux, WSL or the container")
     new = [folder for folder in (path.parent, store) if not folder.exists()]
     try:
         descriptor, mine = _acquire(path, store)
@@ -84,7 +86,7 @@ def _acquire(path: Path, store: Path) -> tuple[int, bytes]:
     for _ in range(100):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | CLOEXEC | NO_LINKS, 0o644)
         except FileNotFoundError:  # its last holder removed the folder in between
             continue
         except OSError as exc:
@@ -116,6 +118,7 @@ def _not_written(path: Path, exc: OSError) -> StoreError:
 
 def _flock(descriptor: int) -> bool:
     """Whether the kernel gave the lock; also True if the file system has no locks, so that only the file's text counts."""
+    assert fcntl is not None  # hold_lock has looked
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 from robozarr.schemas.digest import sampled_digest
+from robozarr.store.system import CLOEXEC, NONBLOCK, pread
 
 __all__ = ["digest_of_file", "digest_or_nothing"]
 
@@ -20,7 +21,7 @@ def digest_of_file(path: str | Path) -> str:
     OSError
         If the file cannot be read, or is no regular file.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its writer
+    descriptor = os.open(path, os.O_RDONLY | NONBLOCK | CLOEXEC)  # a pipe would wait for its writer
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
@@ -28,7 +29,7 @@ def digest_of_file(path: str | Path) -> str:
 
         def read(start: int, n: int) -> bytes:
             parts = []
-            while n and (part := os.pread(descriptor, n, start)):
+            while n and (part := pread(descriptor, n, start)):
                 parts.append(part)
                 start, n = start + len(part), n - len(part)
             return b"".join(parts)

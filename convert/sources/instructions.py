@@ -5,6 +5,7 @@ What counts as one is ruled in ``schemas.instructions``. Works on h5py's objects
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -28,6 +29,8 @@ WORDS_OF_DATASET: Final = "text, kept as the instruction of the episodes"
 """Reason for a dataset that is not stored because it is the source of the instruction."""
 MAX_JSON_BYTES: Final = 2**24
 """Largest JSON text that is parsed: RoboCasa's ``ep_meta`` has some 100 kB."""
+MAX_PYTHON_BYTES: Final = 2**16
+"""Largest text that is parsed as Python's form of a dict, by a parser that takes a hundred times the text's memory."""
 BLOCK_BYTES: Final = 2**20
 BLOCK_ROWS: Final = 1024
 """Rows of a text dataset that are read at once, to check that all of them agree."""
@@ -57,7 +60,7 @@ def words_at(places: Iterable[str], demo: Any, file: Any) -> Words:
         if attribute:
             name, _, inner = attribute.partition(":")
             value: object = read_attribute(item.attrs, name)
-            value = _json_object(value).get(inner) if inner else value
+            value = _object_in(value)[0].get(inner) if inner else value
             source = InstructionSource.FILE_ATTRIBUTE if place.startswith("/") else InstructionSource.DEMO_ATTRIBUTE
         else:
             value, why_not = _constant_text(item)
@@ -86,19 +89,29 @@ def _found_in(path: str, item: Any, source: InstructionSource) -> Iterator[Found
         if is_named_so(name):
             yield Found(f"attribute {inside}{name}", name.lower(), read_attribute(item.attrs, name), source)
         elif name.lower() in CONTAINERS:
-            for inner, value in named_in(_json_object(read_attribute(item.attrs, name))):
+            members, why_not = _object_in(read_attribute(item.attrs, name))
+            for inner, value in named_in(members):
                 yield Found(f"attribute {inside}{name}.{inner}", inner.lower(), value, source)
+            if why_not:
+                yield Found(f"attribute {inside}{name}", NAMES[0], "", source, why_not=why_not)
 
 
-def _json_object(value: object) -> Mapping[str, Any]:
+def _object_in(value: object) -> tuple[Mapping[str, Any], str]:
+    """Members of an object in JSON, or as Python prints a dict; or why a text that names an instruction is none."""
     text = text_of(value)
     if text is None or len(text) > MAX_JSON_BYTES:
-        return {}
+        return {}, ""
     try:
         found = json.loads(text)
-    except (ValueError, RecursionError):  # attributes are evidence here, not data
-        return {}
-    return found if isinstance(found, dict) else {}
+    except (ValueError, RecursionError) as error:
+        why_not = f"it is no JSON ({error})" if any(f'"{name}"' in text for name in NAMES) else ""
+        try:
+            found = ast.literal_eval(text.strip()) if len(text) <= MAX_PYTHON_BYTES else None
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            return {}, why_not
+    return (found if isinstance(found, dict) else {}), ""
 
 
 def _constant_text(item: Any) -> tuple[object, str]:

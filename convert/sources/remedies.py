@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Final
 import h5py
 
 from robozarr.convert.records import Fault
+from robozarr.store.system import fcntl
 
 __all__ = ["is_apple_double", "open_hdf5", "why_not_open"]
 
@@ -122,6 +122,8 @@ def _has_signature(file: Any, size: int) -> bool:
 
 
 def _is_locked(descriptor: int) -> bool:
+    if fcntl is None:
+        return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as exc:

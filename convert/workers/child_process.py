@@ -23,7 +23,8 @@ __all__ = ["ChildDied", "ChildProcess", "time_limit"]
 Result = TypeVar("Result")
 TIMER_EXIT: Final = 1
 """Exit code with which ``faulthandler`` ends a process. The child uses it for nothing else: it sends exceptions back."""
-_DEVNULL: Final = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # the timer writes to it as long as the process lives
+_DEVNULL: Final = os.open(os.devnull, os.O_WRONLY | getattr(os, "O_CLOEXEC", 0))
+"""The timer writes to it as long as the process lives."""
 
 
 class ChildDied(Exception):

@@ -159,7 +159,7 @@ def _method(results: Results) -> Iterator[str]:
     yield ""
     yield (
         "- Demonstrations are recorded in the simulator, written as a file of LIBERO, and converted by `robozarr convert`. "
-        f"{size.n_held_out} more are held out. {_count(results.demos['n_failed'], 'attempt')} failed, and are not used."
+        f"{size.n_held_out} more are held out. Attempts that failed, and are not used: {results.demos['n_failed']}."
     )
     yield (
         "- L is the number of windows of an episode: its steps but the last one, after whose observation there is no action. "
@@ -179,7 +179,10 @@ def _method(results: Results) -> Iterator[str]:
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in cpu.items())
     yield f"- CPU time: {total / 60:.0f} minutes ({parts}). Other work on the machine makes it more: two idle cores need less."
     libraries = ", ".join(f"{name} {number}" for name, number in results.libraries.items())
-    yield f"- {libraries}. Demonstrations, training and rollouts are seeded."
+    yield (
+        f"- {libraries}. Demonstrations, training and rollouts are seeded. Another kind of processor rounds sums otherwise, so "
+        "that its policies are others of the same kind."
+    )
     yield (
         "- One task, one kind of policy, scripted demonstrations: it shows what a dropped tail can cost, not what it costs "
         "everywhere. Outcomes: `tail-rollouts.jsonl`, `tail-policies.jsonl`."

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import secrets
+from collections.abc import Mapping
 from multiprocessing import context
 from typing import Any
 
 from robozarr.loader.ranks import Ranks
 from robozarr.loader.windows.order import Order
+from robozarr.schemas.errors import WindowError
 
 __all__ = ["Walk"]
 
@@ -18,19 +21,39 @@ class Walk:
     The place is a counter that the processes of a rank share: workers that are forked, or started anew by multiprocessing, take
     turns, and workers of the next epoch go on where the last ones ended.
 
+    Parameters
+    ----------
+    n_windows : int
+    seed : int, optional
+        Default: drawn anew, and rank 0's for all ranks. Runs that are started again and again, and do not load their place,
+        would train on the first windows of the same order each time.
+    rank, world_size : int, optional
+        As for ``WindowLoader``.
+
     >>> walk = Walk(4, seed=1)
     >>> sorted(walk.take() for _ in range(4))
     [0, 1, 2, 3]
     """
 
-    def __init__(self, n_windows: int, *, seed: int = 0, rank: int | None = None, world_size: int | None = None) -> None:
-        self.order = Order(n_windows=n_windows, seed=seed)
+    def __init__(
+        self, n_windows: int, *, seed: int | None = None, rank: int | None = None, world_size: int | None = None
+    ) -> None:
         self._ranks = Ranks(rank, world_size)
+        self._drawn_alone = False
+        """Whether the seed was drawn where no other rank could be told."""
+        if seed is None:
+            seed, self._drawn_alone = _drawn_seed()
+        self.order = Order(n_windows=n_windows, seed=seed)
         self._taken = multiprocessing.Value("q", 0)
 
     def take(self) -> int:
         """Take the next window."""
         rank, world_size = self._ranks.here()  # of this moment: a process group may come after this was made
+        if world_size > 1 and self._drawn_alone:
+            raise WindowError(
+                f"order · seed: the same on {world_size} ranks; it was drawn before torch.distributed was in use → pass "
+                "seed=, or make the dataset after init_process_group (Accelerator() calls it)"
+            )
         with self._taken.get_lock():
             taken = self._taken.value
             self._taken.value = taken + 1
@@ -46,6 +69,27 @@ class Walk:
     def taken(self, n: int) -> None:
         self._taken.value = n
 
+    def state_dict(self) -> dict[str, int]:
+        """The place: number of windows in an epoch, seed, samples taken by all ranks."""
+        _, world_size = self._ranks.here()
+        return {"n_windows": self.order.n_windows, "seed": self.order.seed, "position": self.taken * world_size}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a place, on any number of ranks, before workers are started.
+
+        Raises
+        ------
+        WindowError
+            If it is the place in another number of windows.
+        """
+        if state["n_windows"] != self.order.n_windows:
+            raise WindowError(
+                f"order · state: of {self.order.n_windows} windows, as the dataset has; the state is of {state['n_windows']} → "
+                "open the store, and filter it, as in the run that saved it"
+            )
+        self.order, self._drawn_alone = Order(n_windows=self.order.n_windows, seed=state["seed"]), False
+        self.taken = state["position"] // self._ranks.here()[1]
+
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if context.get_spawning_popen() is None:  # saved, not handed to a process of this program
@@ -58,3 +102,14 @@ class Walk:
         self.__dict__.update(state)
         if isinstance(self._taken, int):
             self._taken = multiprocessing.Value("q", self._taken)
+
+
+def _drawn_seed() -> tuple[int, bool]:
+    """A new seed, and whether only this process knows it."""
+    import torch.distributed as distributed
+
+    drawn: list[Any] = [secrets.randbits(32)]
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return drawn[0], True
+    distributed.broadcast_object_list(drawn, src=0)
+    return drawn[0], False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,13 @@ class LiberoWindows:
     def actions(self) -> NDArray[np.float64]:
         """float64 [n_steps, 7], as recorded."""
         return self.dataset.windows.reader.column("actions").astype(np.float64)
+
+    def split(self, share: float, **options: Any) -> tuple[Self, Self]:
+        """Two parts without an episode in common; `share` and `options` are those of ``WindowDataset.split``."""
+        parts = copy(self), copy(self)
+        for part, dataset in zip(parts, self.dataset.split(share, **options), strict=True):
+            part.dataset = dataset
+        return parts
 
     def instructions(self, batch: Sample) -> list[str]:
         """One instruction per window; "" where there is none."""

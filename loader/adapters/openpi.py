@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from robozarr.loader.adapters.instructions import Wording
@@ -22,6 +23,9 @@ from robozarr.loader.windows.spread import spread_or_one
 from robozarr.store.opened import Store
 
 __all__ = ["OpenPIDataset"]
+
+N_DELTA: Final = 6
+"""Elements of an action from which DeltaActions subtracts the state: make_bool_mask(6, -1)."""
 
 
 class OpenPIDataset(Dataset[Sample]):
@@ -35,7 +39,7 @@ class OpenPIDataset(Dataset[Sample]):
     ----------
     store : Store or path
     action_horizon : int
-        The model configuration's.
+        The model configuration's: 50 for ``pi0_libero``; 10, the default, for ``pi05_libero`` and ``pi0_fast_libero``.
     drop_noops, wording, turn, **filters
         As for ``OpenVLADataset``: openpi's LIBERO data are OpenVLA's ``*_no_noops``.
 
@@ -96,16 +100,38 @@ class OpenPIDataset(Dataset[Sample]):
             **{name: batch[name] for name in ("episode", "step", "task")},
         }
 
-    def norm_stats(self) -> dict[str, Any]:
-        """Statistics of the served windows, as in openpi's ``norm_stats.json``; q01 and q99 exact, std of a constant 1."""
-        values = {
-            "state": self._state[self.windows.anchor_rows()].astype(np.float64),
-            "actions": self._actions[self.windows.action_rows()].astype(np.float64),
+    def norm_stats(self, *, delta: bool = False) -> dict[str, Any]:
+        """Statistics as in openpi's ``norm_stats.json``: of all windows, and of all actions of their chunks.
+
+        What scripts/compute_norm_stats.py estimates by histograms of 5,000 bins, leaving out the last part of a batch: here q01
+        and q99 are exact, and the std of a constant is 1, where upstream divides by 0 and something small (openpi#814).
+
+        Parameters
+        ----------
+        delta : bool
+            After ``extra_delta_transform`` of LeRobotLiberoDataConfig, which ``pi0_libero`` and ``pi0_fast_libero`` have: the
+            anchor's state is subtracted from the first six numbers of each action (transforms.py: DeltaActions).
+        """
+        anchors = self.windows.dataset.table.anchors(np.arange(len(self)))
+        row, at, _ = self.windows.rows({"episode": torch.from_numpy(anchors.episode), "step": torch.from_numpy(anchors.step)})
+        state = self._state[row]
+        actions = (
+            self._actions[at, i] - state[:, None, i] if delta and i < N_DELTA else self._actions[at, i]
+            for i in range(self._actions.shape[1])
+        )
+        found = {"state": [_statistics(column) for column in state.T], "actions": [_statistics(column) for column in actions]}
+        return {
+            "norm_stats": {
+                name: {statistic: [column[statistic] for column in columns] for statistic in ("mean", "std", "q01", "q99")}
+                for name, columns in found.items()
+            }
         }
-        found: dict[str, Any] = {}
-        for name, rows in values.items():
-            q01, q99 = np.quantile(rows, (0.01, 0.99), axis=0)
-            std = spread_or_one(rows.std(axis=0), rows.min(axis=0), rows.max(axis=0))  # openpi#814
-            means = {"mean": rows.mean(axis=0), "std": std, "q01": q01, "q99": q99}
-            found[name] = {statistic: numbers.tolist() for statistic, numbers in means.items()}
-        return {"norm_stats": found}
+
+
+def _statistics(values: NDArray[np.float32]) -> dict[str, float]:
+    """Of one element, however many axes it has."""
+    flat = values.astype(np.float64).ravel()
+    low, high = np.array([flat.min()]), np.array([flat.max()])
+    q01, q99 = np.quantile(flat, (0.01, 0.99))
+    std = spread_or_one(np.array([flat.std()]), low, high)[0]
+    return {"mean": float(flat.mean()), "std": float(std), "q01": float(q01), "q99": float(q99)}

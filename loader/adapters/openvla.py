@@ -8,17 +8,20 @@ mirrored left to right. A policy that was trained on such pictures has to go on 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from robozarr.loader.adapters.augmented import AugmentedDataLoader, AugmentedSamples
 from robozarr.loader.adapters.instructions import Wording
 from robozarr.loader.adapters.libero import LiberoWindows, Turn, gripper_open, pictures, proprio_of
 from robozarr.loader.dataset import Sample
+from robozarr.loader.device.augmenting.augment import Augment
 from robozarr.loader.endless import Endless
 from robozarr.loader.sampler import WindowDataLoader
 from robozarr.loader.stream import WindowLoader
@@ -105,14 +108,28 @@ class OpenVLADataset(Dataset[Any]):
 
     def __getitems__(self, windows: Sequence[int]) -> list[Any]:
         """Samples of several windows, read together; called by ``DataLoader``."""
-        batch = self.make(self.windows.read(windows))
-        samples = [self._sample(batch, i) for i in range(len(windows))]
+        return self.samples(self.make(self.windows.read(windows)))
+
+    def samples(self, batch: Sample) -> list[Any]:
+        """The samples of a batch, through the batch transform."""
+        samples = [self._sample(batch, i) for i in range(len(batch["step"]))]
         return samples if self.batch_transform is None else [self.batch_transform(sample) for sample in samples]
 
     def __iter__(self) -> Iterator[Any]:
         """All windows in the store's order, once; a DataLoader with a sampler shuffles."""
         for index in range(len(self)):
             yield self[index]
+
+    def split(self, share: float, **options: Any) -> tuple[Self, Self]:
+        """Training and validation data without an episode in common, of the same statistics: ``dataset.split(0.95)``.
+
+        `options` are those of ``WindowDataset.split``. Upstream's validation data are the last 5% of the episodes as its files
+        have them (rlds/dataset.py: "train[95%:]").
+        """
+        parts = copy(self), copy(self)
+        for part, windows in zip(parts, self.windows.split(share, **options), strict=True):
+            part.windows = windows
+        return parts
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
         """Batches from ``WindowLoader``: ``image_primary``, ``image_wrist`` uint8 [b, 1, y, x, 3], ``proprio`` float32 [b,
@@ -121,14 +138,32 @@ class OpenVLADataset(Dataset[Any]):
         """  # noqa: D205 - one sentence
         return WindowLoader(self.windows.dataset, batch_size, transform=self.make, **options)
 
-    def dataloader(self, batch_size: int, collate_fn: Callable[[list[Any]], Any] | None = None, **options: Any) -> Endless:
+    def dataloader(
+        self,
+        batch_size: int,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        *,
+        augment: Augment | None = None,
+        **options: Any,
+    ) -> Endless:
         """A torch DataLoader of samples in this project's order, epoch after epoch, as finetune.py expects of RLDS.
 
         It has no end, no length, and each window once an epoch over all ranks; finetune.py breaks at ``max_steps``.
-        `options` are those of ``WindowDataLoader``: ``num_workers``, ``seed``, ``drop_last``, …
+
+        Parameters
+        ----------
+        batch_size : int
+        collate_fn : function of a list of samples, optional
+        augment : Augment, optional
+            What ``image_aug`` does: ``Augment.openvla()``, on turned pictures, before the batch transform.
+        **options
+            Of ``WindowDataLoader``: ``num_workers``, ``seed``, ``drop_last``, …
         """
-        loader = WindowDataLoader(self, batch_size, windows=self.windows.dataset, collate_fn=collate_fn, **options)
-        return loader.forever()
+        windows = self.windows.dataset
+        if augment is None:
+            return WindowDataLoader(self, batch_size, windows=windows, collate_fn=collate_fn, **options).forever()
+        samples = AugmentedSamples(self, augment, ("image_primary", "image_wrist"), seed=options.get("seed", 0))
+        return AugmentedDataLoader(samples, batch_size, windows=windows, collate_fn=collate_fn, **options).forever()
 
     def make(self, batch: Sample) -> Sample:
         """Turn a batch of the underlying window into OpenVLA's batch, on the same device."""

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 
 from robozarr.loader.batch import WindowReader
 from robozarr.loader.dataset import Sample
-from robozarr.loader.device.augmenting.augment import Augment
+from robozarr.loader.device.augmenting.of_cameras import (
+    AUGMENT_KEYS,
+    Augments,
+    augment_step,
+    augments_of,
+    check_augment,
+)
 from robozarr.loader.device.statistics import SCALINGS, SCOPES, Scaling, Scope, scale_and_shift
 from robozarr.loader.relative import Relative
 from robozarr.loader.statistics import Statistics
@@ -23,12 +29,9 @@ from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import ImageConvention
 from robozarr.schemas.metadata import Key
 
-__all__ = ["AUGMENT_KEYS", "Augments", "Images", "Normalise", "augments_of", "check_steps", "make_transform"]
+__all__ = ["Images", "Normalise", "check_steps", "make_transform"]
 
 Step = Callable[[Sample], Sample]
-Augments = Augment | Mapping[str, Augment]
-AUGMENT_KEYS: Final = "keys of augmentation"
-"""Field of a batch on its way: a key for each window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,11 +116,7 @@ def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None
             f"loader · normalise: Normalise(keys={{…}}), or None; got {normalise!r} → pass, for example, "
             'normalise=rz.Normalise(keys={"actions": "q01_q99"})'
         )
-    each = augment.values() if isinstance(augment, Mapping) else [] if augment is None else [augment]
-    if not all(isinstance(one, Augment) for one in each):
-        raise WindowError(
-            f"loader · augment: Augment(…), or such by camera, or None; got {augment!r} → pass rz.Augment.openvla()"
-        )
+    check_augment(augment)
     if relative is not None and not isinstance(relative, Relative):
         raise WindowError(
             f'loader · relative: Relative(…), or None; got {relative!r} → pass rz.Relative({{"actions": "joint_states"}})'
@@ -162,7 +161,9 @@ def make_transform(
         upside_down = _upside_down(readers, group_of or range(len(readers)), device) if to_turn else None
         steps += [_picture_step(name, images, upside_down if name in to_turn else None, readers[0]) for name in pictures]
     for name, of_camera in augments_of(readers[0], augment).items():
-        steps.append(_augment_step(name, of_camera, images, readers[0].store.keys[name]))
+        first = images is not None and images.channels_first
+        scaled = images is not None and images.dtype is not None and images.scale
+        steps.append(augment_step(name, of_camera, readers[0].store.keys[name], channels_first=first, scaled=scaled))
     if relative is not None:
         for reader in readers:
             relative.check(reader)
@@ -221,53 +222,6 @@ def _picture_step(name: str, images: Images, upside_down: bool | list[torch.Tens
             if images.scale and is_bytes:
                 x = x.mul_(1 / 255)
         return batch | {name: x}
-
-    return step
-
-
-def augments_of(reader: WindowReader, augment: Augments | None) -> dict[str, Augment]:
-    """What is done to each camera.
-
-    Raises
-    ------
-    WindowError
-        If a camera is not in the window or no colour picture; if pictures would be moved beside depth or labels that are not.
-    """
-    if augment is None:
-        return {}
-    keys = {key.name: reader.store.keys[key.name] for key in reader.spec.keys}
-    colour = [name for name, key in keys.items() if key.picture_axes and key.role == "image"]
-    if isinstance(augment, Augment):
-        chosen = dict.fromkeys(colour if augment.cameras is None else augment.cameras, augment)
-        others = [name for name, key in keys.items() if key.picture_axes and name not in colour]
-        if augment.cameras is None and others and not augment.keeps_place:
-            raise WindowError(
-                f"augment · cameras: named, where the window has depth or labels too, {', '.join(others)}, which stay where "
-                f"they are while pictures are moved → pass Augment(…, cameras={colour}) if that is right, or leave them out"
-            )
-    else:
-        chosen = dict(augment)
-    if bad := [name for name in chosen if name not in colour]:
-        raise WindowError(
-            f"augment · cameras: colour pictures of the window, which are {', '.join(colour) or 'none'}; got {', '.join(bad)} "
-            "→ name some of these"
-        )
-    return chosen
-
-
-def _augment_step(name: str, augment: Augment, images: Images | None, key: Key) -> Step:
-    first = key.picture_axes.endswith("cyx") or (images is not None and images.channels_first)
-    grey = key.picture_axes.endswith("yx") and not key.picture_axes.endswith("cyx")
-    scaled = images is not None and images.dtype is not None and images.scale
-    divisor = 255.0 if key.dtype == "uint8" and not scaled else 1.0
-
-    def step(batch: Sample) -> Sample:
-        x: torch.Tensor = batch[name]
-        if grey:
-            out = augment.changed(x.unsqueeze(-3), name, batch[AUGMENT_KEYS], True, divisor).squeeze(-3)
-        else:
-            out = augment.changed(x, name, batch[AUGMENT_KEYS], first, divisor)
-        return batch | {name: out}
 
     return step
 

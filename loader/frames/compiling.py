@@ -38,7 +38,7 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_inside(function: Function) -> Function:
-    """As `compiled`, a function that only compiled code calls: a way in from Python would take longer to compile than it."""
+    """As `compiled`, for functions that only compiled code calls: no entry from Python, which takes time to compile."""
     return _compile(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 

@@ -7,6 +7,8 @@ that holds a pointer; so a second start does not compile anew.
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +77,16 @@ def bytes_at(typingctx: Any, pointer: Any, n_bytes: Any) -> Any:
 def _library(package: Any, pattern: str) -> str:
     """Load a wheel's shared library and return its path."""
     folder = Path(package.__file__).parent
-    for place in (folder / "lib", folder.parent / f"{folder.name}.libs", folder):
+    for place in (folder / "lib", folder.parent / f"{folder.name}.libs", folder / ".dylibs", folder):
         for path in sorted(place.glob(pattern)):
             binding.load_library_permanently(str(path))
             return str(path)
     raise ImportError(f"{package.__name__} carries no {pattern}: install its wheel, with: pip install '.[train]'")
 
 
-_blosc2_path = _library(blosc2, "libblosc2.so*")
-_library(google_crc32c, "libcrc32c*.so*")
+_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so*"
+_blosc2_path = _library(blosc2, f"libblosc2{_SUFFIX}")
+_library(google_crc32c, f"libcrc32c*{_SUFFIX}")
 
 _ptr, _i32, _i64, _size = types.voidptr, types.int32, types.int64, types.size_t
 posix_open = types.ExternalFunction("open", _i32(_ptr, _i32))
@@ -91,10 +94,8 @@ posix_close = types.ExternalFunction("close", _i32(_i32))
 posix_lseek = types.ExternalFunction("lseek", _i64(_i32, _i64, _i32))
 posix_pread = types.ExternalFunction("pread", _i64(_i32, _ptr, _size, _i64))
 posix_preadv = types.ExternalFunction("preadv", _i64(_i32, _ptr, _i32, _i64))
-posix_preadv2 = types.ExternalFunction("preadv2", _i64(_i32, _ptr, _i32, _i64, _i32))
 posix_readlink = types.ExternalFunction("readlink", _i64(_ptr, _ptr, _size))
-errno_location = types.ExternalFunction("__errno_location", _ptr())
-posix_fadvise = types.ExternalFunction("posix_fadvise", _i32(_i32, _i64, _i64, _i32))
+errno_location = types.ExternalFunction("__error" if sys.platform == "darwin" else "__errno_location", _ptr())
 memcpy = types.ExternalFunction("memcpy", _ptr(_ptr, _ptr, _size))
 memset = types.ExternalFunction("memset", _ptr(_ptr, _i32, _size))
 crc32c = types.ExternalFunction("crc32c_value", types.uint32(_ptr, _size))
@@ -102,6 +103,28 @@ crc32c_extend = types.ExternalFunction("crc32c_extend", types.uint32(types.uint3
 blosc_decode = types.ExternalFunction("blosc2_decompress_ctx", _i32(_ptr, _ptr, _i32, _ptr, _i32))
 lz4_decode = types.ExternalFunction("LZ4_decompress_safe_usingDict", _i32(_ptr, _ptr, _i32, _i32, _ptr, _i32))
 zstd_decode = types.ExternalFunction("ZSTD_decompress_usingDict", _size(_ptr, _ptr, _size, _ptr, _size, _ptr, _size))
+
+
+# macOS has neither of them: there nothing is known of what memory holds, and nothing is announced
+if hasattr(os, "RWF_NOWAIT"):
+    posix_preadv2 = types.ExternalFunction("preadv2", _i64(_i32, _ptr, _i32, _i64, _i32))
+else:
+
+    @register_jitable  # type: ignore[untyped-decorator]
+    def posix_preadv2(fd: int, vectors: int, n: int, offset: int, flags: int) -> int:
+        """Say that it would have to wait."""
+        return -1
+
+
+if hasattr(os, "posix_fadvise"):
+    posix_fadvise = types.ExternalFunction("posix_fadvise", _i32(_i32, _i64, _i64, _i32))
+else:
+
+    @register_jitable  # type: ignore[untyped-decorator]
+    def posix_fadvise(fd: int, offset: int, n_bytes: int, advice: int) -> int:
+        """Announce nothing."""
+        return 0
+
 
 register_jitable(compressed.u32)
 blosc_fault = register_jitable(compressed.blosc_fault)

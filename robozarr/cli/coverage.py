@@ -9,13 +9,14 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_folder, console, needs_view, print_json
+from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_folder, console, examples, needs_view, print_json
 
 __all__ = ["EXAMPLES", "coverage"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr coverage libero.zarr` · `robozarr coverage libero.zarr --chunk 16 --epochs 1,9 -o a.png` · "
-    "`robozarr coverage libero.zarr --draws 100000 --weights equal --json`"
+EXAMPLES: Final = examples(
+    "robozarr coverage libero.zarr",
+    "robozarr coverage libero.zarr --chunk 16 --epochs 1,9 -o a.png",
+    "robozarr coverage libero.zarr --draws 100000 --weights equal --json",
 )
 
 

@@ -7,13 +7,15 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import EXIT_FINDINGS, Endpoint, Json, print_json
+from robozarr.cli.shared import EXIT_FINDINGS, Endpoint, Json, examples, print_json
 from robozarr.view.words import printable
 
 __all__ = ["EXAMPLES", "doctor"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr doctor` · `robozarr doctor /data/stores s3://robots/libero.zarr` · `robozarr doctor --json`"
+EXAMPLES: Final = examples(
+    "robozarr doctor",
+    "robozarr doctor /data/stores s3://robots/libero.zarr",
+    "robozarr doctor --json",
 )
 
 

@@ -2,21 +2,51 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Json, StoreArgument, print_json
+from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, print_json
+from robozarr.view.words import size_words
 
-__all__ = ["EXAMPLES", "export_rdt"]
+__all__ = ["EXAMPLES", "EXAMPLES_LEROBOT", "export_lerobot", "export_rdt"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero` · "
-    "`robozarr export rdt libero.zarr --configs configs --name libero --dry-run`"
+EXAMPLES: Final = examples(
+    "robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero",
+    "robozarr export rdt libero.zarr --configs configs --name libero --dry-run",
 )
+EXAMPLES_LEROBOT: Final = examples(
+    "robozarr export lerobot libero.zarr --output libero_lerobot",
+    "robozarr export lerobot libero.zarr --output libero_lerobot --turn rotate --video",
+)
+
+
+class TurnName(StrEnum):
+    """Choices of ``--turn``."""
+
+    none = "none"
+    rotate = "rotate"
+    upright = "upright"
+
+
+@contextmanager
+def needs(extras: str) -> Iterator[None]:
+    """If a package is missing, say which extras bring it."""
+    try:
+        yield
+    except ModuleNotFoundError as exc:
+        if exc.name and exc.name.split(".")[0] == "robozarr":
+            raise
+        raise typer.BadParameter(
+            f"this needs {exc.name}; install it with: pip install '.[{extras}]' in a clone of robozarr"
+        ) from exc
 
 
 def export_rdt(
@@ -34,15 +64,11 @@ def export_rdt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be written, write nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Add a data set to RDT's dataset_stat.json, dataset_control_freq.json and finetune_datasets.json."""
-    try:
+    """Add a data set to RDT's configs: dataset_stat, dataset_control_freq, finetune_datasets and pretrain_datasets."""
+    with needs("train"):
         from robozarr.loader.adapters.rdt import dataset as rdt
         from robozarr.loader.adapters.rdt import export as rdt_export
         from robozarr.store.opened import open_store
-    except ModuleNotFoundError as exc:
-        raise typer.BadParameter(
-            f"this needs {exc.name}; install it with: pip install '.[train]' in a clone of robozarr"
-        ) from exc
 
     opened = open_store(store)
     config = replace(rdt.config_for(opened), cameras={}, epsd_len_thresh_low=low, skip_still=skip_still)
@@ -55,3 +81,55 @@ def export_rdt(
         say(f"{configs / file}: {'would be ' if dry_run and what != 'unchanged' else ''}{what}")
     say(f"{len(dataset)} windows{'; left out: ' + ', '.join(left_out) if left_out else ''}")
     return None
+
+
+def export_lerobot(
+    store: StoreArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to make; it must not be there yet.")],
+    state: Annotated[
+        str | None,
+        typer.Option("--state", help="Keys that make observation.state, with commas. [default: by the layout of the sources]"),
+    ] = None,
+    images: Annotated[str | None, typer.Option("--images", help="Cameras, with commas. [default: all]")] = None,
+    keys: Annotated[
+        str | None, typer.Option("--keys", help="Other keys to write, with commas; '' for none. [default: all]")
+    ] = None,
+    turn: Annotated[
+        TurnName,
+        typer.Option(help="Turn pictures: upright, or by 180° (rotate), as LIBERO's LeRobot data sets are; none: as stored."),
+    ] = TurnName.none,
+    fps: Annotated[float | None, typer.Option("--fps", min=0, help="Steps per second. [default: the store's]")] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Write cameras as videos (AV1): many times smaller, and not exact.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write a store as a LeRobot data set (version 3.0): Parquet with exact pictures, or videos."""
+    with needs("lerobot,train"):
+        import av as _av  # noqa: F401 - before hours of work
+        import pyarrow as _pyarrow  # noqa: F401
+
+        from robozarr.loader.adapters.lerobot.export import export_lerobot as export
+
+    os.environ.setdefault("SVT_LOG", "1")  # the encoder tells each video's settings otherwise
+    with needs("convert"):
+        from robozarr.convert.workers.progress import progress_for
+    check_folder(output)
+    with progress_for() as progress:
+        report = export(
+            store, output, state=_listed(state), images=_listed(images), keys=_listed(keys), turn=turn.value, fps=fps,
+            video=video, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        return print_json(report.to_json())
+    for name, why in report.left_out.items():
+        say(f"not exported: {name}: {why}")
+    for name, ratio in report.psnr.items():
+        say(f"{name}: video, not exact: PSNR {ratio:.1f} dB")
+    exact = "" if report.psnr else ", pictures exact"
+    say(f"{output}: {report.n_episodes} episodes, {report.n_steps} steps, {size_words(report.n_bytes)}{exact}")
+    return None
+
+
+def _listed(names: str | None) -> list[str] | None:
+    return None if names is None else [name.strip() for name in names.split(",") if name.strip()]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from robozarr.cli.shared import Endpoint, Json, StoreArgument, console, print_json
+from robozarr.cli.shared import Endpoint, Json, StoreArgument, console, examples, print_json
 
 __all__ = ["EXAMPLES", "info"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr info libero.zarr` · `robozarr info libero.zarr --json` · `robozarr info s3://robots/libero.zarr`"
+EXAMPLES: Final = examples(
+    "robozarr info libero.zarr",
+    "robozarr info libero.zarr --json",
+    "robozarr info s3://robots/libero.zarr",
 )
 
 

@@ -7,13 +7,17 @@ from typing import Annotated, Final
 
 import typer
 
-from robozarr.cli.shared import Json, console, errors_as_json, print_json
+from robozarr.cli.shared import Json, console, errors_as_json, examples, print_json
 
 __all__ = ["EXAMPLES", "layouts"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr layouts` · `robozarr layouts aloha` · `robozarr layouts aloha > my.toml` · "
-    "`robozarr layouts episode_0.hdf5` · `robozarr layouts episode_0.hdf5 --layout my.toml` · `robozarr layouts --json`"
+EXAMPLES: Final = examples(
+    "robozarr layouts",
+    "robozarr layouts aloha",
+    "robozarr layouts aloha > my.toml",
+    "robozarr layouts episode_0.hdf5",
+    "robozarr layouts episode_0.hdf5 --layout my.toml",
+    "robozarr layouts --json",
 )
 
 

@@ -19,6 +19,7 @@ from robozarr.cli.shared import (
     StoreArgument,
     check_folder,
     errors_as_json,
+    examples,
     needs_view,
     print_json,
 )
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
 
 __all__ = ["EXAMPLES", "report"]
 
-EXAMPLES: Final = (
-    "Examples: `robozarr report libero.zarr` · `robozarr report libero.zarr -o /tmp/libero.html --chunk 16` · "
-    "`robozarr report libero.zarr --check` (in CI: exit code 1 if there are problems) · "
-    "`robozarr report libero.zarr --check --fail-on notice --json`"
+EXAMPLES: Final = examples(
+    "robozarr report libero.zarr",
+    "robozarr report libero.zarr -o /tmp/libero.html --chunk 16",
+    "robozarr report libero.zarr --check  # in CI: exit code 1 if there are problems",
+    "robozarr report libero.zarr --check --fail-on notice --json",
 )
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "check_folder",
     "console",
     "errors_as_json",
+    "examples",
     "exit_code",
     "needs_view",
     "print_json",
@@ -83,6 +84,11 @@ def console() -> Console:
     if not made.is_terminal:
         made.width = 200  # a pipe has no width: lines stay whole
     return made
+
+
+def examples(*lines: str) -> str:
+    """A command's examples, as the Markdown at the end of its help: one a line."""
+    return "Examples:\n\n" + "\n".join(f"- `{line}`" for line in lines)
 
 
 @contextmanager

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import h5py
 import pytest
+from command import run_here
 
 import robozarr as rz
 from robozarr.convert import convert, verify
@@ -182,15 +181,13 @@ def test_appending_keeps_words_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_on_the_command_line(sources: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "robozarr", "convert", str(sources), "--store", str(tmp_path / "a.zarr"), "-w", "0"]
+    command = ["convert", str(sources), "--store", str(tmp_path / "a.zarr"), "-w", "0"]
     path = file_of(tmp_path, "i.csv", f"file,instruction\nnowhere.hdf5,{OPEN}\n")
-    refused = subprocess.run([*command, "--instructions", str(path)], capture_output=True, text=True, check=False)
+    refused = run_here(*command, "--instructions", path)
     assert refused.returncode == 2
     assert "i.csv, line 2: 'nowhere.hdf5' is the name of one source; none is called so" in refused.stderr
-    done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
+    done = run_here(*command, "--dry-run")
     assert done.returncode == 0
     assert "instructions: a/x.hdf5: 2 of 2 episodes have no instruction, so it stays empty" in done.stdout
-    given = subprocess.run(
-        [*command, "--dry-run", "--instruction", OPEN, "--json"], capture_output=True, text=True, check=False
-    )
+    given = run_here(*command, "--dry-run", "--instruction", OPEN, "--json")
     assert len(json.loads(given.stdout)["remarks"]) == 1

@@ -344,9 +344,13 @@ def test_twenty_sequences() -> None:
     run(SequencesInMemory, 9)
 
 
-@pytest.mark.slow(reason="five hundred sequences of up to five commands")
-def test_five_hundred_sequences() -> None:
+@pytest.mark.slow(reason="three hundred sequences of up to five commands")
+def test_three_hundred_sequences_in_folders() -> None:
     run(Sequences, 300)
+
+
+@pytest.mark.slow(reason="two hundred sequences of up to five commands")
+def test_two_hundred_sequences_in_memory() -> None:
     run(SequencesInMemory, 200)
 
 

@@ -176,7 +176,9 @@ def test_damaged_objects_are_named(hand: Path, tmp_path: Path, s3: str, damage: 
     assert said[2] == said[1]
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("spawn", marks=pytest.mark.slow(reason="imports torch in a new process")), "forkserver"]
+)
 def test_workers_that_are_started_anew(hand: Path, hand_url: str, s3: str, tmp_path: Path, method: str) -> None:
     # a fork server that another test started has the environment of then, without credentials
     forkserver._forkserver._stop()  # type: ignore[attr-defined]

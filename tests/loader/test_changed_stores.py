@@ -156,7 +156,8 @@ Change = Callable[[Path], None]
 
 
 @pytest.mark.parametrize(
-    "method", ["fork", "spawn", pytest.param("forkserver", marks=pytest.mark.slow(reason="starts a server process with torch"))]
+    "method",
+    ["fork", *(pytest.param(name, marks=pytest.mark.slow(reason="imports torch anew")) for name in ("spawn", "forkserver"))],
 )
 def test_workers_of_a_dataloader(store: Path, made: dict[str, Path], method: str) -> None:
     """New workers of the second epoch meet another store: the error reaches the process that iterates."""

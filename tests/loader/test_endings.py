@@ -142,7 +142,7 @@ print(*before, *epochs(50))
 """
 
 
-@pytest.mark.parametrize("few_files", [False, True])
+@pytest.mark.parametrize("few_files", [pytest.param(False, marks=pytest.mark.slow(reason="a hundred epochs")), True])
 def test_many_epochs_take_no_more_memory_and_files(store_path: Path, few_files: bool) -> None:
     arguments = [sys.executable, "-W", "error", "-c", EPOCHS, str(store_path), *["few"] * few_files]
     ran = subprocess.run(arguments, capture_output=True, text=True, timeout=100, check=False)
@@ -165,6 +165,7 @@ print(kernel.read_chunks.stats.cache_path)
 """
 
 
+@pytest.mark.slow(reason="compiles the reader anew")
 def test_works_where_nothing_can_be_written(store_path: Path, tmp_path: Path) -> None:
     """Home, installation and NUMBA_CACHE_DIR cannot be written to: compiled anew, and right."""
     package, home = tmp_path / "installed", tmp_path / "home"

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -176,7 +177,7 @@ def specs(draw: st.DrawFn, source: Source, store: rz.Store) -> rz.WindowSpec:
     return rz.WindowSpec(offsets, padding=padding, causal=causal, assume_alignment=assumed)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_samples_of_real_files(real: Source, data: st.DataObject) -> None:
     store = real.stores[data.draw(st.sampled_from(PROFILES))]
@@ -208,7 +209,7 @@ def test_every_window_of_every_real_file(real: Source) -> None:
 
 
 @pytest.mark.parametrize("number", range(3), ids=["libero", "openvla", "robomimic"])
-@settings(max_examples=60)
+@examples(60)
 @given(data=st.data())
 def test_samples_of_siblings(number: int, siblings: list[Source], data: st.DataObject) -> None:
     source = siblings[number]

@@ -128,3 +128,15 @@ def test_orders_and_repeats_that_a_loader_does_not_keep(dataset: rz.WindowDatase
     for given, text in cases:
         with pytest.raises(WindowError, match=re.escape(text)):
             rz.WindowLoader(given, 4, shuffle=False)
+
+
+def test_a_batch_size_stays(dataset: rz.WindowDataset) -> None:
+    loader = rz.WindowLoader(dataset, 4)
+    with pytest.raises(AttributeError, match="batch_size"):
+        loader.batch_size = 8  # type: ignore[misc]
+    batches = iter(loader)
+    next(batches)
+    del batches
+    loader.schedule.batch_size = 8  # batches that are larger than their memory
+    with pytest.raises(WindowError, match="has room for 4 windows; got 8"):
+        list(loader)

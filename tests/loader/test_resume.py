@@ -12,7 +12,8 @@ import accelerate
 import hypothesis
 import pytest
 import torch
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import robozarr as rz
@@ -53,7 +54,7 @@ filters = st.sampled_from(
 )
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     options=filters, world=st.integers(1, 8), size=st.integers(1, 12), seed=st.integers(0, 99), epoch=st.integers(0, 9),
     drop_last=st.booleans(), locality=st.sampled_from([None, (4, 2), (3, 100)]), shuffle=st.booleans(),
@@ -133,7 +134,7 @@ def test_mixtures_hold_the_right_values(stores: list[rz.Store]) -> None:
                 assert batch["instruction"][i] == wanted["instruction"][0]
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(
     first=st.tuples(st.integers(1, 4), st.integers(1, 9)), second=st.tuples(st.integers(1, 4), st.integers(1, 9)),
     n=st.integers(0, 50), epoch=st.integers(0, 3), mixed=st.booleans(),

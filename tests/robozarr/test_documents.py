@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from command import run_here
 
 from robozarr.convert import convert
 from synthetic import write_libero
@@ -105,3 +106,12 @@ def test_every_public_name_has_a_place_in_the_reference() -> None:
         module, _, name = path.rpartition(".")
         assert getattr(importlib.import_module(module), name).__doc__
         assert f"::: {path}" in hook.reference()
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "info", "report", "coverage", "layouts", "doctor"])
+def test_help_shows_an_example_a_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    _, examples = run_here(command, "--help").stdout.split("Examples:")
+    lines = [line.strip() for line in examples.splitlines() if f"robozarr {command}" in line]
+    assert len(lines) > 1
+    assert all(line.startswith(f"• robozarr {command}") and line.count("robozarr ") == 1 for line in lines)

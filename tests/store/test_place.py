@@ -41,6 +41,18 @@ def one_try(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     bucket._open.cache_clear()
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[list[str], int]] = []
+
+    def look(descriptor: int) -> None:
+        seen.append((sorted(file.name[-3:] for file in tmp_path.iterdir()), os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", look)
+    FolderPlace(tmp_path).write("a", [DATA[:10]])
+    assert seen == [(["tmp"], 10)]
+    assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
 def test_a_place_is_a_place(place: Place) -> None:
     assert place.names() == []
     place.write("steps/a/c/0", [DATA[:10], memoryview(DATA)[10:20], b""])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import settings
+from effort import examples
 from hypothesis import strategies as st
 
 from robozarr.loader.windows import permutation as module
@@ -13,7 +13,7 @@ from robozarr.loader.windows.order import Order
 I64 = npt.NDArray[np.int64]
 MASK = (1 << 64) - 1
 
-quick = settings(max_examples=60, deadline=None, database=None, derandomize=True)
+quick = examples(60)
 seeds = st.integers(0, MASK)
 epochs = st.integers(0, 1 << 40)
 localities = st.none() | st.tuples(st.integers(1, 40), st.integers(1, 12))

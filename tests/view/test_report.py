@@ -142,6 +142,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "a.zarr"
 
 
+@pytest.mark.slow(reason="converts 250 files")
 def test_2000_episodes(large: Path, tmp_path: Path) -> None:
     store, page, _ = report(large, tmp_path)
     assert store.n_episodes == 2000

@@ -10,19 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from command import run_here
 from rich.console import Console
 
 import robozarr as rz
 import synthetic
+from robozarr.cli.output import say
 from robozarr.convert import convert
 from robozarr.store.summary import summarise
 from robozarr.view.coverage import MEASURES, measure_coverage
 from robozarr.view.terminal import N_LINES, print_coverage, print_info
-
-
-def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "robozarr", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
 
 
 def without(module: str, code: str) -> subprocess.CompletedProcess[str]:
@@ -51,28 +48,28 @@ def test_info_is_aligned_and_short(tmp_path: Path) -> None:
 
 
 def test_report_writes_a_page(sample_store: Path, tmp_path: Path) -> None:
-    done = run("report", sample_store, cwd=tmp_path)
+    done = run_here("report", sample_store, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("report.html: ")
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
-    done = run("report", sample_store, "-o", tmp_path / "none" / "a.html")
+    done = run_here("report", sample_store, "-o", tmp_path / "none" / "a.html")
     assert done.returncode == 2
     assert "is not a writable folder" in done.stderr
-    done = run("report", tmp_path / "none.zarr", "-o", tmp_path / "a.html")
+    done = run_here("report", tmp_path / "none.zarr", "-o", tmp_path / "a.html")
     assert done.returncode == 3
     assert "no store there" in done.stderr
     assert not (tmp_path / "a.html").exists()
 
 
 def test_coverage_prints_a_table_and_draws_a_plot(sample_store: Path, tmp_path: Path) -> None:
-    done = run("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "-o", tmp_path / "a.png", "--seed", "5")
+    done = run_here("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "-o", tmp_path / "a.png", "--seed", "5")
     assert done.returncode == 0, done.stderr
     found = measure_coverage(rz.open_store(sample_store), chunk=4, epochs=(1, 3), seed=5)
     for name in MEASURES:
         assert name in done.stdout
     assert f"{found.random['windows'][1]:.1%} ({found.random_simulated['windows'][1]:.1%})" in done.stdout
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    as_json = json.loads(run("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "--seed", "5", "--json").stdout)
+    as_json = json.loads(run_here("coverage", sample_store, "--chunk", "4", "--epochs", "1,3", "--seed", "5", "--json").stdout)
     assert as_json.pop("tails")["chunk"] == 4
     assert as_json == json.loads(json.dumps(found.to_json()))
     for arguments, words in (
@@ -81,7 +78,7 @@ def test_coverage_prints_a_table_and_draws_a_plot(sample_store: Path, tmp_path: 
         (["-o", "a.txt"], "--output ends in .png"),
         (["--weights", "size"], "is not one of"),
     ):
-        done = run("coverage", sample_store, *arguments)
+        done = run_here("coverage", sample_store, *arguments)
         assert done.returncode == 2
         assert words in done.stderr
 
@@ -119,3 +116,34 @@ def test_opening_and_training_load_nothing_that_draws(sample_store: Path) -> Non
     for argument in ("", "torch"):
         done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_bars_scale_with_the_terminal(sample_store: Path, width: int) -> None:
+    found = measure_coverage(rz.open_store(sample_store), chunk=4, epochs=(1, 2, 5, 10))
+    buffer = io.StringIO()
+    print_coverage(found, Console(file=buffer, width=width, force_terminal=False))
+    rows = [line for line in buffer.getvalue().splitlines() if line.startswith(("random ", "enumerated "))]
+    assert len(rows) == 2 * len(MEASURES)
+    bars = [row.split()[-1] for row in rows]
+    (n,) = {len(bar) for bar in bars}
+    assert n >= 5
+    shares = [kind[name][-1] for kind in (found.random, found.enumerated) for name in MEASURES]
+    assert [bar.count("█") for bar in bars] == [round(share * n) for share in shares]
+
+
+def test_lines_break_between_words_on_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/data/" + "long/" * 20
+    text = f"  converted {path} and more words than there is room for in a line\nnext: robozarr verify {path} --source {path}"
+    monkeypatch.setenv("COLUMNS", "40")
+    say(text)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say(text)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "  converted"
+    assert lines[0] == f"    {path}"
+    assert all(len(line) <= 40 for line in lines[1:-1])
+    assert lines[-1] == f"next: robozarr verify {path} --source {path}"

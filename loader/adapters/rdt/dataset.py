@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 
+from robozarr.loader.adapters.ending import OnError, ending
 from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
@@ -49,12 +50,16 @@ class RDTDataset:
     lang_embed : paths or arrays, one a task, optional
         By task, in the order of ``store.tasks``, or a mapping by instruction or name of the task. Paths stand in for the
         instruction in ``meta``, as RDT expects of precomputed embeddings; arrays [n_tokens, d] are the sample's ``lang_embed``.
-    seed : int
-        Of the order in which `get_item` walks without an index.
+    seed : int, optional
+        Of the order in which `get_item` walks without an index. Default: another one each time, and rank 0's for all ranks;
+        `load_state_dict` restores it.
     rank, world_size : int, optional
         As for ``WindowLoader``: ranks share an epoch.
     dtype : dtype
         Of vectors. float64 is what RDT's own data set gives.
+    on_error : "exit" or "raise"
+        What `get_item` without an index does where a window cannot be read. RDT's ``__getitem__`` catches every exception and
+        takes another sample, so that the default says what is wrong and ends the process; training ends with its worker.
     **filters
         Of ``WindowDataset``: ``tasks``, ``episodes``, ``split``, ``success``, ``exclude_flags``, …
 
@@ -77,10 +82,11 @@ class RDTDataset:
         name: str = "libero",
         config: RDTConfig | None = None,
         lang_embed: LangEmbed | None = None,
-        seed: int = 0,
+        seed: int | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         dtype: DTypeLike = np.float64,
+        on_error: OnError = "exit",
         **filters: Any,
     ) -> None:
         self.store = store if isinstance(store, Store) else open_store(store)
@@ -95,6 +101,7 @@ class RDTDataset:
             texts = self.store.episodes.instruction
             warn_without_words(self.store, texts, self.windows.table.served, "instruction", stacklevel=3)
         self.walk = Walk(len(self), seed=seed, rank=rank, world_size=world_size)
+        self.on_error: OnError = on_error
         self._told = self.config.describe()
         check_pictures(self.windows, tuple(self.config.cameras.values()))
         self._batches = RDTBatches(self, self.dtype)
@@ -127,7 +134,10 @@ class RDTDataset:
             ``actions`` [chunk, 128]; ``state_indicator`` [128]; ``cam_high``, ``cam_right_wrist``, ``cam_left_wrist`` uint8
             [history, y, x, 3], or [history, 0, 0, 0] where there is no such camera, each with a ``…_mask`` bool [history].
         """
-        index = self.walk.take() if index is None else self._window(index)
+        if index is None:
+            with ending(self.on_error):
+                return self.get_item(self.walk.take(), state_only)
+        index = self._window(index)
         if state_only:
             return self.get_episode(int(self.windows.table.anchors([index]).episode[0]))
         batch = self.read([index])
@@ -174,6 +184,17 @@ class RDTDataset:
         """States up to the anchors of a batch, as in ``RDTBatches.past_states``."""
         return self._batches.past_states(batch)
 
+    def state_dict(self) -> dict[str, int]:
+        """The place of `get_item` in its order: ``accelerator.register_for_checkpointing(dataset)`` saves it with the run.
+
+        It counts what DataLoader workers have read ahead: after a resume those windows come in the next epoch.
+        """
+        return self.walk.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a place, before workers are started; WindowError if it is one in another number of windows."""
+        self.walk.load_state_dict(state)
+
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
         """Batches of all windows from ``WindowLoader``, float32, on any device; `options` are passed to it.
 
@@ -216,12 +237,12 @@ class RDTBatches:
         }  # fmt: skip
         if self.config.skip_still:
             self._tables["still"] = (dataset.store.index.flags & int(StepFlag.STILL)) != 0
-        if dataset.lang_embed is not None:
-            embeds, mask = pad_lang_embeds(dataset.lang_embed)
-            self._tables |= {"lang_embeds": embeds.numpy(), "lang_attn_mask": mask.numpy()}
+        self._lang = () if dataset.lang_embed is None else pad_lang_embeds(dataset.lang_embed)
+        """Tensors, for T5's are bfloat16, which numpy does not have."""
         later = set(self.config.cameras.values()) - set(dataset.windows.upright) if self.config.upright else ()
         self._over = upside_down(dataset.windows) if later else None
         self._on: dict[torch.device, dict[str, torch.Tensor]] = {}
+        self._lang_on: dict[torch.device, tuple[torch.Tensor, ...]] = {}
 
     def __call__(self, batch: Sample) -> Sample:
         """Turn a batch of the window that ``RDTDataset`` reads into RDT's batch."""
@@ -237,12 +258,21 @@ class RDTBatches:
             "actions_is_pad": at > last[:, None],
             "state_indicator": tables["indicator"][None][task * 0],
         }
-        if "lang_embeds" in tables:
-            out |= {name: tables[name][task] for name in ("lang_embeds", "lang_attn_mask")}
         made = {name: torch.as_tensor(values) for name, values in out.items()}
+        made |= self._language(batch["task"])
         for camera in CAMERAS:
             made |= self._pictures(batch, camera, row, xp, tables)
         return made | {name: batch[name] for name in ("episode", "step", "task", "instruction")}
+
+    def _language(self, task: torch.Tensor) -> Sample:
+        if not self._lang:
+            return {}
+        if task.device not in self._lang_on:
+            self._lang_on[task.device] = tuple(values.to(task.device) for values in self._lang)
+        return {
+            name: values.index_select(0, task.long())
+            for name, values in zip(("lang_embeds", "lang_attn_mask"), self._lang_on[task.device], strict=True)
+        }
 
     def past_states(self, batch: Sample) -> tuple[torch.Tensor, torch.Tensor]:
         """States up to the anchor [b, chunk, 128], padded with the first, and which are in the episode (flatten_episode)."""
@@ -298,7 +328,7 @@ class RDTBatches:
         return torch, self._on[device], [batch[field] for field in fields]
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_on": {}}
+        return self.__dict__ | {"_on": {}, "_lang_on": {}}
 
 
 def config_for(store: Store) -> RDTConfig:

@@ -1,7 +1,7 @@
 """Make the entries that a data set needs in RDT's configs folder. Imports no torch itself; writes JSON only.
 
 thu-ml/RoboticsDiffusionTransformer: configs/dataset_stat.json (data/compute_dataset_stat_hdf5.py),
-configs/dataset_control_freq.json, configs/finetune_datasets.json.
+configs/dataset_control_freq.json, configs/finetune_datasets.json, configs/pretrain_datasets.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ __all__ = ["dataset_stat", "export_rdt", "rdt_entries"]
 
 EPS: Final = 1e-8
 """Largest value that data/compute_dataset_stat_hdf5.py treats as zero."""
-STAT, FREQ, DATASETS = "dataset_stat.json", "dataset_control_freq.json", "finetune_datasets.json"
+STAT, FREQ = "dataset_stat.json", "dataset_control_freq.json"
+DATASETS: Final = ("finetune_datasets.json", "pretrain_datasets.json")
+"""Lists of names: train/dataset.py reads the one that ``--dataset_type`` names, and that is "pretrain" by default."""
 
 
 def dataset_stat(dataset: RDTDataset) -> dict[str, Any]:
@@ -65,7 +67,7 @@ def rdt_entries(dataset: RDTDataset, control_freq: float | None = None) -> dict[
             "rdt · control frequency: one for the data set; the store's tasks differ, or it is not known → state it"
         )
     number = int(known) if float(known).is_integer() else float(known)
-    return {STAT: dataset_stat(dataset), FREQ: number, DATASETS: dataset.name}
+    return {STAT: dataset_stat(dataset), FREQ: number, **dict.fromkeys(DATASETS, dataset.name)}
 
 
 def export_rdt(
@@ -105,7 +107,7 @@ def export_rdt(
         raise StoreError(f"{folder}: the configs folder of an RDT checkout; no folder is there → pass --configs RDT/configs")
     for file, entry in rdt_entries(dataset, control_freq).items():
         path = folder / file
-        there = _read(path, list if file == DATASETS else dict)
+        there = _read(path, list if file in DATASETS else dict)
         if isinstance(there, list):
             done[file] = "unchanged" if entry in there else "added"
             new: Any = there if entry in there else [*there, entry]

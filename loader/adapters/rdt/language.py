@@ -122,6 +122,9 @@ def lang_embeds_of(store: Store, given: LangEmbed) -> list[str | torch.Tensor]:
 def pad_lang_embeds(embeds: Sequence[str | torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Stack embeddings as RDT's collator does: zeros after the last token [n_tasks, n_tokens, d], and a mask of tokens."""
     loaded = [_load(embed) if isinstance(embed, str) else embed for embed in embeds]
+    if len(kinds := {(embed.dtype, embed.shape[1]) for embed in loaded}) > 1:
+        told = " and ".join(sorted(f"{dtype} [n_tokens, {width}]" for dtype, width in kinds))
+        raise WindowError(f"rdt · lang_embed: alike for all tasks; got {told} → make all with one encoder: write_lang_embeds")
     tokens = torch.tensor([len(embed) for embed in loaded])
     mask = torch.arange(int(tokens.max())) < tokens[:, None]
     return torch.nn.utils.rnn.pad_sequence(loaded, batch_first=True), mask

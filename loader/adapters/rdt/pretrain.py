@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from robozarr.loader.adapters.ending import ending
 from robozarr.loader.adapters.rdt.dataset import CAMERAS, RDTDataset
 
 __all__ = ["FIELDS", "RDTSteps"]
@@ -93,8 +94,12 @@ class RDTSteps:
         return out | {name: out[name].astype(np.float32) for name in floats}
 
     def load(self, index: int) -> tuple[Any, ...]:
-        """One step in the form that ``VLAConsumerDataset._safe_load`` returns: the JSON, then FIELDS in order."""
-        step = self[index]
+        """One step in the form that ``VLAConsumerDataset._safe_load`` returns: the JSON, then FIELDS in order.
+
+        A step that cannot be read ends the process, unless the data set has ``on_error="raise"``.
+        """
+        with ending(self.dataset.on_error):
+            step = self[index]
         return (step["json_content"], *(step[name] for name in FIELDS))
 
 

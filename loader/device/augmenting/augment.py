@@ -89,7 +89,8 @@ class Augment:
         cameras : keys
             Pictures, uint8 or float in [0, 1], [b, n_offsets, c, y, x].
         seed, epoch : int
-            The loader's: ``loader.state_dict()["epoch"]``.
+            The loader's: ``loader.state_dict()["epoch"]`` before the iteration begins. With its last batch the loader is in the
+            next epoch already.
         channels_first : bool
             False: [b, n_offsets, y, x, c].
         """

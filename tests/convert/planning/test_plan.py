@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +69,7 @@ def rows_of_demo(column: Column, demo: DemoScan) -> int:
     return {"rows": demo.length, "text": demo.model_file_bytes, "vector": demo.init_state_size}[column.kind]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(plan=plans())
 def test_partitions_tile_every_column_in_order(plan: Plan) -> None:
     demos = [(file, demo) for file in plan.files for demo in file.demos]
@@ -219,10 +220,10 @@ def test_what_the_scan_left_out_is_listed() -> None:
 
 
 def refused(*files: FileScan) -> list[Problem]:
-    with pytest.raises(SourceError, match=r"^\d+ problem\(s\) in the sources; nothing was written:\n") as caught:
+    with pytest.raises(SourceError, match=r"^\d+ problems? in the sources; nothing was written:\n") as caught:
         plan_of(*files)
     problems = list(caught.value.problems)
-    assert str(caught.value).startswith(f"{len(problems)} problem(s)")
+    assert str(caught.value).startswith(f"{len(problems)} problem")
     assert all(problem.file and problem.rule and problem.value and problem.remedy for problem in problems)
     return problems
 

@@ -315,7 +315,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
-@pytest.mark.parametrize("workers", ["0", "1"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("1", marks=pytest.mark.slow(reason="starts converters and a worker"))])
 def test_a_full_disk_stops_the_run_which_goes_on_once_there_is_room(tmp_path: Path, small_disk: Path, workers: str) -> None:
     source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(40, 40), size=96)
     store = small_disk / "a.zarr"
@@ -335,7 +335,10 @@ def test_a_full_disk_stops_the_run_which_goes_on_once_there_is_room(tmp_path: Pa
     assert same_bytes(store, tmp_path / "b.zarr")
 
 
-@pytest.mark.parametrize("most_bytes", [0, 100, 600, 5000, 200_000])
+@pytest.mark.parametrize(
+    "most_bytes",
+    [0, 5000, *(pytest.param(n, marks=pytest.mark.slow(reason="starts two converters")) for n in (100, 600, 200_000))],
+)
 def test_files_that_may_not_grow_stop_the_run_at_any_of_them(tmp_path: Path, folder: Path, most_bytes: int) -> None:
     """A limit of the system on the size of a file, met by the lock, the plan, the documents, the tables, the shards."""
     store = tmp_path / "a.zarr"

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -196,7 +197,7 @@ def read_back(attribute: dict[str, Any]) -> NDArray[Any]:
     return np.array(values, attribute["dtype"]).reshape(attribute["shape"])
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(values=st.lists(numbers, min_size=1, max_size=3), words=texts, listed=st.lists(texts, min_size=1, max_size=3))
 def test_attributes_are_kept_to_the_last_bit(values: list[NDArray[Any]], words: str, listed: list[str]) -> None:
     def edit(file: Any) -> None:

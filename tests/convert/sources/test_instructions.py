@@ -118,6 +118,7 @@ KEPT: list[tuple[Edit, str]] = [
     (data_attribute("language_instruction", OPEN), FILE),
     (data_attribute("problem_info", json.dumps({"language_instruction": [OPEN]})), FILE),
     (data_attribute("problem_info", json.dumps({"language_instruction": f'"{OPEN}"'})), FILE),
+    (data_attribute("problem_info", str({"language_instruction": OPEN, "domain": None})), FILE),  # as Python prints it
     (lambda file: file.attrs.create("task_description", np.bytes_(OPEN)), FILE),
     (lambda file: file.attrs.create("task", OPEN), FILE),
     (demo_attribute("Language_Instruction", np.array([OPEN], TEXT)), DEMO),
@@ -143,6 +144,12 @@ NOT_TAKEN: list[tuple[Edit, str]] = [
     (data_attribute("language_instruction", "x y" * 4000), "has 12,000 characters, more than 4,096"),
     (data_attribute("language_instruction", np.array(b"caf\xe9 it", TEXT)), "not UTF-8"),
     (demo_attribute("ep_meta", '["lang", 1]'), ""),
+    (
+        demo_attribute("ep_meta", '{"lang": "open the dr'),
+        "attribute ep_meta is not used as the instruction: it is no JSON (Unterminated",
+    ),
+    (data_attribute("problem_info", b'{"language_instruction": "caf\xe9 it"}'), "not UTF-8"),
+    (demo_attribute("ep_meta", '{"layout_id": 3'), ""),  # broken, and says nothing of an instruction
     (demo_attribute("ep_meta", '{"lang": {"lang": null}}'), ""),
     (demo_attribute("instruction", h5py.Empty("S10")), ""),
     (dataset("language_instruction", lambda n: np.arange(n, dtype=float)), ""),  # an embedding, say
@@ -191,7 +198,7 @@ def test_the_name_where_it_reads_as_words(tmp_path: Path) -> None:
     store, report = converted(plain(tmp_path / "KITCHEN_SCENE1_open_the_top_drawer_demo.hdf5"))
     assert words(store) == [("open the top drawer", "file name")] * 2
     assert (store.tasks.instruction, store.tasks.instruction_from_name) == (("",), ("open the top drawer",))
-    assert "2 episodes have the wording of the file's name, 'open the top drawer'" in report.remarks[0]
+    assert "2 episodes with the wording of the file's name, 'open the top drawer'" in report.remarks[0]
 
 
 def test_the_demo_comes_before_the_file_and_both_before_the_name(tmp_path: Path) -> None:
@@ -202,7 +209,7 @@ def test_the_demo_comes_before_the_file_and_both_before_the_name(tmp_path: Path)
     store, report = converted(plain(tmp_path / "open_the_drawer.hdf5", edit))
     assert words(store) == [("open it", FILE), ("open it at once", DEMO)]
     assert store.n_tasks == 2
-    assert any("1 demos have another instruction than the file, 'open it'" in remark for remark in report.remarks)
+    assert any("1 demo with another instruction than the file, 'open it'" in remark for remark in report.remarks)
 
 
 def test_attributes_that_disagree_are_reported(tmp_path: Path) -> None:

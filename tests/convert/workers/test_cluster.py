@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from killing import convert_command, same_bytes
@@ -15,6 +16,7 @@ from killing import convert_command, same_bytes
 import synthetic
 from robozarr.convert import convert
 from robozarr.convert.resuming.journal import FOLDER
+from robozarr.convert.workers.cluster import note_dashboard
 from robozarr.convert.workers.progress import SilentProgress
 from robozarr.schemas.errors import WorkerError
 
@@ -125,3 +127,11 @@ def test_no_scheduler_is_said_with_code_5(tmp_path: Path) -> None:
     assert done.returncode == 5
     assert "no Dask scheduler answers there" in done.stderr
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_dashboard_is_only_named_if_it_can_be_looked_at(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robozarr.convert.workers.cluster.find_spec", lambda name: object() if installed else None)
+    said: list[str] = []
+    note_dashboard(SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status"), said.append)
+    assert said == ["dashboard: http://127.0.0.1:8787/status"] * installed

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import tensorstore
 import zarr
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -150,7 +151,7 @@ def test_every_other_length_is_noticed(codec: CodecName) -> None:
             decode_shard(data + extra, layout, 0)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(
     data=st.binary(max_size=200) | st.binary(min_size=4).map(lambda body: body + struct.pack("<I", google_crc32c.value(body)))
 )

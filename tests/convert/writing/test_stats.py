@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -99,7 +100,7 @@ def exact_quantile(values: NDArray[Any], percent: int) -> float:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-@settings(max_examples=40)
+@examples(40)
 @given(data=st.data())
 def test_no_cut_changes_a_bit(dtype: str, data: st.DataObject) -> None:
     frames, lengths, key = data.draw(clips(dtype))
@@ -111,7 +112,7 @@ def test_no_cut_changes_a_bit(dtype: str, data: st.DataObject) -> None:
         assert_close(one, four)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(clip=clips("float32"))
 def test_depth_equals_plain_numpy(clip: tuple[NDArray[np.float32], list[int], Key]) -> None:
     frames, lengths, key = clip

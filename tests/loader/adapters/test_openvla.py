@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+import robozarr as rz
 from robozarr.convert import convert
 from robozarr.loader.adapters.openpi import OpenPIDataset
 from robozarr.loader.adapters.openvla import OpenVLADataset, prompt_of
@@ -142,8 +143,19 @@ def test_every_openpi_item(made: tuple[Path, Path, int], horizon: int) -> None:
     stats = dataset.norm_stats()["norm_stats"]
     assert set(stats) == {"state", "actions"}
     assert [len(stats["actions"][name]) for name in ("mean", "std", "q01", "q99")] == [7] * 4
-    rows = np.concatenate([b["actions"][:, 0].numpy() for b in dataset.loader(4)])
-    np.testing.assert_allclose(stats["actions"]["q01"], np.quantile(rows.astype(np.float64), 0.01, axis=0), atol=1e-6)
+    items = [dataset[index] for index in range(len(dataset))]
+    for delta in (False, True):  # scripts/compute_norm_stats.py: every action of every chunk, after DeltaActions
+        chunks = np.stack([item["actions"] for item in items])
+        if delta:
+            chunks[..., :6] -= np.stack([item["state"][:6] for item in items])[:, None]
+        rows = chunks.reshape(-1, 7).astype(np.float64)
+        found = dataset.norm_stats(delta=delta)["norm_stats"]
+        np.testing.assert_allclose(found["actions"]["mean"], rows.mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(found["actions"]["std"], np.where(np.ptp(rows, axis=0), rows.std(axis=0), 1), atol=1e-12)
+        for name, q in (("q01", 0.01), ("q99", 0.99)):
+            np.testing.assert_allclose(found["actions"][name], np.quantile(rows, q, axis=0), atol=1e-12)
+        states = np.stack([item["state"] for item in items]).astype(np.float64)
+        np.testing.assert_allclose(found["state"]["mean"], states.mean(axis=0), atol=1e-12)
 
 
 def test_pictures_are_turned_as_asked(made: tuple[Path, Path, int]) -> None:
@@ -164,3 +176,34 @@ def test_prompts_and_order(made: tuple[Path, Path, int]) -> None:
     dataset = OpenVLADataset(store)
     rows = dataset.windows.anchor_rows()
     assert all(a < b for a, b in pairwise(rows.tolist()))
+
+
+def test_image_aug_is_that_of_the_epoch_in_whatever_process(made: tuple[Path, Path, int]) -> None:
+    _, store, _ = made
+    dataset = OpenVLADataset(store, chunk=8, batch_transform=lambda rlds: rlds)
+    plain = [sample["observation"]["image_primary"] for sample in dataset]
+    augment = rz.Augment.openvla()
+    runs = []
+    for workers in (0, 2):
+        options: dict[str, Any] = {"multiprocessing_context": "fork"} if workers else {}
+        loader = dataset.dataloader(4, list, augment=augment, shuffle=False, num_workers=workers, seed=5, **options)
+        batches = islice(loader, 2 * -(-len(dataset) // 4))
+        runs.append([sample["observation"]["image_primary"] for batch in batches for sample in batch])
+    first, second = runs[0][: len(dataset)], runs[0][len(dataset) :]
+    assert all((a == b).all() for a, b in zip(*runs, strict=True))
+    assert sum((a != b).any() for a, b in zip(first, second, strict=True)) == len(dataset)  # another epoch, other pictures
+    batch = dataset.make(dataset.windows.read(range(len(dataset))))
+    expected = augment(batch, ["image_primary"], seed=5, epoch=0, channels_first=False)["image_primary"].numpy()
+    assert (np.stack(first) == expected).all()
+    assert all(a.shape == b.shape and (a != b).any() for a, b in zip(first, plain, strict=True))
+
+
+def test_training_and_validation_data_share_no_episode(made: tuple[Path, Path, int]) -> None:
+    _, store, _ = made
+    dataset = OpenVLADataset(store)
+    training, validation = dataset.split(0.67, seed=2)
+    episodes = [{int(e) for batch in part.loader(8) for e in batch["episode"]} for part in (training, validation)]
+    assert episodes[0].isdisjoint(episodes[1])
+    assert len(training) + len(validation) == len(dataset)
+    assert training.dataset_statistics is dataset.dataset_statistics
+    assert len(list(rz.WindowDataLoader(validation, 4, windows=validation.windows.dataset, collate_fn=list))) > 0

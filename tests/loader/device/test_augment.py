@@ -268,6 +268,28 @@ def test_a_window_looks_the_same_in_any_batch_rank_and_after_a_resume(
     assert torch.equal(plain["actions"], changed["actions"])
 
 
+def test_a_dataloaders_pictures_are_the_loaders(dataset: rz.WindowDataset) -> None:
+    loader = rz.WindowLoader(dataset, 4, seed=3, augment=EVERYTHING)
+    epochs = [by_window(loader), by_window(loader)]
+    by_torch = rz.WindowDataLoader(dataset, 5, seed=3, augment=EVERYTHING)
+    in_order = rz.WindowDataLoader(dataset, 5, order={"seed": 3}, augment={"agentview_rgb": EVERYTHING})
+    for epoch in epochs:  # the last batch too, with which the state is in the next epoch
+        assert same(epoch, by_window(by_torch))
+        for window, pictures in by_window(in_order).items():
+            assert np.array_equal(pictures["agentview_rgb"], epoch[window]["agentview_rgb"])
+            assert not np.array_equal(pictures["eye_in_hand_rgb"], epoch[window]["eye_in_hand_rgb"])
+
+
+@pytest.mark.parametrize("make", [rz.WindowLoader, rz.WindowDataLoader])
+def test_a_state_of_another_augmentation_is_refused(dataset: rz.WindowDataset, make: Any) -> None:
+    state = make(dataset, 4, augment=rz.Augment((RandomCrop(8, 8),))).state_dict()
+    make(dataset, 3, augment=rz.Augment((RandomCrop(8, 8),))).load_state_dict(json.loads(json.dumps(state)))
+    for other in (None, rz.Augment((RandomCrop(8, 9),)), {"agentview_rgb": rz.Augment((RandomCrop(8, 8),))}):
+        with pytest.raises(WindowError, match=r"of this augmentation; saved with .*RandomCrop\(height=8, width=8"):
+            make(dataset, 4, augment=other).load_state_dict(state)
+        make(dataset, 4, augment=other).load_state_dict({name: state[name] for name in state if name != "augment"})
+
+
 def test_uint8_channels_last_is_the_same_change_as_floats(dataset: rz.WindowDataset) -> None:
     augment = rz.Augment.openvla()
     floats = next(iter(rz.WindowLoader(dataset, 4, images=rz.Images(upright=False), augment=augment)))
@@ -307,6 +329,11 @@ def test_by_camera_and_normalised_after(dataset: rz.WindowDataset) -> None:
 
 REFUSED: dict[str, tuple[Any, str]] = {
     "no Augment": (lambda ds: rz.WindowLoader(ds, 2, augment="openvla"), r"loader · augment: Augment\(…\)"),  # type: ignore[arg-type]
+    "augment of other samples": (
+        lambda ds: rz.WindowDataLoader(ds, 2, windows=ds, augment=rz.Augment(())),
+        "of the batches of a WindowDataset",
+    ),
+    "no Augment for a DataLoader": (lambda ds: rz.WindowDataLoader(ds, 2, augment="rdt"), r"loader · augment: Augment\(…\)"),  # type: ignore[arg-type]
     "no step": (lambda ds: rz.Augment(("crop",)), "augment · steps"),  # type: ignore[arg-type]
     "per": (lambda ds: rz.Augment((), per="batch"), "per is 'window' or 'frame'"),  # type: ignore[arg-type]
     "a name for a list": (lambda ds: rz.Augment((), "agentview_rgb"), "cameras is a list"),  # type: ignore[arg-type]

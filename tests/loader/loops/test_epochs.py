@@ -9,7 +9,8 @@ from itertools import chain, islice
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -230,7 +231,7 @@ class Run:
             rank.load_state_dict(states[0])
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(steps=Steps, world=st.integers(1, 4), size=st.integers(2, 9), seed=st.integers(0, 9))
 def test_any_order_of_begin_break_resume_set_epoch_serves_each_window_once_an_epoch(
     dataset: rz.WindowDataset, steps: list[Any], world: int, size: int, seed: int
@@ -261,7 +262,7 @@ def test_any_order_of_begin_break_resume_set_epoch_serves_each_window_once_an_ep
             resumed = False
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(n=st.integers(1, 300), start=st.integers(0, 299), world=st.integers(1, 9), size=st.integers(1, 20))
 def test_even_ends_lose_nothing_and_no_rank_waits(n: int, start: int, world: int, size: int) -> None:
     shares = [Share(rank=rank, world_size=world, batch_size=size, even=True) for rank in range(world)]

@@ -119,14 +119,6 @@ def test_transformers_26289_trainer_resumes_in_the_middle_of_an_epoch(
     assert train_by_trainer(lambda: make(kind, dataset, seed=9), tmp_path, "checkpoint-14") == got[14:]
 
 
-@pytest.mark.slow(reason="imports transformers")
-def test_trainer_that_cannot_say_the_epoch_is_told_so(dataset: rz.WindowDataset, tmp_path: Path) -> None:
-    """It sets no epoch on a plain DataLoader's sampler, and would skip batches of epoch 0, whatever the epoch was."""
-    train_by_trainer(lambda: make("WindowSampler", dataset), tmp_path)
-    with pytest.raises(WindowError, match="nobody called set_epoch"):
-        train_by_trainer(lambda: make("WindowSampler", dataset), tmp_path, "checkpoint-14")
-
-
 def train_by_trainer(loader: Any, folder: Path, checkpoint: str | None = None) -> list[list[int]]:
     transformers = pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")
 

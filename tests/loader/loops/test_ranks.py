@@ -9,12 +9,14 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import rank_loops
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 import robozarr as rz
 from robozarr.convert import convert
@@ -157,3 +159,44 @@ def test_torchrun_without_a_process_group_is_refused(monkeypatch: pytest.MonkeyP
     assert Ranks(0, 1).here() == (0, 1)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert Ranks().here() == (0, 1)
+
+
+class OfLoader(IterableDataset[Any]):
+    """A loader in torch's clothes, as people wrap what is iterable; each worker has a copy."""
+
+    def __init__(self, dataset: rz.WindowDataset, *, divided: bool = False, epoch: int | None = None) -> None:
+        self.loader, self.dataset, self.divided, self.epoch = rz.WindowLoader(dataset, 4), dataset, divided, epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        loader, worker = self.loader, get_worker_info()
+        if self.divided and worker is not None:
+            loader = rz.WindowLoader(self.dataset, 4, rank=worker.id, world_size=worker.num_workers)
+        if self.epoch is not None:
+            loader.set_epoch(self.epoch)
+        for batch in loader:
+            yield (100 * batch["episode"] + batch["step"]).tolist()
+
+
+@pytest.mark.parametrize(
+    ("n_workers", "says"), [(2, "each would serve every window"), (1, "each epoch would be epoch 0 again")]
+)
+def test_a_loader_in_workers_is_refused(store: Path, n_workers: int, says: str) -> None:
+    dataset = rz.WindowDataset(rz.open_store(store), rz.WindowSpec({"actions": [0]}))
+    workers = DataLoader(OfLoader(dataset), batch_size=None, num_workers=n_workers)
+    with pytest.raises(WindowError, match=f"worker . of {n_workers} of a DataLoader, and {says} → num_workers=0"):
+        list(workers)
+    here = DataLoader(OfLoader(dataset), batch_size=None)
+    assert sorted(chain.from_iterable(here)) == every(store)
+
+
+def test_who_divides_windows_among_workers_and_says_the_epoch_may(store: Path) -> None:
+    dataset = rz.WindowDataset(rz.open_store(store), rz.WindowSpec({"actions": [0]}))
+    of_epochs = []
+    for epoch in range(2):
+        wrapped = OfLoader(dataset, divided=True, epoch=epoch)
+        of_epochs.append(list(DataLoader(wrapped, batch_size=None, num_workers=2)))
+        assert sorted(chain.from_iterable(of_epochs[-1])) == every(store)
+    assert of_epochs[0] != of_epochs[1]
+    undivided = DataLoader(OfLoader(dataset, epoch=1), batch_size=None, num_workers=2)
+    with pytest.raises(WindowError, match="each would serve every window"):
+        list(undivided)

@@ -1,14 +1,11 @@
-"""A DataLoader with WindowSampler in the loops of torch, accelerate, Lightning and Trainer: exact, whatever is prefetched.
+"""A DataLoader with WindowSampler in the loops of torch, accelerate and Lightning: exact, whatever is prefetched.
 
 A DataLoader asks a sampler for batches before the training has them, and frameworks set epochs by counts of their own.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +14,6 @@ from torch.utils.data import DataLoader
 
 import robozarr as rz
 from robozarr.convert import convert
-from robozarr.schemas.errors import WindowError
 from synthetic import write_libero
 
 SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
@@ -178,65 +174,3 @@ def test_a_loaded_place_is_kept_when_a_framework_tells_an_epoch(dataset: rz.Wind
     (fresh if kind == "WindowDataLoader" else fresh.sampler).load_state_dict(state)
     rest = first(accelerate.Accelerator(cpu=True).prepare(fresh), 99)
     assert sorted(chain.from_iterable(served + rest)) == every(dataset)
-
-
-def train(get_loader: Any, folder: Path, checkpoint: str | None = None) -> list[list[int]]:
-    transformers = pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(7, 1)
-            self.got: list[list[int]] = []
-
-        def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
-            self.got.append(windows(batch))
-            return {"loss": self.layer(batch["actions"].float()).mean()}
-
-    class Trainer(transformers.Trainer):  # type: ignore[misc, name-defined]
-        def get_train_dataloader(self) -> Any:
-            return get_loader(self)
-
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder), max_steps=25, save_steps=14, per_device_train_batch_size=SIZE, report_to=[], use_cpu=True,
-        disable_tqdm=True,
-    )  # fmt: skip
-    model = Model()
-    Trainer(model=model, args=arguments).train(resume_from_checkpoint=checkpoint and str(folder / checkpoint))
-    return model.got
-
-
-@pytest.mark.slow(reason="imports transformers")
-@pytest.mark.parametrize(("kind", "workers"), [*itertools.product(KINDS, (0,)), ("WindowSampler", 2)])
-def test_transformers_26289_what_trainer_prepares_resumes(
-    dataset: rz.WindowDataset, tmp_path: Path, kind: str, workers: int
-) -> None:
-    """A get_train_dataloader that ends as Trainer's own does: return self.accelerator.prepare(DataLoader(…))."""
-
-    def get_loader(trainer: Any) -> Any:
-        return trainer.accelerator.prepare(make(kind, dataset, workers, seed=9))
-
-    got = train(get_loader, tmp_path)
-    assert sorted(chain.from_iterable(got[:10])) == sorted(chain.from_iterable(got[10:20])) == every(dataset)
-    assert got[:10] != got[10:20]
-    assert train(get_loader, tmp_path, "checkpoint-14") == got[14:]
-
-
-@pytest.mark.slow(reason="imports transformers")
-def test_the_line_that_a_refused_trainer_is_given(dataset: rz.WindowDataset, tmp_path: Path) -> None:
-    """A plain DataLoader that is not prepared is told no epoch; the line of the message is, and resumes exactly."""
-
-    def plain(_: Any) -> Any:
-        return make("WindowSampler", dataset)
-
-    train(plain, tmp_path / "plain")
-    with pytest.raises(WindowError, match="nobody called set_epoch") as refused:
-        train(plain, tmp_path / "plain", "checkpoint-14")
-    (line,) = re.findall(r"write: return (robozarr\.\S+\(.*?\)) ", str(refused.value))
-    assert line == "robozarr.WindowDataLoader(dataset, 4)"
-
-    def written(_: Any) -> Any:
-        return eval(line, {"robozarr": rz, "dataset": dataset})
-
-    got = train(written, tmp_path / "written")
-    assert train(written, tmp_path / "written", "checkpoint-14") == got[14:]

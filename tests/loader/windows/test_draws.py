@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_cases import make
@@ -28,7 +29,7 @@ def counts_of(order: Order, epoch: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.bincount(order.windows(np.arange(order.n_positions), epoch), minlength=order.n_windows)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(weights, st.booleans(), st.booleans(), st.integers(0, 99))
 def test_each_epoch_serves_the_rate_rounded_up_or_down(given_: list[float], cover: bool, shuffle: bool, seed: int) -> None:
     draws = Draws.by(given_, None if cover else len(given_))
@@ -90,7 +91,7 @@ def test_shares_of_ranks_and_batches_are_of_one_order() -> None:
             assert order.windows(part, 3).tolist() == whole[part].tolist()
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(weights, st.lists(st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(0, 4)), max_size=4), st.booleans())
 def test_an_epoch_is_the_same_whatever_it_is_resumed_as(
     given_: list[float], legs: list[tuple[int, int, int]], mixed: bool
@@ -116,7 +117,7 @@ def test_an_epoch_is_the_same_whatever_it_is_resumed_as(
 # --- mixtures ---
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(1, 40), st.floats(0.01, 5)), min_size=1, max_size=5), st.integers(0, 99))
 def test_a_mixture_has_its_shares_to_less_than_one_draw(parts: list[tuple[int, float]], seed: int) -> None:
     orders = tuple(Order(n_windows=n, seed=seed, stream=i) for i, (n, _) in enumerate(parts))

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from table_cases import Case, make, naive, naive_rows, problems
@@ -21,7 +22,7 @@ def n_outside(case: Case, spec: WindowSpec, name: str, e: int, t: int) -> int:
     return sum(naive_rows(case, spec, name, e, t)[1])
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(problems(), st.none() | st.integers(1, 6), st.none() | st.integers(0, 5) | st.just("by key"), st.integers(0, 99))
 def test_as_a_naive_loop(problem: tuple[Case, WindowSpec, Selection], stride: int | None, most: Any, seed: int) -> None:
     case, spec, before = problem
@@ -118,7 +119,7 @@ def test_what_is_no_filter(options: dict[str, Any], says: str) -> None:
 # --- splits ---
 
 
-@settings(max_examples=80)
+@examples(80)
 @given(
     st.lists(st.integers(0, 6), min_size=2, max_size=120),
     st.floats(0.01, 0.99),

@@ -7,7 +7,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from table_cases import Case, make, naive, naive_rows, naive_shift, problems
 
@@ -20,7 +21,7 @@ from robozarr.schemas.window import WindowSpec
 # --- random cases ---
 
 
-@settings(max_examples=400)
+@examples(400)
 @given(problems())
 def test_windows_are_those_of_a_naive_double_loop(problem: tuple[Case, WindowSpec, Selection]) -> None:
     case, spec, selection = problem
@@ -150,7 +151,7 @@ def test_past_actions_keep_the_last_anchor() -> None:
     assert keys["actions"].rows[0, 0] == 4  # what led to obs[4]
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.data())
 def test_causal_pairs_each_observation_with_the_action_that_answers_it(lengths: list[int], data: st.DataObject) -> None:
     """A world in which x' = x + action, recorded either way: the paired action leads to the next observation."""

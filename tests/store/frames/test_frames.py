@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import xarray
 import zarr
-from hypothesis import given, settings
+from effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -47,7 +48,7 @@ def decoded(chunk: bytes, like: NDArray[Any], n_rows: int = 16) -> NDArray[Any]:
     return decoder.rows(range(len(like)))
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     st.sampled_from(KINDS), st.integers(1, 16), st.sampled_from(SHAPES),
     st.sampled_from(["uint8", "uint16", "float32", "bool"]), st.integers(0, 99), st.sampled_from(EFFORTS),
@@ -147,7 +148,7 @@ def test_tables_that_say_what_may_not_be(name: str) -> None:
         decoded(bytes(chunk), frames, 4)
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.binary(max_size=80), st.binary(max_size=40), st.integers(0, 200))
 def test_bytes_of_any_kind_are_refused_or_decode(block: bytes, dictionary: bytes, size: int) -> None:
     for decode in (decode_lz4, decode_zstd):

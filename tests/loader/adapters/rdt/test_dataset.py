@@ -262,12 +262,13 @@ def test_export_writes_upstreams_statistics_and_keeps_other_entries(
     (tmp_path / "finetune_datasets.json").write_text('["agilex"]')
     command = ("export", "rdt", sample_store, "--configs", tmp_path, "--name", "lib")
     assert command_line(*command, "--dry-run") == 0
-    assert capsys.readouterr().out.count("would be added") == 3
+    assert capsys.readouterr().out.count("would be added") == 4
     assert not (tmp_path / "dataset_stat.json").exists()
     assert command_line(*command, "--json") == 0
     assert set(json.loads(capsys.readouterr().out)["files"].values()) == {"added"}
     assert json.loads((tmp_path / "dataset_control_freq.json").read_text()) == {"agilex": 25, "lib": 20}
     assert json.loads((tmp_path / "finetune_datasets.json").read_text()) == ["agilex", "lib"]
+    assert json.loads((tmp_path / "pretrain_datasets.json").read_text()) == ["lib"]
     stat = json.loads((tmp_path / "dataset_stat.json").read_text())["lib"]
     assert stat["dataset_name"] == "lib"
     episodes = [
@@ -277,7 +278,7 @@ def test_export_writes_upstreams_statistics_and_keeps_other_entries(
     for name, values in naive_stat(episodes).items():
         np.testing.assert_allclose(stat[name], values, atol=1e-9, err_msg=name)
     assert command_line(*command) == 0
-    assert capsys.readouterr().out.count("unchanged") == 3
+    assert capsys.readouterr().out.count("unchanged") == 4
     assert command_line(*command, "--epsd-len-thresh-low", "10") == 3
     assert "has another entry 'lib' → pass --overwrite" in capsys.readouterr().err
     short = RDTDataset(sample_store, name="lib", config=RDTConfig(epsd_len_thresh_low=10))

@@ -1,0 +1,297 @@
+"""A store in the place of LeRobot's ``LeRobotDataset``: the same items, from exact frames, without a conversion.
+
+huggingface/lerobot 0.4.4, lerobot/datasets/lerobot_dataset.py: LeRobotDataset.__getitem__; utils.py: hf_transform_to_torch;
+factory.py: make_dataset; 0.6.0, dataset_reader.py. ``make test-train`` compares every item with LeRobot's own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, SupportsIndex, TypeGuard
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from robozarr.loader.adapters.instructions import Wording, warn_without_words, wordings
+from robozarr.loader.adapters.lerobot.features import DEFAULTS, Feature, features_of, fps_of
+from robozarr.loader.adapters.lerobot.metadata import Meta, counters_of
+from robozarr.loader.adapters.libero import Turn
+from robozarr.loader.adapters.turning import channels_last, lines_first, upside_down
+from robozarr.loader.adapters.turning import turn as turned
+from robozarr.loader.arguments import store_of
+from robozarr.loader.dataset import Sample, WindowDataset
+from robozarr.schemas.errors import WindowError
+from robozarr.schemas.window import WindowSpec
+from robozarr.store.opened import Store
+
+__all__ = ["LeRobotStore", "serve_stores"]
+
+
+class LeRobotStore(Dataset[Sample]):
+    """What LeRobot's training code takes for a ``LeRobotDataset``.
+
+    An item has each camera as float32 [c, y, x] in [0, 1], every number as float32, int64 or bool, ``timestamp``,
+    ``frame_index``, ``episode_index``, ``index``, ``task_index``, and ``task``, the episode's instruction. Features in
+    `delta_timestamps` have an axis of times before the others, and a mask ``*_is_pad``; outside the episode stands its first or
+    last step. Observations and actions are paired as the store has them.
+
+    Parameters
+    ----------
+    store : Store or path
+    episodes : rows of the episode table, optional
+        Default: all. Items are numbered anew; ``index`` stays that of the whole store.
+    image_transforms : function, optional
+        Called with each camera's tensor.
+    delta_timestamps : mapping of feature to seconds, optional
+    tolerance_s : float
+        How far a time may be from a whole number of steps.
+    return_uint8 : bool
+        Give cameras as uint8, as LeRobot 0.6 has videos, whose training function scales them on the device.
+    images, state, keys : keys, optional
+        Cameras; what ``observation.state`` is made of; other keys to serve. Default: all cameras, the layout's state, none.
+    turn : "none", "rotate" or "upright"
+        Which way up cameras are. LIBERO's LeRobot data sets are turned by 180° ("rotate"), which rights its pictures and leaves
+        them mirrored. A policy has to be run on what it was trained on.
+    wording : "file" or "name"
+        Of the instruction.
+    fps : float, optional
+        Steps a second. Default: the store's.
+    repo_id : str
+        What LeRobot calls the data set.
+
+    Raises
+    ------
+    WindowError
+        If a feature, an episode, or a time is not there; the text names what is.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from robozarr.convert import convert
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = convert("sample", f"{folder}/sample.zarr", workers=0)
+    ...     dataset = LeRobotStore(f"{folder}/sample.zarr", delta_timestamps={"action": [0.0, 0.05]}, turn="rotate")
+    ...     item = dataset[0]
+    >>> item["observation.images.agentview_rgb"].shape, item["action"].shape, item["action_is_pad"].tolist(), item["task"]
+    (torch.Size([3, 128, 128]), torch.Size([2, 7]), [False, False], 'put the bowl on the stove')
+    """
+
+    def __init__(
+        self,
+        store: Store | str | Path,
+        *,
+        episodes: Sequence[int] | None = None,
+        image_transforms: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        delta_timestamps: Mapping[str, Sequence[float]] | None = None,
+        tolerance_s: float = 1e-4,
+        return_uint8: bool = False,
+        images: Sequence[str] | None = None,
+        state: Sequence[str] | None = None,
+        keys: Sequence[str] | None = (),
+        turn: Turn = "none",
+        wording: Wording = "file",
+        fps: float | None = None,
+        repo_id: str = "robozarr",
+    ) -> None:
+        self.store = store_of(store)
+        self.repo_id, self.root = repo_id, self.store.path
+        self.image_transforms, self.return_uint8, self.turn = image_transforms, return_uint8, turn
+        self.episodes = None if episodes is None else [int(episode) for episode in episodes]
+        if turn not in ("rotate", "upright", "none"):
+            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        served = features_of(self.store, images=images, state=state, keys=keys)
+        frequency = fps_of(self.store, fps)
+        self.delta_timestamps = None if delta_timestamps is None else {name: list(at) for name, at in delta_timestamps.items()}
+        for name in self.delta_timestamps or ():
+            served.named(name)
+        self.delta_indices = _delta_indices(self.delta_timestamps, frequency, tolerance_s)
+        self._served = served
+        self._pictures = {feature.name: feature for feature in served.pictures}
+        offsets = _offsets(tuple(served), self.delta_indices or {})
+        upright = lines_first(self.store, [feature.keys[0] for feature in served.pictures]) if turn == "upright" else ()
+        self.windows = WindowDataset(self.store, WindowSpec(offsets), episodes=self.episodes, upright=upright)
+        later = turn == "rotate" or (turn == "upright" and len(upright) < len(served.pictures))
+        self._upside_down = upside_down(self.windows) if later else np.zeros(self.store.n_episodes, bool)
+        self._places = {
+            (feature.name, key): _places(offsets[key], self._deltas(feature)) for feature in served for key in feature.keys
+        }
+        self._texts = wordings(self.store, wording)
+        warn_without_words(self.store, self._texts, self.windows.table.served, "task")
+        numbers = {text: number for number, text in enumerate(dict.fromkeys(self._texts))}
+        self.counters = counters_of(self.store, frequency, np.array([numbers[text] for text in self._texts], np.int64))
+        column = self.windows.windows.reader.column
+        values = {
+            feature.name: np.concatenate([column(key).reshape(self.store.n_steps, -1) for key in feature.keys], axis=1)
+            for feature in served.numbers
+        }
+        self.meta = Meta(self.store, served, frequency, self._texts, {**values, **self.counters}, repo_id)
+
+    @property
+    def fps(self) -> int | float:
+        """Steps a second."""
+        return self.meta.fps
+
+    @property
+    def features(self) -> dict[str, dict[str, Any]]:
+        """``features`` of ``info.json``."""
+        return self.meta.features
+
+    @property
+    def num_frames(self) -> int:
+        """Number of items."""
+        return len(self)
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes served."""
+        return self.store.n_episodes if self.episodes is None else len(self.episodes)
+
+    @property
+    def absolute_to_relative_idx(self) -> dict[int, int] | None:
+        """Where each step of the store is among the items; None where all episodes are served. LeRobot 0.6's sampler asks."""
+        if self.episodes is None:
+            return None
+        rows = np.flatnonzero(np.repeat(self.windows.table.served, self.store.episodes.length))
+        return {row: number for number, row in enumerate(rows.tolist())}
+
+    def set_image_transforms(self, image_transforms: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
+        """Replace what cameras are handed to."""
+        self.image_transforms = image_transforms
+
+    def clear_image_transforms(self) -> None:
+        """Hand cameras to nothing."""
+        self.image_transforms = None
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: SupportsIndex) -> Sample:
+        return self.__getitems__([index.__index__()])[0]
+
+    def __getitems__(self, items: Sequence[int]) -> list[Sample]:
+        """Several items, read together; called by ``DataLoader``."""
+        n = len(self)
+        if bad := [item for item in items if not -n <= item < n]:
+            raise IndexError(f"item {bad[0]} of {n}")
+        batch = self.windows.read([int(item) % n for item in items])
+        made = self._made(batch)
+        samples = [{name: values[i] for name, values in made.items()} for i in range(len(items))]
+        for sample, episode in zip(samples, batch["episode"].tolist(), strict=True):
+            for name in self._pictures if self.image_transforms is not None else ():
+                sample[name] = self.image_transforms(sample[name])  # type: ignore[misc]
+            sample["task"] = self._texts[episode]
+        return samples
+
+    def _made(self, batch: Sample) -> Sample:
+        """The fields of a batch, [b, …]."""
+        made: Sample = {}
+        for feature in self._served:
+            deltas = self._deltas(feature)
+            parts = [self._part(batch, feature, key) for key in feature.keys]
+            values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+            if not feature.picture and feature.shape == (1,):  # LeRobot has a single number without an axis
+                values = values.squeeze(-1)
+            made[feature.name] = values if deltas is not None else values[:, 0]
+            if deltas is not None:
+                key = feature.keys[0]
+                made[f"{feature.name}_is_pad"] = _take(batch[f"{key}_is_pad"], self._places[feature.name, key])
+        row = self.store.episodes.start[batch["episode"].numpy()] + batch["step"].numpy()
+        for name in DEFAULTS:
+            made[name] = torch.from_numpy(self.counters[name][row])
+        return made
+
+    def _part(self, batch: Sample, feature: Feature, key: str) -> torch.Tensor:
+        """One key's part of a feature [b, n, …], in the type that LeRobot gives."""
+        values = _take(batch[key], self._places[feature.name, key])
+        if not feature.picture:
+            values = _as_lerobot(values)
+            return values if values.ndim > 2 else values[..., None]
+        values = self.pictures(batch["episode"].numpy(), key, values).movedim(-1, -3).contiguous()
+        return values if self.return_uint8 else values.to(torch.float32).div_(255)  # as torchvision's ToTensor does
+
+    def pictures(self, episode: NDArray[np.int64], key: str, values: torch.Tensor) -> torch.Tensor:
+        """Pictures of a key [b, n, …] as they are served: uint8 [b, n, y, x, c], turned; `values` may be written to."""
+        over = self._upside_down[episode] & (key not in self.windows.upright)  # those were turned while they were read
+        return turned(channels_last(values, self.windows, key), over, self.turn == "rotate")
+
+    def _deltas(self, feature: Feature) -> list[int] | None:
+        return None if self.delta_indices is None else self.delta_indices.get(feature.name)
+
+
+@contextmanager
+def serve_stores(**options: Any) -> Iterator[None]:
+    """Let LeRobot's ``make_dataset`` take a store, wherever ``--dataset.root`` names one; other data sets are LeRobot's.
+
+    All else is LeRobot's own: which times a policy asks for, ImageNet's statistics, transforms, the evaluation split of 0.6.
+
+    Parameters
+    ----------
+    **options
+        Of ``LeRobotStore``: ``turn``, ``state``, ``images``, …
+    """
+    factory: Any = importlib.import_module("lerobot.datasets.factory")
+    given, given_meta = factory.LeRobotDataset, factory.LeRobotDatasetMetadata
+
+    def dataset(repo_id: str, root: str | Path | None = None, **asked: Any) -> Any:
+        if not _is_store(root):
+            return given(repo_id, root=root, **asked)
+        known = ("episodes", "delta_timestamps", "image_transforms", "tolerance_s", "return_uint8")
+        return LeRobotStore(root, repo_id=repo_id, **{name: asked[name] for name in known if name in asked}, **options)
+
+    def metadata(repo_id: str, root: str | Path | None = None, **asked: Any) -> Any:
+        if not _is_store(root):
+            return given_meta(repo_id, root=root, **asked)
+        return LeRobotStore(root, repo_id=repo_id, **options).meta
+
+    with patch.object(factory, "LeRobotDataset", dataset), patch.object(factory, "LeRobotDatasetMetadata", metadata):
+        yield
+
+
+def _is_store(root: str | Path | None) -> TypeGuard[str | Path]:
+    return root is not None and ("://" in str(root) or (Path(root) / "zarr.json").is_file())
+
+
+def _delta_indices(deltas: Mapping[str, Sequence[float]] | None, fps: float, tolerance_s: float) -> dict[str, list[int]] | None:
+    """Times in steps (utils.py: check_delta_timestamps, get_delta_indices)."""
+    if deltas is None:
+        return None
+    for name, times in deltas.items():
+        if bad := [time for time in times if abs(time * fps - round(time * fps)) / fps > tolerance_s]:
+            raise WindowError(
+                f"lerobot · delta_timestamps · {name}: multiples of 1/{fps} s, to {tolerance_s} s; got {bad[0]} "
+                "→ pass steps / fps"
+            )
+    return {name: [round(time * fps) for time in times] for name, times in deltas.items()}
+
+
+def _offsets(features: Sequence[Feature], deltas: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """The offsets of each key: those of all features that it is part of, ascending where they differ."""
+    found: dict[str, list[int]] = {}
+    for feature in features:
+        wanted = list(deltas.get(feature.name, [0]))
+        for key in feature.keys:
+            found[key] = wanted if found.get(key, wanted) == wanted else sorted({*found[key], *wanted})
+    return found
+
+
+def _places(offsets: Sequence[int], deltas: Sequence[int] | None) -> NDArray[np.int64] | None:
+    """Where a feature's offsets are among its key's; None if they are these."""
+    wanted = [0] if deltas is None else list(deltas)
+    return None if wanted == list(offsets) else np.array([list(offsets).index(delta) for delta in wanted], np.int64)
+
+
+def _take(values: torch.Tensor, places: NDArray[np.int64] | None) -> torch.Tensor:
+    return values if places is None else values[:, torch.from_numpy(places)]
+
+
+def _as_lerobot(values: torch.Tensor) -> torch.Tensor:
+    """Numbers as ``torch.tensor`` makes them of Python's: float32, int64, bool (utils.py: hf_transform_to_torch)."""
+    if values.dtype == torch.bool:
+        return values
+    return values.to(torch.float32 if values.is_floating_point() else torch.int64)

@@ -1,0 +1,310 @@
+"""Write a store as a data set of LeRobot, version 3.0, which its ``LeRobotDataset`` opens.
+
+Every number keeps its type and bits. Pictures are PNG, exact; as videos they are not, and how much is lost is measured. What a
+reader needs to make the same store again stands in ``info.json`` under ``robozarr``, which LeRobot passes over.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.loader.adapters.instructions import Wording
+from robozarr.loader.adapters.lerobot.dataset import LeRobotStore
+from robozarr.loader.adapters.lerobot.features import Feature, Features, features_of
+from robozarr.loader.adapters.lerobot.statistics import counts_of, of_counts, of_values
+from robozarr.loader.adapters.libero import Turn
+from robozarr.loader.arguments import store_of
+from robozarr.loader.dataset import WindowDataset
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.index import Alignment, ImageConvention
+from robozarr.schemas.metadata import TEMPORARY
+from robozarr.store.opened import Store
+from robozarr.version import __version__
+
+if TYPE_CHECKING:  # pyarrow and PyAV are the extra lerobot's
+    from robozarr.loader.adapters.lerobot.video import VideoFiles
+
+__all__ = ["LeRobotExport", "Progress", "export_lerobot"]
+
+BLOCK: Final = 64
+"""Steps whose pictures are read at once."""
+
+
+class Progress(Protocol):
+    """Hears how far an export is."""
+
+    def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
+        """Begin a stage."""
+
+    def advance(self, n: int = 1, n_bytes: int = 0) -> None:
+        """Count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeRobotExport:
+    """The result of an export."""
+
+    output: str
+    n_episodes: int
+    n_steps: int
+    features: tuple[str, ...]
+    n_bytes: int
+    """Size of all files."""
+    left_out: dict[str, str]
+    """Keys that LeRobot's form cannot hold → why."""
+    psnr: dict[str, float]
+    """Camera → dB, of videos; infinite where nothing is lost. Empty for pictures, which are exact."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        return asdict(self)
+
+
+def export_lerobot(
+    store: Store | str | Path,
+    output: str | Path,
+    *,
+    images: Sequence[str] | None = None,
+    state: Sequence[str] | None = None,
+    keys: Sequence[str] | None = None,
+    turn: Turn = "none",
+    wording: Wording = "file",
+    fps: float | None = None,
+    video: bool = False,
+    progress: Progress | None = None,
+) -> LeRobotExport:
+    """Write a LeRobot data set into a folder, which appears when it is whole.
+
+    Parameters
+    ----------
+    store : Store or path
+    output : path
+        A folder that is not there yet.
+    images, state, turn, wording, fps
+        As of ``LeRobotStore``.
+    keys : keys, optional
+        Other keys to write. Default: all that LeRobot's form can hold.
+    video : bool
+        Write cameras as videos (AV1), which are many times smaller and not exact.
+    progress : Progress, optional
+
+    Returns
+    -------
+    LeRobotExport
+
+    Raises
+    ------
+    StoreError
+        If something is at `output` already, or a video cannot be written.
+    WindowError
+        If a key is not there, or cannot be what it is asked for.
+    """
+    folder = Path(output).absolute()
+    if folder.exists() or folder.is_symlink():
+        raise StoreError(f"{folder}: is there already, and nothing is written over → name another --output, or remove it")
+    opened = store_of(store)
+    features = features_of(opened, images=images, state=state, keys=keys)
+    options: dict[str, Any] = {"images": images, "state": state, "turn": turn, "wording": wording, "fps": fps}
+    dataset = LeRobotStore(opened, keys=[feature.keys[0] for feature in features.numbers if len(feature.keys) == 1], **options)
+    stage = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        stage.mkdir(parents=True)
+        psnr = _Writer(dataset, features, stage, video, progress).write()
+        stage.rename(folder)
+    except BaseException:  # an interrupt too: nothing half is left
+        shutil.rmtree(stage, ignore_errors=True)
+        raise
+    return LeRobotExport(
+        output=str(folder),
+        n_episodes=opened.n_episodes,
+        n_steps=opened.n_steps,
+        features=tuple(feature.name for feature in features),
+        n_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        left_out={name: why for name, why in features.left_out.items() if name not in _of_one_width(opened, features)},
+        psnr=psnr,
+    )
+
+
+class _Writer:
+    """One export, into a folder of its own."""
+
+    def __init__(self, dataset: LeRobotStore, features: Features, root: Path, video: bool, progress: Progress | None) -> None:
+        from robozarr.loader.adapters.lerobot.files import DataFiles
+
+        self.dataset, self.store, self.root, self.progress = dataset, dataset.store, root, progress
+        self.pictures = features.pictures
+        column, n_steps = dataset.windows.windows.reader.column, self.store.n_steps
+        self.numbers: dict[str, NDArray[Any]] = {
+            feature.name: np.concatenate([column(key).reshape(n_steps, -1) for key in feature.keys], axis=1)
+            for feature in features.numbers
+        }
+        self.info, self.made_of = features.to_info(video), {feature.name: _made_of(feature, self.store) for feature in features}
+        for name, values in _of_one_width(self.store, features).items():
+            self.info[name] = {"dtype": values.dtype.name, "shape": (values.shape[1],), "names": None}
+            self.numbers[name], self.made_of[name] = values, {"key": name, "shape": [values.shape[1]]}
+        self.numbers |= dataset.counters
+        self.videos = _videos(root, features, dataset.fps) if video else {}
+        self.files = DataFiles(root, self.info)
+        self.counts = {feature.name: np.zeros((3, 256), np.int64) for feature in self.pictures}
+
+    def write(self) -> dict[str, float]:
+        """Write everything; returns the PSNR of each video."""
+        from robozarr.loader.adapters.lerobot.files import write_episodes, write_json, write_tasks
+
+        self._start("write episodes", self.store.n_episodes)
+        with self.files, ThreadPoolExecutor() as pool:
+            try:
+                rows = [self._episode(episode, pool) for episode in range(self.store.n_episodes)]
+                for video in self.videos.values():
+                    video.close()
+            finally:
+                for video in self.videos.values():
+                    video.give_up()
+        stats = {name: of_values(values.reshape(len(values), -1)) for name, values in self.numbers.items()}
+        stats |= {name: of_counts(counts, self.store.n_steps) for name, counts in self.counts.items()}
+        write_json(self.root, "stats.json", stats)
+        write_episodes(self.root, rows)
+        write_tasks(self.root, self.dataset.meta.tasks)
+        write_json(self.root, "info.json", self._info())
+        self._start("compare videos", len(self.videos))
+        return {feature.name: self._psnr(feature) for feature in self.pictures if self.videos}
+
+    def _start(self, stage: str, total: int) -> None:
+        if self.progress is not None and total:
+            self.progress.start(stage, total)
+
+    def _advance(self) -> None:
+        if self.progress is not None:
+            self.progress.advance()
+
+    def _episode(self, episode: int, pool: ThreadPoolExecutor) -> dict[str, Any]:
+        """Write one episode; returns its row of the table of episodes."""
+        row: dict[str, Any] = self.dataset.meta.episodes[episode]
+        start, stop = row["dataset_from_index"], row["dataset_to_index"]
+        numbers = {name: values[start:stop] for name, values in self.numbers.items()}
+        stats = {name: of_values(values.reshape(len(values), -1)) for name, values in numbers.items()}
+        encoded: dict[str, list[bytes]] = {}
+        for feature in self.pictures:
+            video, counts = self.videos.get(feature.name), np.zeros((3, 256), np.int64)
+            if video is not None:
+                video.begin_episode()
+                row |= _placed(f"videos/{feature.name}", video.place) | {f"videos/{feature.name}/from_timestamp": video.seconds}
+            for frames in _blocks(self.dataset, feature, start, stop):
+                counts += sum(pool.map(counts_of, frames))
+                if video is None:
+                    encoded.setdefault(feature.name, []).extend(pool.map(_png, frames))
+                else:
+                    video.write(frames)
+            if video is not None:
+                row[f"videos/{feature.name}/to_timestamp"] = video.seconds
+            self.counts[feature.name] += counts
+            stats[feature.name] = of_counts(counts, stop - start)
+        row |= _placed("data", self.files.write(numbers, encoded)) | self._facts(episode)
+        row |= {f"stats/{name}/{kind}": value.tolist() for name, found in stats.items() for kind, value in found.items()}
+        self._advance()
+        return row
+
+    def _facts(self, episode: int) -> dict[str, Any]:
+        """What LeRobot does not ask for, and a store knows of an episode."""
+        episodes = self.store.episodes
+        convention = ImageConvention(int(episodes.image_convention[episode]))
+        turned = {"none": convention, "upright": ImageConvention.OPENCV, "rotate": ImageConvention.UNKNOWN}
+        return {
+            "robozarr/demo": episodes.demo[episode],
+            "robozarr/success": int(episodes.success[episode]),
+            "robozarr/alignment": Alignment(int(episodes.alignment[episode])).name.lower(),
+            "robozarr/pictures": turned[self.dataset.turn].name.lower(),
+        }
+
+    def _info(self) -> dict[str, Any]:
+        from robozarr.loader.adapters.lerobot.files import CHUNK_FILES, DATA, DATA_MB, VIDEO, VIDEO_MB
+
+        for name, video in self.videos.items():
+            self.info[name]["info"] = video.info()
+        rules = self.store.metadata.flag_rules
+        return {
+            **self.dataset.meta.info,
+            "chunks_size": CHUNK_FILES,
+            "data_files_size_in_mb": DATA_MB,
+            "video_files_size_in_mb": VIDEO_MB,
+            "splits": {"train": f"0:{self.store.n_episodes}"},
+            "data_path": DATA,
+            "video_path": VIDEO if self.videos else None,
+            "features": self.info,
+            "robozarr": {
+                "version": 1,
+                "software": f"robozarr {__version__}",
+                "identity": self.store.identity,
+                "turn": self.dataset.turn,
+                "features": self.made_of,
+                "gripper": rules.gripper,
+                "switches": list(rules.switches),
+                "joint_key": self.store.metadata.joint_key,
+            },
+        }
+
+    def _psnr(self, feature: Feature) -> float:
+        blocks = _blocks(self.dataset, feature, 0, self.store.n_steps)
+        found = self.videos[feature.name].psnr(frame for frames in blocks for frame in frames)
+        self._advance()
+        return found
+
+
+def _videos(root: Path, features: Features, fps: float) -> dict[str, VideoFiles]:
+    from robozarr.loader.adapters.lerobot.video import VideoFiles
+
+    return {
+        feature.name: VideoFiles(root, feature.name, (feature.shape[0], feature.shape[1]), fps) for feature in features.pictures
+    }
+
+
+def _blocks(dataset: LeRobotStore, feature: Feature, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+    """Pictures of rows [start, stop) as they are served, some at a time: uint8 [n, y, x, 3]."""
+    (key,) = feature.keys
+    reader = WindowDataset(dataset.store, {key: [0]}, upright=[key] if key in dataset.windows.upright else False)
+    for first in range(start, stop, BLOCK):
+        batch = reader.read(np.arange(first, min(stop, first + BLOCK)))
+        frames: NDArray[np.uint8] = dataset.pictures(batch["episode"].numpy(), key, batch[key])[:, 0].numpy()
+        yield frames
+
+
+def _png(frame: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, "PNG", compress_level=1)
+    return data.getvalue()
+
+
+def _made_of(feature: Feature, store: Store) -> dict[str, Any]:
+    """The key that a feature holds, with the shape of its steps; or those that it repeats."""
+    if len(feature.keys) > 1:
+        return {"joined": list(feature.keys)}
+    key = store.keys[feature.keys[0]]
+    return {"key": key.name, "shape": list(feature.shape if feature.picture else key.shape)}
+
+
+def _of_one_width(store: Store, features: Features) -> dict[str, NDArray[Any]]:
+    """Ragged keys whose steps happen to have one width: [n_steps, width]."""
+    found = {}
+    for name in features.left_out:
+        if store.keys[name].ragged:
+            ragged = store.ragged(name)
+            widths = np.diff(ragged.offsets)
+            if (widths == widths[0]).all() and widths[0]:
+                found[name] = ragged.read(0, int(ragged.offsets[-1])).reshape(store.n_steps, -1)
+    return found
+
+
+def _placed(name: str, place: tuple[int, int]) -> dict[str, int]:
+    return {f"{name}/chunk_index": place[0], f"{name}/file_index": place[1]}
