@@ -2,8 +2,8 @@
 
     python benchmarks/load/bench_small_memory.py [SOURCE] [--copies 12] [--rounds 2] [--scratch FOLDER]
 
-The source's files are converted several times over (`--copies`). The memory, of the process and its page cache together, is half
-of what the store takes in profile raw. Each profile is read by a process of its own, by one WindowLoader of two threads, in
+The source's files are converted several times over (`--copies`). The memory, of the process and its page cache together, is
+half of what the store takes in profile raw. Each profile is read by a process of its own, by one WindowLoader of two threads, in
 random order. Where no control group can be made (version 1 or 2, with rights to it), the files are dropped from the page cache
 before every epoch instead, which is said: then every frame comes from the disk once an epoch.
 """

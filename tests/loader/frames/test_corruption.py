@@ -52,7 +52,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture(params=[("raw", 2), ("fast", 2), ("compact", 1)], ids=["raw", "fast", "compact of version 1"])
 def plain(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same, where a chunk is a frame; with Zstandard in version 1. Chunks of frames with keyframes: test_keyframe_stores.py."""
+    """The same, where a chunk is a frame: Zstandard in version 1 alone. Chunks with keyframes: test_keyframe_stores.py."""
     profile, version = request.param
     monkeypatch.setattr(format_writer, "VERSION", version)
     return make_store(tmp_path / "a.zarr", profile)
