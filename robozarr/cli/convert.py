@@ -77,8 +77,8 @@ def convert(
         typer.Option(
             min=1,
             max=9,
-            help="Level of Blosc: higher is smaller and slower. In lean and compact only low-dim keys have one. "
-            "[default: 5 of fast and lean, 1 of compact]",
+            help="Level of Blosc: higher is smaller and slower. In lean and compact it is that of low-dim keys: pictures have "
+            "no level. [default: 5 of fast and lean, 1 of compact]",
         ),
     ] = None,
     workers: Workers = None,
