@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop check style types compiled install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
+.PHONY: demo test test-all test-interop test-matrix test-train check style types compiled install bench-convert bench-convert-scale bench-load bench-remote bench-augment \
+        bench-scale bench-adapters \
         bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
@@ -70,13 +71,51 @@ $(INTEROP)/dependencies: pyproject.toml constraints.txt
 	$(INTEROP)/bin/python -m pip install -q --upgrade pip
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt torch==2.13.0
 	$(INTEROP)/bin/python -m pip install -q -c constraints.txt '.[convert,train]' hypothesis pytest
-	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio
+	$(INTEROP)/bin/python -m pip install -q tqdm termcolor imageio matplotlib psutil six
 	$(INTEROP)/bin/python -m pip install -q --no-deps robomimic==0.3.0
 	touch $@
 
 test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robomimic
 	$(INTEROP)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(INTEROP)/bin/python -m pytest -q tests/interop
+
+# An environment of its own: what training repositories ask for. numpy is 1.26, for imgaug (RDT), jax and TensorFlow of that time
+# (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above; torchvision's
+# Python is imported beside a torch that its compiled part does not go with (tests/train/site). Repositories that are on no registry
+# are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of them, by which their own code is run.
+TRAIN := $(VENV)-train
+TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
+$(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
+	$(PYTHON) -m venv $(TRAIN)
+	$(TRAIN)/bin/python -m pip install -q --upgrade pip
+	$(TRAIN_PIP) torch==2.13.0
+	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
+	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
+	$(TRAIN_PIP) cloudpickle easydict einops future imageio matplotlib psutil six termcolor tqdm
+	$(TRAIN_PIP) --no-deps libero robomimic torchvision
+	touch $@
+
+test-train: $(TRAIN)/dependencies  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi
+	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+
+# Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
+# Each has an environment of its own, without constraints. Where there is no such Python, it says so.
+MATRIX_np126 := python3.11 numpy==1.26.4 zarr==3.1.5
+MATRIX_np126-py312 := python3.12 numpy==1.26.4 zarr==3.1.5
+MATRIX_lowest := python3.11 numpy==1.26.0 zarr==3.1.3
+MATRIX_lowest-py313 := python3.13 numpy==2.1.0 zarr==3.1.3
+MATRIX_newest := python3.11
+MATRIX := np126 np126-py312 lowest lowest-py313 newest
+MATRIX_TESTS ?= tests/schemas tests/store tests/convert/planning tests/convert/writing tests/loader/windows tests/loader/adapters
+test-matrix: $(MATRIX:%=test-matrix-%)  ## the tests of tables, stores, windows and adapters with numpy 1.26 and zarr 3.1.3 up to the newest
+
+test-matrix-%:
+	@if ! $(firstword $(MATRIX_$*)) -c ''; then echo "$*: there is no $(firstword $(MATRIX_$*)) here; not tested"; exit 0; fi; set -e; \
+	at=$(VENV)-matrix-$*; test -d $$at || $(firstword $(MATRIX_$*)) -m venv $$at; pip="$$at/bin/python -m pip install -q"; \
+	$$pip --upgrade pip; $$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)); \
+	$$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)) '.[convert,s3,train,view]' flask flask-cors hypothesis 'moto[s3]' pytest tensorstore; \
+	$$pip --no-deps --force-reinstall .; $$at/bin/python -m pytest -q -W default -m "not slow" $(MATRIX_TESTS)
 
 # An environment of its own: no test but those of the experiment needs a simulator. robosuite asks for packages that read a
 # keyboard and show pictures, which need a compiler and a screen; it comes without its dependencies but for those that it imports.
@@ -172,4 +211,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

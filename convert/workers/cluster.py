@@ -198,7 +198,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
             )  # a Ctrl-C that comes inside its callback is lost: Python ignores what callbacks raise
         note = (progress or SilentProgress()).note
         note_dashboard(client, note)
-        yield DaskExecutor(client, note)
+        yield DaskExecutor(client, note, lambda: cluster.scale(len(cluster.worker_spec) + n_workers))
 
 
 def leave_if_imported() -> None:
