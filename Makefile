@@ -6,31 +6,42 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop test-matrix test-train check install bench-convert bench-convert-scale bench-load bench-remote bench-augment bench-scale bench-adapters \
+.PHONY: demo test test-all test-interop test-matrix test-train check style types compiled install bench-convert bench-convert-scale bench-load bench-remote bench-augment \
+        bench-scale bench-adapters \
         bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
+ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
+MAKEFLAGS += --jobs=2
+endif
 
 demo: $(VENV)/to-use  ## set up, then convert, verify and show the embedded sample, load it beside h5py, and train one epoch on it
 	$(INSTALL)
 	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
-test: check  ## set up, then style, types, tests with doctests, and the wheel
+test: check compiled  ## set up, then style, types, tests with doctests, and the wheel
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m "not slow" tests benchmarks
 	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
-test-all: check  ## the same with the tests marked slow, and all that each test can try; CI runs this
+test-all: check compiled  ## the same with the tests marked slow, and all that each test can try; CI runs this
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --full tests benchmarks
 	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
 
-check: install  ## style, types, and which room imports which
+check: style types  ## style, types, and which room imports which
+
+style: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy -p robozarr
-	$(BIN)/mypy tests benchmarks sample examples experiments
 	$(BIN)/lint-imports --no-cache
 
-# torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along. Python compiles what it imports;
-# compiling all of the packages here takes longer than unpacking them
+types: install
+	$(BIN)/mypy -p robozarr
+	$(BIN)/mypy tests benchmarks sample examples experiments
+
+compiled: install  ## the loader's reader, once, before processes of tests do it each
+	-$(BIN)/python -m robozarr.loader.warm
+
+# torch first and by its version: whatever asks for it otherwise brings gigabytes of CUDA along. Nothing is compiled to bytecode
+# here: most of these files are never imported, and Python compiles those that are
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile
 $(VENV)/to-use: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'

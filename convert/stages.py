@@ -21,7 +21,7 @@ from robozarr.convert.resuming.fence import Fence
 from robozarr.convert.resuming.journal import Journal, digest
 from robozarr.convert.sources.content import digest_or_nothing
 from robozarr.convert.sources.layouts.record import Layout
-from robozarr.convert.sources.scan import scan_file
+from robozarr.convert.sources.opening import scan_source
 from robozarr.convert.workers.child_process import ChildDied, ChildProcess
 from robozarr.convert.workers.executor import Executor, died
 from robozarr.convert.workers.progress import Progress
@@ -61,7 +61,7 @@ def scan_sources(
 ) -> list[FileScan]:
     """Scan every file, in the order of `paths`. A file that crashes or hangs HDF5 is reported as a problem."""
     progress.start("scan files", len(paths))
-    scan = partial(scan_file, rules=rules, selected=selected, without=without, layouts=layouts)
+    scan = partial(scan_source, rules=rules, selected=selected, without=without, layouts=layouts)
     limit_s = _limit_s(max((path.stat().st_size for path in paths if path.exists()), default=0))
     found: dict[str, FileScan] = {}
     with ChildProcess() as child:

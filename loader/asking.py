@@ -58,8 +58,8 @@ class Counted:
     """Batches of all its epochs together that were trained on; None of Trainer, which skips batches by itself."""
     n_of_this_epoch: int = 0
     """Those of an epoch that is not finished; 0 where the next one begins."""
-    whole_epochs: bool = True
-    """Whether its epochs end with the loader's."""
+    limit: int | float = 1.0
+    """Batches of an epoch of it: so many, or this part of the loader's."""
 
 
 def counted_by() -> Counted | None:
@@ -85,9 +85,9 @@ def counted_by() -> Counted | None:
 def _counted_by_lightning(loop: Any) -> Counted:
     """`batch_progress` counts a batch as processed before the hooks that save checkpoints are called."""
     progress, n_epochs = loop.epoch_loop.batch_progress, int(loop.epoch_progress.current.processed)
-    total, latest, limit = int(progress.total.processed), int(progress.current.processed), loop.trainer.limit_train_batches
+    total, latest = int(progress.total.processed), int(progress.current.processed)
     ended = n_epochs > 0 and total == n_epochs * latest  # the latest batches are of an epoch that is counted already
-    return Counted(loop, n_epochs, total, 0 if ended else latest, whole_epochs=isinstance(limit, float) and limit == 1)
+    return Counted(loop, n_epochs, total, 0 if ended else latest, loop.trainer.limit_train_batches)
 
 
 def _counted_by_trainer(frame: FrameType) -> Counted | None:

@@ -57,15 +57,24 @@ def place(schedule: Schedule) -> bool:
         return False
     followed = schedule.counts is not None and schedule.counts() is counted.loop
     schedule.counts = ref(counted.loop)
-    if counted.n_batches and not followed and not schedule.resumed:
-        _follow(schedule, counted, counted.n_batches)
+    if counted.n_batches and not followed:
+        whole = schedule.n_batches
+        per_epoch = min(counted.limit, whole) if isinstance(counted.limit, int) else int(whole * counted.limit)
+        if not schedule.resumed:
+            _follow(schedule, counted, counted.n_batches, per_epoch)
+        if counted.n_of_this_epoch >= per_epoch:  # an epoch of Lightning's that ended, and was not counted yet
+            schedule.begin_anew()
     return True
 
 
-def _follow(schedule: Schedule, counted: Counted, n_batches: int) -> None:
-    """Go where so many epochs and batches end; at an epoch's beginning, if they are not of this loader."""
-    n_epochs, latest, whole = counted.n_epochs, counted.n_of_this_epoch, schedule.n_batches
-    per_epoch = (n_batches - latest) // n_epochs if n_epochs else whole
-    if (counted.whole_epochs and per_epoch < whole) or per_epoch > whole:  # counted with another batch size or world size
-        per_epoch, latest = whole, 0
-    schedule.go_to(n_epochs, per_epoch, latest)
+def _follow(schedule: Schedule, counted: Counted, n_batches: int, per_epoch: int) -> None:
+    """Go where so many epochs and batches end; at an epoch's beginning, if they are not of such batches."""
+    n_epochs, latest = counted.n_epochs, counted.n_of_this_epoch
+    if n_batches - latest == n_epochs * per_epoch:
+        schedule.go_to(n_epochs, per_epoch, latest)
+    elif per_epoch == schedule.n_batches:  # counted with another batch size or world size
+        schedule.go_to(n_epochs, per_epoch)
+    else:  # with other epochs: nothing is left out, if less than an epoch is served twice
+        n_passes, rest = divmod(n_batches, schedule.n_batches)
+        schedule.go_to(n_passes, schedule.n_batches, rest)
+        schedule.begin_anew()

@@ -265,6 +265,10 @@ class Schedule:
             self.state = self.state.after(self.order, share, n_batches) if left else OrderState(epoch=self.state.epoch + 1)
             self._resumed = left
 
+    def begin_anew(self) -> None:
+        """Let the next iteration serve all windows, first those that are left of a loaded state."""
+        self._resumed = False
+
     def _next(self, share: Share) -> OrderState:
         """Where the next iteration begins."""
         # a loaded state's rest; fewer windows than ranks would leave some ranks waiting: they come first in a whole pass

@@ -10,6 +10,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -237,6 +238,16 @@ class BucketPlace:
         if check is not None:
             check()
         self._ask(path, "written", lambda: self._uploads.put(path, b"".join(parts), use_multipart=False))
+
+    def replace(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
+        """Write an object on the condition that it is still what it is now, or still is not there."""
+        data, tag = b"".join(parts), None
+        with suppress(FileNotFoundError):
+            tag = self.read_tagged(path)[1]
+        if check is not None:
+            check()
+        if self.put_if(path, data, tag) is None and self.read(path) != data:  # equal: the first answer to this PUT was lost
+            raise BucketError(f"{self.at(path)}: somebody else wrote it at the same time; run the same command again")
 
     def put_if(self, path: str, data: bytes, tag: Tag | None) -> Tag | None:
         """Write an object if it still has `tag`, or if there is none (tag None); returns its new tag, or None if it differs."""

@@ -7,9 +7,9 @@ either what was written or fetched again. That needs no bookkeeping, and no lock
 The folder is the cache's own (``store.cache_files``): nothing that a cache did not make is read, written or removed. Files are
 named by the identity of their store, their array's layout and its checksums. A store that was written anew has other names.
 
-What is there stays. An epoch uses everything once, so that what would be thrown out for the sake of something new is needed
-just as soon: where a store is larger than the folder may be, the part that fits is served from it, and the rest from the
-bucket. Only files that nobody has used for an hour, and that are not of this process's stores, make room. Imports no torch.
+Nothing is evicted for something new: an epoch uses everything once, so that what would be evicted is needed just as soon.
+Where a store is larger than the folder may be, the part that fits is served from it, and the rest from the bucket. Only files
+that nobody has used for an hour, and that are not of this process's stores, make room. Imports no torch.
 """
 
 from __future__ import annotations

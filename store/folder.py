@@ -162,6 +162,8 @@ class FolderPlace:
                 f"{file}: cannot be written: {reason}; make room or change the rights, then convert again"
             ) from exc
 
+    replace = write  # a process that was killed renames nothing any more
+
     def move(self, path: str, to: Place) -> None:
         """Rename."""
         assert isinstance(to, FolderPlace)

@@ -67,6 +67,13 @@ class Place(Protocol):
         """
         ...
 
+    def replace(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
+        """Write `parts` over what is there now, or where nothing is; as `write`, but in a bucket over nothing that came later.
+
+        So a request that reaches the service late, when whoever sent it was killed and others went on, changes nothing.
+        """
+        ...
+
     def move(self, path: str, to: Place) -> None:
         """Move a file to the same path of another place of the same kind; may be repeated after a kill."""
         ...

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.markup import escape as escape_markup
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from robozarr.schemas.visible import visible
 from robozarr.store.summary import StoreSummary
@@ -16,6 +18,8 @@ from robozarr.view.words import key_shape, printable, share_words, size_words, t
 
 __all__ = ["print_coverage", "print_info", "print_tails"]
 
+NARROW = 100
+"""Columns of a terminal below which the simulated shares are left out, so that a row stays on one line."""
 N_LINES = 20
 """Most tasks, sources and unstored things that are listed, each; ``--json`` lists all."""
 
@@ -117,7 +121,8 @@ def print_tails(tails: Tails, console: Console) -> None:
 
 
 def print_coverage(coverage: Coverage, console: Console) -> None:
-    """Print shares seen per epoch, computed and simulated, and a bar for the last epoch."""
+    """Print shares seen per epoch, computed and (where there is room) simulated, and a bar for the last epoch."""
+    narrow = console.width < NARROW
     by = {"steps": "its number of steps", "demos": "its number of demos", "equal": "all alike"}[coverage.weights]
     console.print(
         f"{coverage.n_steps:,} windows, {coverage.draws:,} draws per epoch, action chunk C = {coverage.chunk}. Random "
@@ -130,34 +135,48 @@ def print_coverage(coverage: Coverage, console: Console) -> None:
         *(f">epoch {epoch}" for epoch in coverage.epochs),
         ">never",
         f"after epoch {coverage.epochs[-1]}",
+        gap=1 if narrow else 2,
     )
+    for column in table.columns[:-1]:
+        column.no_wrap = True  # the bars get what room there is
     for kind, shares, simulated in (
         ("random", coverage.random, coverage.random_simulated),
         ("enumerated", coverage.enumerated, coverage.enumerated_simulated),
     ):
         for name in MEASURES:
-            each = (f"{share_words(a)} [dim]({share_words(b)})[/]" for a, b in zip(shares[name], simulated[name], strict=True))
+            pairs = zip(shares[name], simulated[name], strict=True)
+            each = (share_words(a) if narrow else f"{share_words(a)} [dim]({share_words(b)})[/]" for a, b in pairs)
             never = share_words(coverage.never[name]) if kind == "random" else "0%"
-            table.add_row(kind, name, f"{coverage.members[name]:,}", *each, never, _bar(shares[name][-1]))
+            table.add_row(kind, name, f"{coverage.members[name]:,}", *each, never, Bar(shares[name][-1]))
     console.print("", table, "")
-    console.print(
-        f"[dim]Each pair: expected by formula, and one run with seed {coverage.seed}. never: the share that random "
-        "sampling cannot see, however long it draws.[/]"
-    )
+    run = f"Each pair: expected by formula, and one run with seed {coverage.seed}."
+    if narrow:
+        run = f"Expected by formula; a terminal of {NARROW} columns, or --json, shows one run with seed {coverage.seed} too."
+    console.print(f"[dim]{run} never: the share that random sampling cannot see, however long it draws.[/]")
     for name, words in MEASURES.items():
         console.print(f"[dim]{name}: {words}[/]")
 
 
-def _bar(share: float, width: int = 20) -> str:
-    if share != share:
-        return ""
-    full = round(share * width)
-    return f"[blue]{'█' * full}[/][dim]{'░' * (width - full)}[/]"
+class Bar:
+    """A share in [0, 1] as a bar that fills its column; nothing for NaN."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """From 5 to 20 characters, as there is room."""
+        return Measurement(5, 20).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw it as wide as the column became."""
+        if self.share == self.share:
+            full = round(self.share * options.max_width)
+            yield Text.assemble(("█" * full, "blue"), ("░" * (options.max_width - full), "dim"))
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, gap: int = 2) -> Table:
     """A table without lines; columns whose heading begins with > are right-aligned."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, gap, 0, 0))
     for column in columns:
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
     return table

@@ -1,9 +1,9 @@
 """Measure loading a store that is larger than the memory for it: epochs by profile, in a control group with a memory limit.
 
-    python benchmarks/load/bench_small_memory.py [SOURCE] [--copies 4] [--rounds 2] [--scratch FOLDER]
+    python benchmarks/load/bench_small_memory.py [SOURCE] [--copies 12] [--rounds 2] [--scratch FOLDER]
 
-The source's files are converted several times over (`--copies`), so that frames of profile raw are twice as large as what the
-limit leaves for the page cache. Each profile is read by a process of its own, by one WindowLoader of two threads, in random
+The source's files are converted several times over (`--copies`); the memory, of the process and its page cache together, is half
+of what the store takes in profile raw. Each profile is read by a process of its own, by one WindowLoader of two threads, in random
 order. Where no control group can be made (version 1 or 2, with rights to it), the files are dropped from the page cache before
 every epoch instead, which is said: then every frame comes from the disk once an epoch.
 """
@@ -24,8 +24,8 @@ from typing import Final
 from common import align, default_source, drop_from_cache
 
 GROUPS: Final = ((Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"), (Path("/sys/fs/cgroup"), "memory.max"))
-OWN_BYTES: Final = 700 * 2**20
-"""What the process takes for itself: torch, numba, batches."""
+LEAST_BYTES: Final = 700 * 2**20
+"""What the process takes for itself (torch, numba, batches), and something to spare."""
 CHILD: Final = """
 import sys, time
 import robozarr as rz
@@ -108,7 +108,9 @@ def run(source: Path, copies: int, rounds: int, scratch: Path | None) -> list[tu
         sizes = {
             name: sum(file.stat().st_size for file in store.rglob("*") if file.is_file()) for name, store in stores.items()
         }
-        limit = OWN_BYTES + sizes["raw"] // 2
+        limit = sizes["raw"] // 2
+        if limit < LEAST_BYTES:
+            raise SystemExit(f"a store of {sizes['raw'] / 1e6:,.0f} MB is too small for this → more --copies")
         with limited_group(limit) as group:
             said = (
                 f"memory limit {limit / 1e6:,.0f} MB" if group else "no limit can be set: page cache dropped before every epoch"
@@ -126,7 +128,7 @@ def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("source", type=Path, nargs="?", default=default_source(), help="folder of HDF5 files")
-    parser.add_argument("--copies", type=int, default=4, help="times that the source is converted")
+    parser.add_argument("--copies", type=int, default=12, help="times that the source is converted")
     parser.add_argument("--rounds", type=int, default=2, help="epochs that are timed, after one that is not")
     parser.add_argument("--scratch", type=Path, help="folder for the stores")
     arguments = parser.parse_args()

@@ -14,6 +14,7 @@ from robozarr.schemas.axes import axes_of
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.metadata import Key
 from robozarr.schemas.source import Role, is_array_name, is_ragged, role_and_unit
+from robozarr.schemas.words import counted
 
 __all__ = ["Base", "Inferred", "OnError", "infer_schema", "is_of_split"]
 
@@ -77,10 +78,10 @@ def infer_schema(
             keys_out |= verdict.keys_out
     problems = [*blocking, *out[n_known:], *of_keys]
     if blocking or (on_error == "stop" and problems):
-        raise SourceError(f"{len(problems)} problem(s) in the sources; nothing was written:", problems)
+        raise SourceError(f"{counted(len(problems), 'problem')} in the sources; nothing was written:", problems)
     if len(files) > n_base and not any(file.demos for file in kept[n_base:]):
         left = "no demo is left" if base is None else "no demo is left to append"
-        raise SourceError(f"{left}; {len(out)} problem(s) in the sources; nothing was written:", out)
+        raise SourceError(f"{left}; {counted(len(out), 'problem')} in the sources; nothing was written:", out)
     return Inferred(
         files=tuple(kept),
         keys=tuple(sorted(_keys(verdict, base, kept), key=lambda key: key.name)),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from robozarr.convert.records import DemoScan, FileScan
 from robozarr.schemas.instructions import InstructionSource, same_wording, shown, wording_of_name
 from robozarr.schemas.source import source_names
+from robozarr.schemas.words import counted
 
 __all__ = ["EpisodeWords", "Task", "instruction_remarks", "task_of", "tasks_of", "words_of"]
 
@@ -86,7 +87,7 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
             )
         if by_name := sum(words_of(file, demo).source == InstructionSource.FILE_NAME for demo in file.demos):
             wording = shown(file.instruction_from_name)
-            yield f"{name}: {by_name} episodes have the wording of the file's name, {wording}: no other is stated"
+            yield f"{name}: {counted(by_name, 'episode')} with the wording of the file's name, {wording}: no other is stated"
         yield from (f"{name}: {remark}" for remark in file.remarks)
         own = sum(
             demo.instruction_source != InstructionSource.BY_HAND
@@ -95,7 +96,10 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
             for demo in file.demos
         )
         if own:
-            yield f"{name}: {own} demos have another instruction than the file, {shown(file.instruction)}; their own is used"
+            yield (
+                f"{name}: {counted(own, 'demo')} with another instruction than the file, {shown(file.instruction)}; "
+                "their own is used"
+            )
         counts = Counter(remark for demo in file.demos for remark in demo.remarks)
         for remark, n in counts.items():
             which = next(demo.name for demo in file.demos if remark in demo.remarks)

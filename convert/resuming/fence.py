@@ -107,6 +107,10 @@ class CheckedPlace:
         """Write a file, after the check."""
         self.place.write(path, parts, self.check)
 
+    def replace(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
+        """Write over what is there now, after the check."""
+        self.place.replace(path, parts, self.check)
+
     def move(self, path: str, to: Place) -> None:
         """Move a file, after the check."""
         self.check()

@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from robozarr.convert.sources.lerobot.folder import beside, is_data_file
 from robozarr.schemas.digest import sampled_digest
 from robozarr.store.system import CLOEXEC, NONBLOCK, pread
 
@@ -16,11 +17,21 @@ __all__ = ["digest_of_file", "digest_or_nothing"]
 def digest_of_file(path: str | Path) -> str:
     """The sampled digest of a file's content (``schemas.digest``); it reads 4 MiB, however large the file.
 
+    A file of a LeRobot data set says little without others: ``meta/info.json``, the tasks, its videos. Their digests count too.
+
     Raises
     ------
     OSError
         If the file cannot be read, or is no regular file.
     """
+    others = beside(path) if is_data_file(path) else []
+    if not others:
+        return _digest(path)
+    together = "".join(_digest(each) for each in [path, *others]).encode()
+    return sampled_digest(len(together), lambda start, n: together[start : start + n])
+
+
+def _digest(path: str | Path) -> str:
     descriptor = os.open(path, os.O_RDONLY | NONBLOCK | CLOEXEC)  # a pipe would wait for its writer
     try:
         status = os.fstat(descriptor)

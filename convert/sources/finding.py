@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from robozarr.convert.sources.lerobot.folder import data_files
 from robozarr.convert.sources.remedies import is_apple_double
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.source import SOURCE_SUFFIXES
@@ -17,6 +18,8 @@ __all__ = ["find_sources"]
 
 def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     """HDF5 files from files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
+
+    A folder that is a LeRobot data set stands for its Parquet files.
 
     The ``._x.hdf5`` that macOS writes beside files on foreign disks hold no data and are passed over.
 
@@ -29,9 +32,11 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     problems = []
     for source in sources:
         path = Path(source)
-        if path.is_dir():
+        if path.is_dir() and (of_lerobot := data_files(path)) is not None:
+            files, rule, remedy = of_lerobot, "a LeRobot data set has Parquet files in data/", "copy or download it again"
+        elif path.is_dir():
             files = _files_below(path)
-            rule, remedy = "a folder holds *.hdf5 or *.h5 files", "name a folder that does"
+            rule, remedy = "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set", "name a folder that does"
         elif path.exists():
             files, rule, remedy = [path], "", ""
         else:

@@ -15,7 +15,8 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from typing import Any, Final
 
@@ -196,8 +197,8 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
                 force=True
             )  # a Ctrl-C that comes inside its callback is lost: Python ignores what callbacks raise
         note = (progress or SilentProgress()).note
-        note(f"dashboard: {client.dashboard_link}")
-        yield DaskExecutor(client, note)
+        note_dashboard(client, note)
+        yield DaskExecutor(client, note, lambda: cluster.scale(len(cluster.worker_spec) + n_workers))
 
 
 def leave_if_imported() -> None:
@@ -255,3 +256,9 @@ def _start_resource_tracker() -> None:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def note_dashboard(client: Any, note: Callable[[str], None]) -> None:
+    """Say where Dask shows what the workers of this machine do; without bokeh it shows nothing there."""
+    if find_spec("bokeh") is not None:
+        note(f"dashboard: {client.dashboard_link}")

@@ -30,6 +30,9 @@ COUNT_INTERVAL_S: Final = 5.0
 """Time between two counts of a cluster's workers, which come and go."""
 NO_WORKERS_S: Final = 600.0
 """How long to wait for a cluster that has lost all its workers."""
+ANEW_S: Final = 60.0
+"""How long to wait until workers of this machine are started anew. Dask restarts none that dies before it has said that it
+has begun, as over a file that hangs HDF5, which holds the interpreter's lock."""
 
 
 class Executor(Protocol):
@@ -74,12 +77,16 @@ class InlineExecutor:
 
 
 class DaskExecutor:
-    """Runs tasks on the workers of any Dask client; `note` receives messages for the user."""
+    """Runs tasks on the workers of any Dask client; `note` receives messages for the user.
 
-    def __init__(self, client: Any, note: Callable[[str], None]) -> None:
-        self._client, self._note = client, note
+    `start_anew` starts other workers where all are gone; None where that is the user's business.
+    """
+
+    def __init__(self, client: Any, note: Callable[[str], None], start_anew: Callable[[], object] | None = None) -> None:
+        self._client, self._note, self._start_anew = client, note, start_anew
         self._n_workers, self._counted = 0, float("-inf")
         self._alone_since: float | None = None
+        self._started_anew = 0.0
         self._run = uuid.uuid4().hex
 
     @property
@@ -158,8 +165,16 @@ class DaskExecutor:
             self._alone_since = None
             return
         address, now = self._client.scheduler.address, time.monotonic()
-        if self._alone_since is None:
-            self._alone_since = now
+        first = self._alone_since is None
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if self._start_anew is not None:
+            if now - max(self._alone_since, self._started_anew) > ANEW_S:
+                self._started_anew = now
+                self._start_anew()
+            if now - self._alone_since > NO_WORKERS_S:
+                raise WorkerError("worker processes end as soon as they are started; workers=0 (-w 0) works without any")
+            return
+        if first:
             self._note(
                 f"no worker is left at {address}: waiting {NO_WORKERS_S / 60:.0f} minutes for one; start it with: "
                 f"dask worker {address} --nthreads 1"

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from robozarr.schemas.frame_chunk import ENTRY, entries_of
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.shard import ABSENT
-from robozarr.store.frames.encode import encode_frames
+from robozarr.store.frames.encode import encode_parts
 
 __all__ = ["checksums_of", "encode_chunks", "encode_shard", "sum_of"]
 
@@ -64,9 +64,9 @@ def encode_chunks(rows: NDArray[Any], layout: ArrayLayout, begins: Sequence[int]
 
 
 def _encode_chunk(chunk: NDArray[Any], layout: ArrayLayout, begins: NDArray[np.bool_]) -> list[Any]:
-    """A chunk as its parts: its bytes and their checksum; for frames, only its bytes."""
+    """A chunk as its parts: its bytes and their checksum; for frames, its table and their payloads."""
     if layout.effort is not None:
-        return [encode_frames(chunk, layout.chunk_rows, layout.effort, begins=begins.tolist())]
+        return encode_parts(chunk, layout.chunk_rows, layout.effort, begins=begins.tolist())
     if len(chunk) < layout.chunk_rows:
         chunk = np.concatenate([chunk, np.zeros((layout.chunk_rows - len(chunk), *chunk.shape[1:]), chunk.dtype)])
     encoded = _compress(chunk, layout)
@@ -77,7 +77,11 @@ def _chunk_sums(parts: Sequence[Any], layout: ArrayLayout) -> bytes:
     """What distinguishes chunks, one after the other: their final checksums; for frames, their tables."""
     if layout.effort is None:
         return b"".join(parts[1:-2:2])
-    return b"".join(bytes(part[: layout.chunk_rows * ENTRY.itemsize]) for part in parts[:-2])
+    tables, at = [], 0
+    while at < len(parts) - 2:
+        tables.append(parts[at])
+        at += 1 + int(np.count_nonzero(entries_of(parts[at], layout.chunk_rows)["length"]))
+    return b"".join(tables)
 
 
 def checksums_of(parts: Sequence[Any], layout: ArrayLayout) -> NDArray[np.uint32]:

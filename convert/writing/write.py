@@ -22,7 +22,7 @@ from robozarr.convert.planning.plan import Plan
 from robozarr.convert.records import FinishedPartition, Partition
 from robozarr.convert.resuming.fence import Fence
 from robozarr.convert.resuming.journal import digest
-from robozarr.convert.sources.hdf5 import SourceFile
+from robozarr.convert.sources.opening import Source, open_source
 from robozarr.convert.writing.owned import parent_groups, temporaries, unplanned_files
 from robozarr.convert.writing.read import read_stored
 from robozarr.convert.writing.samples import Sample, sample_frames
@@ -126,8 +126,8 @@ def _holds(place: Place, name: str, parts: Sequence[Buffer]) -> bool:
 
 
 def write_metadata(store: Place, metadata: StoreMetadata) -> None:
-    """Write the root group's ``zarr.json``."""
-    store.write("zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
+    """Write the root group's ``zarr.json``; a writer that was killed must not change a root that came after its own."""
+    store.replace("zarr.json", [document_bytes(group_document({ATTRIBUTE: metadata.to_json()}))])
 
 
 def write_array(root: Place, layout: ArrayLayout, values: NDArray[Any], *, below: Place | None = None) -> dict[str, int]:
@@ -277,13 +277,13 @@ def read_partition(partition: Partition, *, store: Place | None = None) -> NDArr
         assert store is not None
         old = replace(layout, shape=(partition.old_rows, *layout.shape[1:]))
         rows[: partition.n_kept] = read_shard(store, old, partition.shard)
-    source: SourceFile | None = None
+    source: Source | None = None
     try:
         for segment in partition.segments:
             if source is None or source.path != segment.path:
                 if source is not None:
                     source.close()
-                source = SourceFile(segment.path)
+                source = open_source(segment.path)
                 source.expect(segment.size, segment.mtime_ns)
             source.place(segment.demo, segment.group)
             out = rows[segment.at : segment.at + segment.stop - segment.start]
@@ -299,7 +299,7 @@ def read_partition(partition: Partition, *, store: Place | None = None) -> NDArr
     return rows
 
 
-def _flat_values(source: SourceFile, partition: Partition, demo: str, start: int, stop: int) -> NDArray[Any]:
+def _flat_values(source: Source, partition: Partition, demo: str, start: int, stop: int) -> NDArray[Any]:
     """Values [start, stop) of a demo's contribution to a one-dimensional column."""
     if partition.kind == "text":
         return np.frombuffer(source.text_attribute(demo, partition.source), np.uint8)[start:stop]

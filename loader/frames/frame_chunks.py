@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from robozarr.loader.frames.buffers import RUN_BYTES, Buffers, read_vectors
 from robozarr.loader.frames.compiling import compiled, compiled_inside
 from robozarr.loader.frames.keyframes import NOTHING, FrameMemory, decode_frame, entry_of, find_key
-from robozarr.loader.frames.native import address, memset, posix_close, posix_fadvise
+from robozarr.loader.frames.native import address, memset, posix_fadvise
 from robozarr.loader.frames.rows import BatchRows, spread_row
 from robozarr.loader.frames.shards import (
-    CLOSED,
     MISSING,
     NEEDS_KEY,
+    NO_FILE,
     NOWAIT,
     OK,
     OUTSIDE,
@@ -32,7 +32,8 @@ from robozarr.loader.frames.shards import (
     Shards,
     begin_of,
     chunk_of,
-    open_shard,
+    close_file,
+    file_of,
     rows_of_chunk,
 )
 
@@ -73,7 +74,7 @@ def read_frames(
     int
         A code; ``buffers.fault[0]`` is the row that failed.
     """
-    rows, opened, opened_shard, code, j = batch_rows.row, -1, -1, OK, start
+    rows, held, code, j = batch_rows.row, NO_FILE, OK, start
     waits = np.bool_(True)
     advised: Flag = not waits
     strict = len(missed) == 0
@@ -87,17 +88,12 @@ def read_frames(
             continue
         buffers.fault[0] = rows[j]
         if rows[j] >= shards.n_rows:
-            return OUTSIDE
+            code = OUTSIDE
+            break
         chunk, shard, k = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows, j + 1
         while k < stop and chunk_of(shards, rows[k]) == chunk:
             k += 1
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         _assign_roles(shards, rows, j, k, memory)
         code = MISSING if fd < 0 else OK if shards.known[chunk] else READ
         for _ in range(2 if code == OK else 0):  # called at one place: each call is compiled for itself, with all that it calls
@@ -114,8 +110,7 @@ def read_frames(
                     missed[missed[0]] = i
         memory.role[: shards.chunk_rows] = 0
         j = k
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
     return code
 
 
@@ -222,20 +217,14 @@ def _use(
 @compiled_inside
 def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
-    opened, opened_shard = -1, -1
+    held = NO_FILE
     keyframe: Number = -1
     chunk: Number = -1
     for i in range(j, stop):
         if rows[i] < 0 or rows[i] >= shards.n_rows or not shards.known[chunk_of(shards, rows[i])]:
             continue
         shard = rows[i] // shards.shard_rows
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         if fd < 0:
             continue
         if chunk_of(shards, rows[i]) != chunk:
@@ -246,8 +235,7 @@ def _advise(shards: Shards, rows: NDArray[np.int64], j: Number, stop: Number) ->
             of_key = entry_of(shards, chunk * shards.chunk_rows + keyframe)
             posix_fadvise(fd, begin + of_key[0], of_key[1], WILLNEED)
         posix_fadvise(fd, begin + entry[0], entry[1], WILLNEED)
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
 
 
 @compiled

@@ -20,7 +20,6 @@ from robozarr.loader.frames.native import (
     crc32c,
     memcpy,
     memset,
-    posix_close,
     posix_fadvise,
 )
 from robozarr.loader.frames.prepare import prepare_shards
@@ -34,6 +33,7 @@ from robozarr.loader.frames.shards import (
     FOREIGN,
     INDEX,
     MISSING,
+    NO_FILE,
     NOWAIT,
     OK,
     OUTSIDE,
@@ -43,12 +43,13 @@ from robozarr.loader.frames.shards import (
     WILLNEED,
     Shards,
     begin_of,
+    close_file,
     close_shards,
     encoded_bytes_max,
     end_of,
+    file_of,
     index_bytes,
     load_index,
-    open_shard,
     shards_of,
     take_index,
 )
@@ -100,15 +101,15 @@ def _end_of_run(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> i
 @compiled_inside
 def _advise(shards: Shards, rows: NDArray[np.int64], j: int, stop: int) -> None:
     """Ask for all that is still to be read at once: a disk serves many requests together, and later ones find it in memory."""
+    held = NO_FILE
     while j < stop:
         k, shard = _end_of_run(shards, rows, j, stop), rows[j] // shards.shard_rows
-        fd = open_shard(shards, shard) if shards.fds[shard] == CLOSED else shards.fds[shard]
+        fd, held = file_of(shards, shard, held)
         if fd >= 0:
             begin = begin_of(shards, rows[j])
             posix_fadvise(fd, begin, end_of(shards, rows[k - 1]) - begin, WILLNEED)
-            if shards.fds[shard] < 0:
-                posix_close(fd)
         j = k
+    close_file(held)
 
 
 @compiled_inside
@@ -202,7 +203,7 @@ def read_chunks(
     int
         A code; ``buffers.fault[0]`` is the row that failed.
     """
-    rows, opened, opened_shard, advised, code, j = batch_rows.row, -1, -1, False, OK, start
+    rows, held, advised, code, j = batch_rows.row, NO_FILE, False, OK, start
     strict = len(missed) == 0
     if not strict:
         missed[0] = 0
@@ -214,15 +215,10 @@ def read_chunks(
             continue
         buffers.fault[0] = rows[j]
         if rows[j] >= shards.n_rows:
-            return OUTSIDE
+            code = OUTSIDE
+            break
         shard, k, begin = rows[j] // shards.shard_rows, _end_of_run(shards, rows, j, stop), begin_of(shards, rows[j])
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         if fd < 0 and strict:
             return MISSING
         n_bytes = end_of(shards, rows[k - 1]) - begin
@@ -250,8 +246,7 @@ def read_chunks(
                 missed[0], code = missed[0] + 1, OK
                 missed[missed[0]] = j + c
         j = k
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
     return code
 
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from robozarr.loader.frames.compiling import compiled, compiled_inside, compiled_making_arrays
 from robozarr.loader.frames.native import address, memcpy, posix_close, posix_fadvise, posix_preadv2
 from robozarr.loader.frames.shards import (
-    CLOSED,
     ENTRY_BYTES,
     FOREIGN,
     FRAMES,
     MISSING,
+    NO_FILE,
     NOWAIT,
     OK,
     OUTSIDE,
@@ -31,7 +31,9 @@ from robozarr.loader.frames.shards import (
     Shards,
     begin_of,
     chunk_of,
+    close_file,
     end_of,
+    file_of,
     load_index,
     open_shard,
     read_bytes,
@@ -95,7 +97,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
     """Load the table of every chunk that rows lie in, once; as `prepare_shards`, whose shards are loaded."""
     waits = np.bool_(True)
     advised: Flag = not waits
-    opened, opened_shard, code = -1, -1, OK
+    held, code = NO_FILE, OK
     j = np.int64(0)
     while j < len(rows) and code == OK:
         if rows[j] < 0 or shards.known[chunk_of(shards, rows[j])]:
@@ -103,13 +105,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
             continue
         fault[0] = rows[j]
         chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
-        fd = shards.fds[shard]
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        fd, held = file_of(shards, shard, held)
         if fd < 0:
             code = MISSING
             break
@@ -117,8 +113,7 @@ def _load_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int6
         if code == WAITS:
             _advise_tables(shards, rows, j)
             advised, code = waits, OK
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
     return code
 
 
@@ -138,23 +133,17 @@ def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
 @compiled
 def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> None:
     """Load the tables that are whole in files that may have holes, of the chunks that rows lie in. For one caller at a time."""
-    opened, opened_shard = -1, -1
+    held = NO_FILE
     tried: Number = -1
     for j in range(len(rows)):
         chunk, shard = chunk_of(shards, rows[j]), rows[j] // shards.shard_rows
         if chunk == tried or shards.known[chunk]:
             continue
-        fd, tried = shards.fds[shard], chunk
-        if fd == CLOSED:
-            if opened_shard != shard:
-                if opened >= 0:
-                    posix_close(opened)
-                opened, opened_shard = open_shard(shards, shard), shard
-            fd = opened
+        tried = chunk
+        fd, held = file_of(shards, shard, held)
         if fd >= 0:
             load_table(shards, chunk, fd, np.bool_(True), fault)
-    if opened >= 0:
-        posix_close(opened)
+    close_file(held)
 
 
 @compiled_making_arrays

@@ -20,6 +20,7 @@ from robozarr.loader.frames.native import (
     bytes_at,
     crc32c,
     errno_location,
+    posix_close,
     posix_lseek,
     posix_open,
     posix_pread,
@@ -44,6 +45,7 @@ __all__ = [
     "MISSING",
     "NEEDS_KEY",
     "NOWAIT",
+    "NO_FILE",
     "OK",
     "OUTSIDE",
     "RAW",
@@ -54,12 +56,15 @@ __all__ = [
     "WILLNEED",
     "Flag",
     "Number",
+    "OpenFile",
     "Shards",
     "begin_of",
     "chunk_of",
+    "close_file",
     "close_shards",
     "encoded_bytes_max",
     "end_of",
+    "file_of",
     "index_bytes",
     "interrupted",
     "load_index",
@@ -100,6 +105,11 @@ Number: TypeAlias = int | np.signedinteger
 """What numba has for an int."""
 Flag: TypeAlias = bool | np.bool_
 """What numba has for a bool: constants are passed as ``np.bool_`` and ``np.int64``, of which it makes no variant of its own."""
+
+
+OpenFile: TypeAlias = tuple[Number, Number]
+"""A file that is open for one use, and the number of its shard."""
+NO_FILE: Final[OpenFile] = (-1, -1)
 
 
 class Shards(NamedTuple):
@@ -224,7 +234,7 @@ def end_of(shards: Shards, chunk: Number) -> int:
 
 
 @compiled_making_arrays
-def open_shard(shards: Shards, shard: int) -> int:
+def open_shard(shards: Shards, shard: Number) -> int:
     """Open a shard; -1 if that fails."""
     prefix, suffix = shards.prefix, shards.suffix
     path = np.empty(len(prefix) + 20 + len(suffix), np.uint8)
@@ -244,6 +254,33 @@ def open_shard(shards: Shards, shard: int) -> int:
     while fd < 0 and tries < INTERRUPTS and interrupted():
         fd, tries = int(posix_open(address(path.ctypes.data), _RDONLY)), tries + 1
     return fd
+
+
+@compiled_inside
+def file_of(shards: Shards, shard: Number, held: OpenFile) -> tuple[Number, OpenFile]:
+    """The file of a shard: the one that stays open, or one that is opened for now; `held` is what was opened so before.
+
+    Returns
+    -------
+    fd : int
+        -1: there is none.
+    held : OpenFile
+        To be given to the next call, and to `close_file` at the end.
+    """
+    fd = np.int64(shards.fds[shard])
+    if fd != CLOSED:
+        return fd, held
+    if held[1] != shard:
+        close_file(held)
+        held = np.int64(open_shard(shards, shard)), np.int64(shard)
+    return held[0], held
+
+
+@compiled_inside
+def close_file(held: OpenFile) -> None:
+    """Close a file that was opened for one use."""
+    if held[0] >= 0:
+        posix_close(held[0])
 
 
 @compiled_making_arrays

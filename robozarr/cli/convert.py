@@ -13,6 +13,7 @@ from robozarr.cli.output import say
 from robozarr.cli.shared import Endpoint, Json, Scheduler, Workers, errors_as_json, examples, print_json
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.visible import visible
+from robozarr.schemas.words import counted
 from robozarr.view.words import printable, size_words
 
 __all__ = ["EXAMPLES", "convert"]
@@ -74,7 +75,10 @@ def convert(
     level: Annotated[
         int | None,
         typer.Option(
-            min=1, max=9, help="Level of Blosc: higher is smaller and slower. [default: 5 of fast and lean, 1 of compact]"
+            min=1,
+            max=9,
+            help="Level of Blosc: higher is smaller and slower. In lean and compact it is that of low-dim keys: pictures have "
+            "no level. [default: 5 of fast and lean, 1 of compact]",
         ),
     ] = None,
     workers: Workers = None,
@@ -176,19 +180,20 @@ def convert(
     if as_json:
         return print_json(report.to_json())
     if append and not report.n_appended:
-        say(f"nothing to append: {store} already holds all of these sources ({report.n_episodes} episodes)")
+        say(f"nothing to append: {store} already holds all of these sources ({counted(report.n_episodes, 'episode')})")
         return None
     verb = "would convert" if dry_run else "converted"
     if append:
-        verb = f"{'would append' if dry_run else 'appended'} {report.n_appended} files: the store has"
+        verb = f"{'would append' if dry_run else 'appended'} {counted(report.n_appended, 'file')}: the store has"
     size = (
         f"{size_words(report.source_bytes)} of source"
         if dry_run
         else f"{size_words(report.source_bytes)} → {size_words(report.stored_bytes)}"
     )
     say(
-        f"{verb} {report.n_episodes} episodes of {report.n_tasks} tasks, {report.n_steps} steps, {len(report.keys)} keys "
-        f"from {report.n_sources} files: {size}, {report.n_partitions} partitions, {report.seconds:.1f} s"
+        f"{verb} {counted(report.n_episodes, 'episode')} of {counted(report.n_tasks, 'task')}, "
+        f"{counted(report.n_steps, 'step')}, {counted(len(report.keys), 'key')} from {counted(report.n_sources, 'file')}: "
+        f"{size}, {counted(report.n_partitions, 'partition')}, {report.seconds:.1f} s"
     )
     say(f"keys: {', '.join(report.keys)}")
     for line in profile_words(report.profile, report.stored_bytes, report.would_take):
@@ -198,7 +203,7 @@ def convert(
     for entry in report.not_stored:
         if entry["reason"].startswith(LEFT_OUT):  # said above, with the remedy
             continue
-        where = f" in {entry['n_demos']} demos" if entry["n_demos"] else ""
+        where = f" in {counted(entry['n_demos'], 'demo')}" if entry["n_demos"] else ""
         say(visible(f"not stored: {entry['path']}{where} of {entry['source']}: {entry['reason']}"))
     for remark in report.remarks[:N_REMARKS]:
         say(f"instructions: {printable(remark)}")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any, Final, TextIO, cast
 
@@ -92,8 +94,18 @@ def unwritten() -> str | None:
 
 
 def say(text: str, *, error: bool = False) -> None:
-    """Print text to standard output or error, with control characters written out."""
-    print(visible_lines(text), file=sys.stderr if error else sys.stdout, flush=error)
+    """Print text to standard output or error, with control characters written out; a terminal's lines break between words."""
+    stream, text = sys.stderr if error else sys.stdout, visible_lines(text)
+    if stream is not None and stream.isatty():
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(line if line.startswith("next: ") else _wrapped(line, width) for line in text.split("\n"))
+    print(text, file=stream, flush=error)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """A line as lines of a terminal; what is copied from there, names and paths, stays whole."""
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 
 
 def error_text(error: RoboZarrError) -> str:

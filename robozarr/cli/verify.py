@@ -9,6 +9,7 @@ import typer
 from robozarr.cli.output import say
 from robozarr.cli.shared import EXIT_VERIFY, Endpoint, Json, StoreArgument, Workers, errors_as_json, examples, print_json
 from robozarr.schemas.visible import visible
+from robozarr.schemas.words import counted
 from robozarr.view.words import size_words
 
 __all__ = ["EXAMPLES", "verify"]
@@ -47,12 +48,13 @@ def verify(
         against = ", identical to its sources" if report.compared_with_source else ""
         if report.ok:
             say(
-                f"{store}: OK{against}: {report.n_episodes} episodes, {report.n_steps} steps, {report.n_arrays} arrays, "
-                f"{report.n_shards} shards, {size_words(report.n_bytes)} read back in {report.seconds:.1f} s"
+                f"{store}: OK{against}: {counted(report.n_episodes, 'episode')}, {counted(report.n_steps, 'step')}, "
+                f"{counted(report.n_arrays, 'array')}, {counted(report.n_shards, 'shard')}, {size_words(report.n_bytes)} read "
+                f"back in {report.seconds:.1f} s"
             )
         else:
             say(
-                f"{store}: {len(report.violations)} violation(s); FORMAT.md explains the rules by their number",
+                f"{store}: {counted(len(report.violations), 'violation')}; FORMAT.md explains the rules by their number",
                 error=True,
             )
     if not report.ok:

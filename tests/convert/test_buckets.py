@@ -67,7 +67,7 @@ def test_the_bytes_are_those_of_a_folder(s3: str, sample: Path, sample_store: Pa
     assert {**mine, "path": ""} == {**theirs, "path": ""}
 
 
-@pytest.mark.slow(reason="28 MB through worker processes, twice, once over HTTP")
+@pytest.mark.slow(reason="whole files through worker processes, twice, once over HTTP")
 def test_whole_files_by_two_workers(s3: str, real_data: Path, tmp_path: Path) -> None:
     place, local = new_place(s3), tmp_path / "a.zarr"
     convert(real_data, local, workers=2, keys=["agentview_rgb", "joint_states"])

@@ -21,6 +21,7 @@ import robozarr
 import synthetic
 from robozarr.cli import run
 from robozarr.convert import verify
+from robozarr.schemas.words import counted
 
 CUP = "pick_up_the_cup_demo.hdf5"
 
@@ -257,7 +258,7 @@ def test_a_file_of_the_field(name: str, tmp_path: Path, capsys: pytest.CaptureFi
     for part in case.says:
         assert part in (said if code else out)
     if code:
-        assert f"{case.n_problems} problem(s) in the sources; nothing was written:" in said
+        assert f"{counted(case.n_problems, 'problem')} in the sources; nothing was written:" in said
         assert not store.exists()
         code, out, said = command(capsys, "convert", source, "--store", store, "-w", "0", "--on-error", "skip")
         assert code == case.skip_code, said

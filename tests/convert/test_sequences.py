@@ -94,7 +94,9 @@ def killed_at(change: int | None) -> Iterator[Changes]:
     """
     changes = Changes()
     with pytest.MonkeyPatch.context() as patch:
-        for kind, name in itertools.product((FolderPlace, MemoryPlace, BucketPlace), ("write", "move", "remove", "empty")):
+        for kind, name in itertools.product(
+            (FolderPlace, MemoryPlace, BucketPlace), ("write", "replace", "move", "remove", "empty")
+        ):
             patch.setattr(kind, name, mortal(getattr(kind, name), name, change, changes))
         yield changes
 
@@ -111,7 +113,7 @@ def mortal(real: Callable[..., None], name: str, last: int | None, changes: Chan
             again = [[bytes(part) for part in more[0]], *more[1:]]
             changes.late = partial(real, self, what, *again, **options)
         if last is not None and len(changes) > last:
-            if name == "write" and self.folder is not None:
+            if name in ("write", "replace") and self.folder is not None:
                 leave_half(self.folder / what)
             raise Killed
         real(self, what, *more, **options)

@@ -59,6 +59,8 @@ class MemoryPlace:
             check()
         _objects[self.at(path)] = b"".join(bytes(part) for part in parts)
 
+    replace = write
+
     def move(self, path: str, to: Place) -> None:
         to.write(path, [self.read(path)])
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 import robozarr as rz
 import synthetic
+from robozarr.cli.output import say
 from robozarr.convert import convert
 from robozarr.store.summary import summarise
 from robozarr.view.coverage import MEASURES, measure_coverage
@@ -115,3 +116,34 @@ def test_opening_and_training_load_nothing_that_draws(sample_store: Path) -> Non
     for argument in ("", "torch"):
         done = subprocess.run([sys.executable, "-c", code, argument], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_bars_scale_with_the_terminal(sample_store: Path, width: int) -> None:
+    found = measure_coverage(rz.open_store(sample_store), chunk=4, epochs=(1, 2, 5, 10))
+    buffer = io.StringIO()
+    print_coverage(found, Console(file=buffer, width=width, force_terminal=False))
+    rows = [line for line in buffer.getvalue().splitlines() if line.startswith(("random ", "enumerated "))]
+    assert len(rows) == 2 * len(MEASURES)
+    bars = [row.split()[-1] for row in rows]
+    (n,) = {len(bar) for bar in bars}
+    assert n >= 5
+    shares = [kind[name][-1] for kind in (found.random, found.enumerated) for name in MEASURES]
+    assert [bar.count("█") for bar in bars] == [round(share * n) for share in shares]
+
+
+def test_lines_break_between_words_on_a_terminal_alone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/data/" + "long/" * 20
+    text = f"  converted {path} and more words than there is room for in a line\nnext: robozarr verify {path} --source {path}"
+    monkeypatch.setenv("COLUMNS", "40")
+    say(text)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    say(text)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "  converted"
+    assert lines[0] == f"    {path}"
+    assert all(len(line) <= 40 for line in lines[1:-1])
+    assert lines[-1] == f"next: robozarr verify {path} --source {path}"

@@ -220,10 +220,10 @@ def test_what_the_scan_left_out_is_listed() -> None:
 
 
 def refused(*files: FileScan) -> list[Problem]:
-    with pytest.raises(SourceError, match=r"^\d+ problem\(s\) in the sources; nothing was written:\n") as caught:
+    with pytest.raises(SourceError, match=r"^\d+ problems? in the sources; nothing was written:\n") as caught:
         plan_of(*files)
     problems = list(caught.value.problems)
-    assert str(caught.value).startswith(f"{len(problems)} problem(s)")
+    assert str(caught.value).startswith(f"{len(problems)} problem")
     assert all(problem.file and problem.rule and problem.value and problem.remedy for problem in problems)
     return problems
 

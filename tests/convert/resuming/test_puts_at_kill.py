@@ -80,14 +80,14 @@ def killed(s3: str, files: list[Path]) -> Iterator[Callable[[Callable[[Request],
         proxy.__exit__()
 
 
-def second_root() -> Callable[[Request], bool]:
-    """The root document that says that the store is complete."""
+def root(n: int) -> Callable[[Request], bool]:
+    """The `n`-th root document: the first says that the store is begun, the second that it is complete."""
     seen: list[Request] = []
 
     def which(request: Request) -> bool:
         if request.path.endswith("a.zarr/zarr.json"):
             seen.append(request)
-        return len(seen) == 2
+        return len(seen) == n
 
     return which
 
@@ -96,7 +96,8 @@ PUTS: dict[str, Callable[[], Callable[[Request], bool]]] = {
     "a shard": lambda: lambda request: "/steps/agentview_rgb/c/" in request.path,
     "a table": lambda: lambda request: "/stats/actions/c/" in request.path,
     "the record": lambda: lambda request: request.path.endswith("/plan.json"),
-    "the root": second_root,
+    "the first root": lambda: root(1),
+    "the root": lambda: root(2),
 }
 
 
@@ -108,6 +109,8 @@ PUTS: dict[str, Callable[[], Callable[[Request], bool]]] = {
         ("a shard", "late"),
         ("a table", "late"),
         ("the record", "never"),
+        ("the first root", "never"),
+        ("the first root", "late"),
         ("the root", "never"),
         ("the root", "late"),
     ],
@@ -124,6 +127,43 @@ def test_the_rerun_ends_in_the_same_bytes(
         assert proxy.sent.wait(20)
         assert same_objects(place, expected)
         assert verify(place, workers=0, sources=files[0]).ok
+
+
+@pytest.mark.slow(reason="a converter is started each time")
+@pytest.mark.parametrize("what", ["the first root", "the root"])
+def test_a_late_root_does_not_come_into_another_store(
+    killed: Callable[[Callable[[Request], bool]], tuple[BucketPlace, Holding]], files: list[Path], what: str
+) -> None:
+    """Of what was replaced meanwhile: the store would say that it is not complete, or that it holds what it does not."""
+    place, proxy = killed(PUTS[what]())
+    convert(files[1], place, workers=0, overwrite=True)
+    identity = rz.open_store(place).identity
+    proxy.go.set()
+    assert proxy.sent.wait(20)
+    assert rz.open_store(place).identity == identity
+    assert verify(place, workers=0, sources=files[1]).ok
+
+
+@pytest.mark.slow(reason="a converter is started each time")
+def test_a_late_root_of_an_append_that_another_finished(s3: str, files: list[Path], tmp_path: Path) -> None:
+    """The first document of its commit says that the store is not complete."""
+    place = new_place(s3, "a.zarr")
+    convert(files[0], place, workers=0)
+    with Holding(s3, root(1)) as proxy:
+        line = convert_command(*files, "--store", place.url, "--endpoint-url", proxy.url, "-w", "0", "--append")
+        process = subprocess.Popen(
+            line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=environment()
+        )
+        try:
+            assert proxy.held.wait(60)
+        finally:
+            kill_all(process)
+        convert(files, place, workers=0, append=True)
+        convert(files, tmp_path / "a.zarr", workers=0)
+        assert same_objects(place, tmp_path / "a.zarr")
+        proxy.go.set()
+        assert proxy.sent.wait(20)
+    assert same_objects(place, tmp_path / "a.zarr")
 
 
 @pytest.mark.slow(reason="a converter is started")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from distributed import Status
 from killing import convert_command, same_bytes
 
 import synthetic
 from robozarr.convert import convert
 from robozarr.convert.resuming.journal import FOLDER
+from robozarr.convert.workers.cluster import local_executor, note_dashboard
+from robozarr.convert.workers.executor import DaskExecutor
 from robozarr.convert.workers.progress import SilentProgress
 from robozarr.schemas.errors import WorkerError
 
@@ -95,6 +102,30 @@ def test_a_cluster_that_loses_all_workers_is_waited_for(
     assert same_bytes(tmp_path / "c.zarr", tmp_path / "b.zarr")
 
 
+@pytest.mark.slow(reason="starts workers, and waits for what does not come")
+def test_workers_of_this_machine_that_nobody_restarts_are_started_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dask's nanny gives up if its worker dies while it begins: over a file that hangs HDF5, on a busy machine."""
+    monkeypatch.setattr("robozarr.convert.workers.executor.COUNT_INTERVAL_S", 0.3)
+    monkeypatch.setattr("robozarr.convert.workers.executor.ANEW_S", 0.6)
+
+    def lose_all(cluster: Any) -> None:
+        for nanny in list(cluster.workers.values()):
+            nanny.status = Status.starting
+            if nanny.pid is not None:
+                os.kill(nanny.pid, signal.SIGKILL)
+
+    with local_executor(1) as executor:
+        assert list(executor.run(abs, [-1])) == [1]
+        assert isinstance(executor, DaskExecutor)
+        lose_all(executor._client.cluster)
+        assert sorted(executor.run(abs, [-2, -3])) == [2, 3]
+        monkeypatch.setattr(executor, "_start_anew", lambda: None)
+        monkeypatch.setattr("robozarr.convert.workers.executor.NO_WORKERS_S", 1.0)
+        lose_all(executor._client.cluster)
+        with pytest.raises(WorkerError, match=r"end as soon as they are started; workers=0 \(-w 0\) works without any"):
+            list(executor.run(abs, [-4]))
+
+
 class Heard(SilentProgress):
     """Progress that acts: at the first partition that is written, and when it is told that no worker is left."""
 
@@ -125,3 +156,11 @@ def test_no_scheduler_is_said_with_code_5(tmp_path: Path) -> None:
     assert done.returncode == 5
     assert "no Dask scheduler answers there" in done.stderr
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_a_dashboard_is_only_named_if_it_can_be_looked_at(installed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robozarr.convert.workers.cluster.find_spec", lambda name: object() if installed else None)
+    said: list[str] = []
+    note_dashboard(SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status"), said.append)
+    assert said == ["dashboard: http://127.0.0.1:8787/status"] * installed

@@ -64,7 +64,7 @@ def peeked(loader: Any) -> Any:
 def train_by_lightning(
     loader: Any, folder: Path, checkpoint: str | None = None, *, n: int | float = 1.0, validate: Any = None, **options: Any
 ) -> list[list[int]]:
-    """Four epochs of `n` batches, or of all; checkpoints after each epoch and each batch."""
+    """Four epochs of `n` batches, or of all; checkpoints after each epoch and batch, of a resumed run in another folder."""
     import pytorch_lightning as lightning
     from pytorch_lightning.callbacks import ModelCheckpoint
 
@@ -85,9 +85,10 @@ def train_by_lightning(
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
+    own = folder / "again" if checkpoint else folder
     keep: list[lightning.Callback] = [
-        ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1, every_n_epochs=1, enable_version_counter=False),
-        ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1, enable_version_counter=False),
+        ModelCheckpoint(own, filename="{epoch}", save_top_k=-1, every_n_epochs=1, enable_version_counter=False),
+        ModelCheckpoint(own, filename="{step}", save_top_k=-1, every_n_train_steps=1, enable_version_counter=False),
     ]
     model = Model()
     lightning.Trainer(

@@ -1,0 +1,222 @@
+"""Scan a file of a LeRobot data set: its episodes, their features, and whether they can be converted. Decodes no videos."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
+from robozarr.convert.sources.detect import detect_flags
+from robozarr.convert.sources.lerobot.folder import Episode
+from robozarr.convert.sources.lerobot.names import ACTION, COUNTERS, key_of, role_of, shape_of, why_not
+from robozarr.convert.sources.lerobot.reading import AGAIN, DAMAGE, LeRobotFile
+from robozarr.convert.sources.lerobot.statistics import differs
+from robozarr.convert.sources.lerobot.video import VideoError
+from robozarr.convert.sources.pictures import PictureError, decoder_of, picture_header
+from robozarr.schemas.errors import Problem, SourceError
+from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
+from robozarr.schemas.instructions import InstructionSource
+from robozarr.schemas.metadata import NOT_WANTED
+from robozarr.schemas.source import is_called
+
+__all__ = ["scan_data_file"]
+
+TIMES_S: Final = 1e-4
+"""How far a timestamp may be from its step (lerobot_dataset.py: tolerance_s)."""
+LEAVE_OUT: Final = "repair the data set, or leave the episode out with --on-error skip"
+
+
+def scan_data_file(
+    path: str, rules: FlagRules, selected: tuple[str, ...] | None = None, without: tuple[str, ...] = ()
+) -> FileScan:
+    """Scan one file; problems of episodes are listed. `selected` and `without` as in ``scan_file``.
+
+    Raises
+    ------
+    SourceError
+        If the file or the data set cannot be read at all.
+    """
+    with LeRobotFile(path) as source:
+        return _Scan(source, rules, selected, without).run()
+
+
+class _Scan:
+    """The scan of one open file."""
+
+    def __init__(
+        self, source: LeRobotFile, rules: FlagRules, selected: tuple[str, ...] | None, without: tuple[str, ...]
+    ) -> None:
+        self.source, self.data, self.selected, self.without = source, source.data, selected, without
+        self.problems: list[Problem] = []
+        self.not_stored: Counter[tuple[str, str]] = Counter()
+        made = self.data.made
+        if rules.gripper == "layout":
+            gripper = made.get("gripper")
+            switches = tuple(element for element in made.get("switches", ()) if isinstance(element, int))
+            rules = replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
+        self.rules = rules
+        self.features = self._features()
+
+    def run(self) -> FileScan:
+        """The scan."""
+        status, root = Path(self.source.path).stat(), self.data.root
+        demos = [demo for name, (start, stop) in self.source.runs.items() if (demo := self._demo(name, stop - start))]
+        return FileScan(
+            path=self.source.path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            problems=tuple(self.problems),
+            demos=tuple(demos),
+            not_stored=tuple((name, n, why) for (name, why), n in sorted(self.not_stored.items())),
+            suite=root.parent.name,
+            task=root.name,
+            control_freq=self.data.fps,
+            usual_freq=None,
+            layout="lerobot",
+            called=tuple((name, key_of(name, self.data.made)) for name in sorted({name for name, _ in self.not_stored})),
+        )
+
+    def _features(self) -> list[str]:
+        """Features that are wanted; what is left out is listed, once an episode."""
+        made, n = self.data.made, len(self.source.runs)
+        wanted = []
+        for name, entry in self.data.features.items():
+            key = key_of(name, made)
+            if name != ACTION and is_called(name, self.without, key):
+                self.not_stored[name, NOT_WANTED] += n
+            elif why := why_not(name, entry, made):
+                self.not_stored[name, why] += n
+            elif self.selected is not None and name != ACTION and not {name, key} & set(self.selected):
+                self.not_stored[name, "not asked for (--keys)"] += n
+            else:
+                wanted.append(name)
+        return wanted
+
+    def _problem(self, demo: str, key: str, rule: str, value: str, remedy: str = LEAVE_OUT) -> None:
+        self.problems.append(Problem(file=self.source.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy))
+
+    def _demo(self, demo: str, length: int) -> DemoScan | None:
+        n_problems, episode = len(self.problems), self.source.episode(demo)
+        if episode is None or episode.length != length:
+            found = "none" if episode is None else f"{episode.length} steps"
+            self._problem(demo, "", "the table of episodes has the rows of each", f"{found}, and {length} rows here")
+            return None
+        words = self._words(demo, length)
+        infos, values = [], {}
+        for name in self.features:
+            try:
+                info = self._info(demo, name, length)
+                if self.data.features[name]["dtype"] not in ("image", "video"):
+                    values[name] = self.source.read_rows(demo, name, 0, length)
+                    self._check_statistics(demo, name, values[name], episode)
+            except SourceError as exc:
+                self.problems += exc.problems
+            except (*DAMAGE, VideoError, PictureError) as exc:
+                self._problem(demo, name, "the feature can be read", str(exc) or type(exc).__name__, AGAIN)
+            else:
+                infos.append(info)
+        actions = values.get(ACTION)
+        if actions is None or actions.ndim != 2:
+            if len(self.problems) == n_problems:
+                shape = "none" if actions is None else str(actions.shape)
+                self._problem(demo, ACTION, "every episode has action, numbers [steps, n]", shape)
+            return None
+        if bad := np.argwhere(~np.isfinite(actions)).tolist():
+            self._problem(
+                demo, ACTION, "actions are finite", f"{actions[tuple(bad[0])]} at step {bad[0][0]}, column {bad[0][1]}"
+            )
+        if len(self.problems) > n_problems:
+            return None
+        return self._describe(demo, length, episode, infos, values, words)
+
+    def _words(self, demo: str, length: int) -> str:
+        """The episode's instruction, after checking LeRobot's own columns."""
+        counters = {name: self.source.read_rows(demo, name, 0, length) for name in COUNTERS if name in self.source.columns}
+        step = np.arange(length)
+        if (frame := counters.get("frame_index")) is not None and (frame != step).any():
+            self._problem(demo, "frame_index", "the rows of an episode are its steps, in order", f"{frame[:5].tolist()} …")
+        if (times := counters.get("timestamp")) is not None:
+            late = np.abs(times.astype(np.float64) - step / self.data.fps)
+            if (late > TIMES_S + 1e-6 * step).any():
+                at = int(late.argmax())
+                rule = f"steps are 1/{self.data.fps:g} s apart, as fps says"
+                self._problem(demo, "timestamp", rule, f"{times[at]:g} s at step {at}")
+        tasks = np.unique(counters.get("task_index", np.zeros(0, np.int64)))
+        if len(tasks) > 1:
+            self._problem(demo, "task_index", "an episode has one task", f"{len(tasks)}: {tasks[:5].tolist()}")
+        if len(tasks) == 1 and int(tasks[0]) not in self.data.tasks:
+            self._problem(demo, "task_index", "tasks are in the table of tasks", str(int(tasks[0])))
+        return self.data.tasks.get(int(tasks[0]), "") if len(tasks) else ""
+
+    def _info(self, demo: str, name: str, length: int) -> DatasetInfo:
+        """A feature of an episode; its pictures are looked at where they begin and end."""
+        kind = self.data.features[name]["dtype"]
+        decoded, shape = "", tuple[int, ...]()
+        if kind == "video":
+            video, _ = self.source.video(demo, name)
+            dtype, shape, decoded = "uint8", video.shape, video.decoder
+        elif kind == "image":
+            headers = [picture_header(self.source.pictures(demo, name, at, at + 1)[0]) for at in (0, length - 1)]
+            if headers[0][1:] != headers[1][1:]:
+                raise PictureError(f"{headers[1][1:]} at the last step, {headers[0][1:]} at the first")
+            codec, dtype, shape = headers[0]
+            decoded = decoder_of(codec)
+        else:
+            first = self.source.read_rows(demo, name, 0, 1)
+            dtype, shape = first.dtype.name, shape_of(name, first.shape[1:], self.data.made)
+        key = key_of(name, self.data.made)
+        return DatasetInfo(
+            path=name, shape=(length, *shape), dtype=dtype, stored_as=kind, name=key, role=role_of(name) or "", decoded=decoded
+        )  # fmt: skip
+
+    def _check_statistics(self, demo: str, name: str, values: NDArray[Any], episode: Episode) -> None:
+        if wrong := differs(values, episode.stats.get(name, {}), self.data.stats.get(name, {})):
+            rule = "the statistics that the data set states are those of its data"
+            self._problem(
+                demo, name, rule, wrong, "compute them again with LeRobot, or leave the episode out with --on-error skip"
+            )
+
+    def _describe(
+        self,
+        demo: str,
+        length: int,
+        episode: Episode,
+        infos: list[DatasetInfo],
+        values: dict[str, NDArray[Any]],
+        words: str,
+    ) -> DemoScan:
+        facts, joint = episode.facts, self.data.made.get("joint_key")
+        joint_path = next((info.path for info in infos if info.name == joint and len(info.shape) == 2), "") if joint else ""
+        convention = _coded(ImageConvention, facts.get("pictures"), ImageConvention.UNKNOWN)
+        rules = self.rules.of_width(values[ACTION].shape[1])
+        return DemoScan(
+            name=demo,
+            length=length,
+            datasets=tuple(infos),
+            repeats=(),
+            flags=detect_flags(values[ACTION], values.get(joint_path), rules),
+            joint_key=joint if joint_path else None,
+            joint_path=joint_path,
+            alignment=_coded(Alignment, facts.get("alignment"), Alignment.UNKNOWN),
+            alignment_error=(float("nan"), float("nan")),
+            image_convention=convention,
+            image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
+            success=facts["success"] if facts.get("success") in (0, 1) else -1,
+            model_file_bytes=0,
+            init_state_size=0,
+            attributes="{}",
+            splits=(),
+            rules=rules,
+            instruction=words,
+            instruction_source=InstructionSource.DATASET if words else InstructionSource.NONE,
+        )
+
+
+def _coded(codes: Any, word: object, default: Any) -> Any:
+    """The code of a word that an export wrote; the default for any other."""
+    return next((code for code in codes if code.name.lower() == word), default)

@@ -1,0 +1,50 @@
+"""Open a source by what it is: HDF5, or a file of a LeRobot data set. Imports neither h5py nor pyarrow itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+from robozarr.convert.records import FileScan
+from robozarr.convert.sources.content import digest_of_file, digest_or_nothing
+from robozarr.convert.sources.hdf5 import SourceFile
+from robozarr.convert.sources.layouts.record import Layout
+from robozarr.convert.sources.lerobot.folder import is_data_file
+from robozarr.convert.sources.lerobot.reading import LeRobotFile
+from robozarr.convert.sources.lerobot.scan import scan_data_file
+from robozarr.convert.sources.scan import scan_file
+from robozarr.schemas.errors import SourceError
+from robozarr.schemas.index import FlagRules
+
+__all__ = ["Source", "open_source", "scan_source"]
+
+Source: TypeAlias = SourceFile | LeRobotFile
+
+
+def open_source(path: str) -> Source:
+    """Open a source for reading; SourceError if it cannot be."""
+    return LeRobotFile(path) if is_data_file(path) else SourceFile(path)
+
+
+def scan_source(
+    path: str,
+    rules: FlagRules,
+    selected: tuple[str, ...] | None = None,
+    without: tuple[str, ...] = (),
+    layouts: tuple[Layout, ...] = (),
+) -> FileScan:
+    """Scan a source of any kind; parameters and result as of ``scan_file``: problems are listed, never raised."""
+    if not is_data_file(path):
+        return scan_file(path, rules, selected, without, layouts)
+    try:
+        return replace(scan_data_file(path, rules, selected, without), digest=digest_of_file(path))
+    except SourceError as exc:
+        status = Path(path).stat()
+        return FileScan(
+            path=path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            digest=digest_or_nothing(path),
+            problems=tuple(replace(problem, file=path, demo="") for problem in exc.problems),
+        )
