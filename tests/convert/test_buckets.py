@@ -127,9 +127,7 @@ def command(source: Path, place: BucketPlace, workers: int) -> list[str]:
     return convert_command(source, "--store", place.url, "--endpoint-url", place.endpoint_url, "-w", str(workers))
 
 
-@pytest.mark.parametrize(
-    "workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="worker processes that are killed"))]
-)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="worker processes that are killed"))])
 def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     proxy: Proxy, source: Path, expected: Path, workers: int
 ) -> None:
