@@ -19,6 +19,7 @@ from robozarr.loader.adapters.ending import OnError, ending
 from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
+from robozarr.loader.adapters.rdt.scatter import write_vectors
 from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
 from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
@@ -285,21 +286,15 @@ class RDTBatches:
         """Vectors of rows [b, n], with values in their slots: [b, n, 128]."""
         table = tables[name]
         if isinstance(table, np.ndarray):
-            out = self._zeros(name, rows.shape, table.dtype)
-            out.numpy()[..., tables[f"{name}_slots"]] = table[rows]
+            if self.leases is None:
+                return torch.from_numpy(unify(table[rows], tuple(tables[f"{name}_slots"]), table.dtype))
+            pool = self.leases.pool(name, (*rows.shape, STATE_DIM), table.dtype)
+            out = pool.lend(pool.take(), rows.shape[0])  # whoever held it may have written to every slot
+            write_vectors(table, rows.reshape(-1), tables[f"{name}_slots"], out.numpy().reshape(-1, STATE_DIM))
             return out
         values = table.index_select(0, rows.flatten())
         out = values.new_zeros((len(values), STATE_DIM)).index_copy_(1, tables[f"{name}_slots"], values)
         return out.view(*rows.shape, STATE_DIM)
-
-    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Zeros [*shape, 128] in memory that nobody holds."""
-        if self.leases is None:
-            return torch.from_numpy(np.zeros((*shape, STATE_DIM), dtype))
-        pool = self.leases.pool(name, (*shape, STATE_DIM), dtype)
-        out = pool.lend(pool.take(), shape[0])
-        out.numpy().fill(0)  # whoever held it may have written to every slot; not by torch, whose threads would wait for cores
-        return out
 
     def _pictures(self, batch: Sample, camera: str, row: Any, xp: Any, tables: Mapping[str, Any]) -> Sample:
         device, shape = batch["step"].device, (len(row), self.config.history)

@@ -17,7 +17,17 @@ from robozarr.loader.adapters.rdt.aloha import ALOHA_SLOTS, aloha_vectors
 from robozarr.loader.windows.table import WindowTable
 from robozarr.schemas.errors import WindowError
 
-__all__ = ["DELTA_SLOTS", "STATE_DIM", "STATE_SLOTS", "Profile", "RDTConfig", "RDTKeys", "RDTVectors", "rotation_6d", "unify"]
+__all__ = [
+    "DELTA_SLOTS",
+    "STATE_DIM",
+    "STATE_SLOTS",
+    "Profile",
+    "RDTConfig",
+    "RDTKeys",
+    "RDTVectors",
+    "rotation_6d",
+    "unify",
+]
 
 F64: TypeAlias = NDArray[np.float64]
 I64: TypeAlias = NDArray[np.int64]

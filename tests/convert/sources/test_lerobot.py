@@ -173,6 +173,14 @@ def other_rate(root: Path) -> None:
     change_lines(root / "meta/info.json", '"fps": 10', '"fps": 20')
 
 
+def names_outside(root: Path) -> None:
+    change_lines(root / "meta/info.json", '"videos/chunk', '"../videos/chunk')
+
+
+def names_that_ask_for_much(root: Path) -> None:
+    change_lines(root / "meta/info.json", "{video_key}", "{video_key:1000000000}")
+
+
 def no_video(root: Path) -> None:
     (root / "videos/chunk-000/observation.images.wrist/episode_000001.mp4").unlink()
 
@@ -221,6 +229,8 @@ def lost_picture(root: Path) -> None:
         (no_such_task, r"episode_000001.*task_index.*tasks are in the table of tasks"),
         (other_version, r"version of v2\.0, v2\.1, v3\.0.*v1\.6"),
         (other_rate, r"timestamp.*steps are 1/20 s apart"),
+        (names_outside, r"ValueError: video_path leads out of the data set, to '\.\./videos"),
+        (names_that_ask_for_much, r"ValueError: video_path .* names files otherwise than LeRobot does"),
         (no_video, r"episode_000001.*observation\.images\.wrist.*No such file"),
         (cut_parquet, r"episode_000001\.parquet.*the file is Parquet"),
         (two_tasks, r"episode_000001.*an episode has one task.*2: \[0, 1\]"),
@@ -231,7 +241,7 @@ def lost_picture(root: Path) -> None:
 )
 def test_problems_are_named(v21: Path, tmp_path: Path, break_it: Callable[[Path], None], words: str) -> None:
     break_it(v21)
-    with pytest.raises(SourceError, match="in the sources") as caught:
+    with pytest.raises(SourceError, match=r"problems? in the sources") as caught:
         convert(v21, tmp_path / "a.zarr", workers=0)
     assert any(re.search(words, str(problem)) for problem in caught.value.problems), caught.value.problems
     assert not (tmp_path / "a.zarr").exists() or not (tmp_path / "a.zarr" / "zarr.json").exists()

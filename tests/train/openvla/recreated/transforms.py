@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """OpenVLA's and OFT's batch transform and collator, re-created, with a tokenizer of words.
 
 openvla/openvla at c8f03f4 and moojink/openvla-oft at 213c5ff: prismatic/vla/datasets/datasets.py: RLDSBatchTransform,

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Stands for main.py: its options, as far as the data go."""
 
 import argparse

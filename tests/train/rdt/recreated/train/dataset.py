@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """RDT's data set and collator, re-created: what they ask of a data set, and what they do with errors.
 
 thu-ml/RoboticsDiffusionTransformer at deb71d8, train/dataset.py: VLAConsumerDataset, DataCollatorForVLAConsumerDataset.

@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """Stands for train/sample.py, which samples trajectories to log their errors."""
 
 

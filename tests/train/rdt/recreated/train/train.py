@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 """RDT's training loop, re-created, with a policy of a few numbers.
 
 thu-ml/RoboticsDiffusionTransformer at deb71d8, train/train.py: the data sets, the DataLoader's options, accelerate's

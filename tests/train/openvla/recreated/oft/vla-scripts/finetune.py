@@ -1,4 +1,3 @@
-# mypy: ignore-errors
 # ruff: noqa: E402, F821
 """finetune.py of OpenVLA-OFT, re-created: how it makes its data, and its loop, with a policy of a few numbers.
 
