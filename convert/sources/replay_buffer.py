@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore, ZipStore
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
 from robozarr.convert.sources.detect import detect_flags
@@ -53,6 +51,9 @@ class ReplayBufferFile(ForeignFile):
     """One ReplayBuffer, open for reading."""
 
     def __init__(self, path: str | Path) -> None:
+        import zarr  # only here: converting HDF5 has no use for it
+        from zarr.storage import LocalStore, ZipStore
+
         super().__init__(path)
         try:
             source = Path(path)
@@ -242,7 +243,7 @@ def _of(made: Mapping[str, Any], name: str, number: int) -> Any:
 
 
 def _is_array(item: object) -> bool:
-    return isinstance(item, zarr.Array)
+    return hasattr(item, "nchunks_initialized")
 
 
 def _first_line(exc: BaseException) -> str:

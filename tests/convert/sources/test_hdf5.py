@@ -89,7 +89,7 @@ def test_every_source_that_leads_nowhere_is_listed(tmp_path: Path) -> None:
         find_sources([tmp_path / "good.hdf5", *missing])
     assert [problem.file for problem in caught.value.problems] == [str(source) for source in missing]
     assert [problem.rule for problem in caught.value.problems] == [
-        "a folder holds *.hdf5 or *.h5 files",
+        "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set or a ReplayBuffer",
         *["a source is a file, a folder, or a pattern that matches files"] * 2,
     ]
     assert all(problem.value and problem.remedy for problem in caught.value.problems)
