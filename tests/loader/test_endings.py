@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 def exits(store_path: Path) -> dict[str, dict[str, Any]]:
     """How each scenario of loader_exits.py ended: exit code, seconds, what it printed."""
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(EXITS), str(store_path)], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-W", "error", str(EXITS), str(store_path)], capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 0, ran.stderr
     found: dict[str, dict[str, Any]] = json.loads(ran.stdout)
