@@ -154,6 +154,7 @@ print(digest.hexdigest(), flush=True)
 """
 
 
+@pytest.mark.slow(reason="starts several processes with torch")
 def test_processes_share_a_cache_dir(hand: Path, hand_url: str, proxy: Proxy, tmp_path: Path) -> None:
     """Two at once, begun with nothing there; what they serve is what the local store serves."""
     spec: dict[str, Sequence[int]] = {name: HAND[name] for name in ("agentview_rgb", "agentview_depth", "actions")}
