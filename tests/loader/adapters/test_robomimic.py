@@ -1,4 +1,4 @@
-"""robomimic's arguments of 0.5, and its metadata, from a store; `make test-interop`, `make test-train` have robomimic itself."""
+"""robomimic's arguments of 0.5, and its metadata, from a store; `make test-train` runs robomimic."""
 
 from __future__ import annotations
 
