@@ -177,6 +177,28 @@ def test_processes_share_a_cache_dir(hand: Path, hand_url: str, proxy: Proxy, tm
     assert n_frames(proxy) == 0
 
 
+def test_files_that_were_removed_are_made_again(
+    hand: Path, hand_url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the store open goes on without them, and keeps what it fetches from then on."""
+    monkeypatch.setattr("robozarr.loader.frames.remote.KEPT_BYTES", 0)
+    expected = epoch(rz.open_store(hand))
+    store = rz.open_store(hand_url, proxy.url, cache_dir=tmp_path)
+    make_dataset(store).read(range(5))
+    n = len(files_of(tmp_path))
+    assert n
+    for file in files_of(tmp_path):
+        file.unlink()
+    for _ in range(3):
+        proxy.reset()
+        assert_same(epoch(store), expected)
+    assert n_frames(proxy) == 0
+    assert len(files_of(tmp_path)) >= n
+    proxy.reset()
+    assert_same(epoch(rz.open_store(hand_url, proxy.url, cache_dir=tmp_path)), expected)
+    assert n_frames(proxy) == 0
+
+
 def test_a_cache_that_changes_while_it_is_read(hand: Path, hand_url: str, s3: str, tmp_path: Path) -> None:
     """Somebody cuts, empties, removes, mixes up its files all the time; what is served is what was written."""
     expected, stop, rng = epoch(rz.open_store(hand)), threading.Event(), random.Random(1)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from stored import column
 
 import robozarr as rz
 from robozarr.convert import convert, verify
@@ -65,13 +66,13 @@ def assert_same(one: Store, other: Store, without: set[str]) -> None:
             mine, theirs = one.ragged(name), other.ragged(name)
             assert all(mine[row].tobytes() == theirs[row].tobytes() for row in range(one.n_steps))
         else:
-            mine_all, theirs_all = one.array(name)[:], other.array(name)[:]
+            mine_all, theirs_all = column(one, name), column(other, name)
             assert (mine_all.dtype, mine_all.shape) == (theirs_all.dtype, theirs_all.shape), name
             assert mine_all.tobytes() == theirs_all.tobytes(), name
     assert one.index.flags.tobytes() == other.index.flags.tobytes()
     assert one.episodes.instruction == other.episodes.instruction
-    for column in ("start", "length", "success", "alignment", "image_convention"):
-        np.testing.assert_array_equal(getattr(one.episodes, column), getattr(other.episodes, column))
+    for fact in ("start", "length", "success", "alignment", "image_convention"):
+        np.testing.assert_array_equal(getattr(one.episodes, fact), getattr(other.episodes, fact))
     assert one.metadata.control_freq == other.metadata.control_freq
     assert one.metadata.flag_rules == other.metadata.flag_rules
 
@@ -110,7 +111,7 @@ def test_recorded_by_lerobot(v21: Path, tmp_path: Path) -> None:
     assert store.metadata.control_freq == 10
     assert (store.episodes.alignment == -1).all()
     for row, (step, top, state, action) in enumerate(
-        zip(store.index.step, store.array("top")[:], store.array("state")[:], store.array("actions")[:], strict=True)
+        zip(store.index.step, column(store, "top"), column(store, "state"), column(store, "actions"), strict=True)
     ):
         for found, expected in zip((top, state, action), recorded(row, int(step)), strict=True):
             np.testing.assert_array_equal(found, expected)
@@ -125,8 +126,8 @@ def test_frames_of_videos(v21: Path, tmp_path: Path) -> None:
     for path in sorted(v21.glob("videos/**/*.mp4")):
         with av.open(str(path)) as container:
             expected += [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    np.testing.assert_array_equal(store.array("wrist")[:], np.stack(expected))
-    assert abs(store.array("wrist")[:, 0, 0, 0].astype(int) - 10 * np.arange(24)).max() <= 3
+    np.testing.assert_array_equal(column(store, "wrist"), np.stack(expected))
+    assert abs(column(store, "wrist")[:, 0, 0, 0].astype(int) - 10 * np.arange(24)).max() <= 3
     assert store.keys["wrist"].decoded.startswith("AV1 by PyAV ")
     assert store.keys["wrist"].decoded.endswith(": a video, not exact")
 
@@ -196,8 +197,8 @@ def rewrite(root: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def two_tasks(root: Path) -> None:
     def change(table: pa.Table) -> pa.Table:
-        column = table.column_names.index("task_index")
-        return table.set_column(column, "task_index", pa.array([1] * 11 + [0]))
+        at = table.column_names.index("task_index")
+        return table.set_column(at, "task_index", pa.array([1] * 11 + [0]))
 
     rewrite(root, change)
 

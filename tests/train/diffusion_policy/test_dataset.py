@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from recipes import UPSTREAM, checkout
+from stored import column
 
 from robozarr.convert import convert
 from robozarr.store.opened import Store, open_store
@@ -61,7 +62,7 @@ def test_every_item(
     base: Any = importlib.import_module("diffusion_policy.dataset.base_dataset").BaseImageDataset
     mine = dataset(META, store, horizon, before, after, n_obs, val_ratio=val_ratio, max_train_episodes=most)
     assert isinstance(mine, base)
-    data = {key: store.array(key)[:] for key in META["obs"]} | {"action": store.array("actions")[:]}
+    data = {key: column(store, key) for key in META["obs"]} | {"action": column(store, "actions")}
     ends = (store.episodes.start + store.episodes.length).astype(np.int64)
     replay = buffer({"data": data, "meta": {"episode_ends": ends}})
     mask = sampler.downsample_mask(~sampler.get_val_mask(store.n_episodes, val_ratio, 42), most, 42)
@@ -92,6 +93,6 @@ def test_normaliser(store: Store, absolute: bool) -> None:
     else:
         assert torch.equal(scaled, actions)
     for key in ("ee_pos", "gripper_states"):
-        values = normaliser[key].normalize(torch.from_numpy(store.array(key)[:].astype(np.float32)))
+        values = normaliser[key].normalize(torch.from_numpy(column(store, key).astype(np.float32)))
         torch.testing.assert_close(values.amax(0), torch.ones(values.shape[1]))
     assert normaliser["agentview_rgb"].normalize(torch.tensor([0.0, 1.0])).tolist() == [-1.0, 1.0]
