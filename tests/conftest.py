@@ -26,9 +26,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.set_full(config.getoption("--full"))
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # in the background of a shell; tests interrupt themselves
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests interrupt themselves
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--full"):
         settings.register_profile("quick", settings.get_profile("robozarr"), max_examples=25)
