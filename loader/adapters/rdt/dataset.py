@@ -19,7 +19,8 @@ from robozarr.loader.adapters.ending import OnError, ending
 from robozarr.loader.adapters.epoch import Walk
 from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
-from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, runs_of_slots, unify
+from robozarr.loader.adapters.rdt.scatter import write_vectors
+from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
 from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, turn, upside_down
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
@@ -235,8 +236,6 @@ class RDTBatches:
             "offsets": np.arange(self.config.chunk), "past": np.arange(1 - self.config.chunk, 1),
             "pictures": np.arange(1 - self.config.history, 1),
         }  # fmt: skip
-        # slices of slots and elements: numpy writes them three times as fast as a list of slots
-        self._runs = {"state": runs_of_slots(vectors.state_slots), "action": runs_of_slots(vectors.slots)}
         if self.config.skip_still:
             self._tables["still"] = (dataset.store.index.flags & int(StepFlag.STILL)) != 0
         self._lang = () if dataset.lang_embed is None else pad_lang_embeds(dataset.lang_embed)
@@ -287,23 +286,15 @@ class RDTBatches:
         """Vectors of rows [b, n], with values in their slots: [b, n, 128]."""
         table = tables[name]
         if isinstance(table, np.ndarray):
-            out = self._zeros(name, rows.shape, table.dtype)
-            values, vectors = table[rows], out.numpy()
-            for slots, elements in self._runs[name]:
-                vectors[..., slots] = values[..., elements]
+            if self.leases is None:
+                return torch.from_numpy(unify(table[rows], tuple(tables[f"{name}_slots"]), table.dtype))
+            pool = self.leases.pool(name, (*rows.shape, STATE_DIM), table.dtype)
+            out = pool.lend(pool.take(), rows.shape[0])  # whoever held it may have written to every slot
+            write_vectors(table, rows.reshape(-1), tables[f"{name}_slots"], out.numpy().reshape(-1, STATE_DIM))
             return out
         values = table.index_select(0, rows.flatten())
         out = values.new_zeros((len(values), STATE_DIM)).index_copy_(1, tables[f"{name}_slots"], values)
         return out.view(*rows.shape, STATE_DIM)
-
-    def _zeros(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> torch.Tensor:
-        """Zeros [*shape, 128] in memory that nobody holds."""
-        if self.leases is None:
-            return torch.from_numpy(np.zeros((*shape, STATE_DIM), dtype))
-        pool = self.leases.pool(name, (*shape, STATE_DIM), dtype)
-        out = pool.lend(pool.take(), shape[0])
-        out.numpy().fill(0)  # whoever held it may have written to every slot; not by torch, whose threads would wait for cores
-        return out
 
     def _pictures(self, batch: Sample, camera: str, row: Any, xp: Any, tables: Mapping[str, Any]) -> Sample:
         device, shape = batch["step"].device, (len(row), self.config.history)

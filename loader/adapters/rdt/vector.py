@@ -26,7 +26,6 @@ __all__ = [
     "RDTKeys",
     "RDTVectors",
     "rotation_6d",
-    "runs_of_slots",
     "unify",
 ]
 
@@ -180,17 +179,6 @@ def unify(values: NDArray[Any], slots: tuple[int, ...], dtype: Any = np.float64)
     out = np.zeros((*values.shape[:-1], STATE_DIM), dtype)
     out[..., slots] = values
     return out
-
-
-def runs_of_slots(slots: tuple[int, ...]) -> tuple[tuple[slice, slice], ...]:
-    """Slots that follow each other, and the elements of the values that go there.
-
-    >>> runs_of_slots((0, 1, 10, 30, 31))
-    ((slice(0, 2, None), slice(0, 2, None)), (slice(10, 11, None), slice(2, 3, None)), (slice(30, 32, None), slice(3, 5, None)))
-    """
-    ends = [i for i in range(1, len(slots)) if slots[i] != slots[i - 1] + 1]
-    bounds = zip([0, *ends], [*ends, len(slots)], strict=True)
-    return tuple((slice(slots[a], slots[b - 1] + 1), slice(a, b)) for a, b in bounds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
+from stored import column
 from torch.utils.data import DataLoader
 from zarr.storage import ZipStore
 
@@ -81,8 +82,8 @@ def test_every_item(
         META, store, horizon, before, after, n_obs, val_ratio=val_ratio, max_train_episodes=most, seed=42
     )  # fmt: skip
     ends = (store.episodes.start + store.episodes.length).tolist()
-    frames, position = store.array("agentview_rgb")[:], store.array("ee_pos")[:]
-    actions = store.array("actions")[:]
+    frames, position = column(store, "agentview_rgb"), column(store, "ee_pos")
+    actions = column(store, "actions")
     for served in (dataset, dataset.get_validation_dataset()):
         indices = upstream_indices(ends, horizon, served.train_mask, before, after)
         assert len(served) == len(indices)
@@ -129,7 +130,7 @@ def test_rotations() -> None:
 def test_absolute_actions(store: Store) -> None:
     meta = {**META, "action": {"shape": [10]}}
     dataset = DiffusionPolicyDataset(meta, store, abs_action=True)
-    raw = store.array("actions")[:].astype(np.float32)
+    raw = column(store, "actions").astype(np.float32)
     np.testing.assert_array_equal(dataset.get_all_actions()[:, :3].numpy(), raw[:, :3])
     np.testing.assert_array_equal(dataset.get_all_actions()[:, 9].numpy(), raw[:, 6])
     two = np.concatenate([raw, raw[::-1]], axis=1)
@@ -168,7 +169,7 @@ def test_replay_buffer(store: Store, tmp_path: Path, name: str) -> None:
     assert root["meta/episode_ends"].dtype == np.int64
     assert set(root["data"].keys()) == set(report.keys) == {"action", *store.keys} - {"actions", "states"}
     for key in report.keys:
-        mine, theirs = store.array("actions" if key == "action" else key)[:], root[f"data/{key}"][:]
+        mine, theirs = column(store, "actions" if key == "action" else key), root[f"data/{key}"][:]
         assert (mine.dtype, mine.shape, mine.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes())
     assert report.left_out == {"states": "its width differs between episodes"}
     assert [path.name for path in tmp_path.iterdir()] == [name]

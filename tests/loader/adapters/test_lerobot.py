@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from stored import column
 from torch.utils.data import DataLoader
 
 from robozarr.convert import convert
@@ -49,10 +50,10 @@ def test_items(store: Store) -> None:
     dataset = LeRobotStore(store, delta_timestamps=deltas)
     steps = {"action": [-1, 0, 2], AGENT: [-2, 0], "observation.state": [0]}
     columns = {
-        "action": store.array("actions")[:].astype(np.float32),
-        "observation.state": np.concatenate([store.array(key)[:] for key in STATE], axis=1).astype(np.float32),
-        AGENT: np.moveaxis(store.array("agentview_rgb")[:], -1, 1).astype(np.float32) / np.float32(255),
-        WRIST: np.moveaxis(store.array("eye_in_hand_rgb")[:], -1, 1).astype(np.float32) / np.float32(255),
+        "action": column(store, "actions").astype(np.float32),
+        "observation.state": np.concatenate([column(store, key) for key in STATE], axis=1).astype(np.float32),
+        AGENT: np.moveaxis(column(store, "agentview_rgb"), -1, 1).astype(np.float32) / np.float32(255),
+        WRIST: np.moveaxis(column(store, "eye_in_hand_rgb"), -1, 1).astype(np.float32) / np.float32(255),
     }
     texts = list(dict.fromkeys(store.episodes.instruction))
     items = dataset.__getitems__(range(len(dataset)))
@@ -60,10 +61,10 @@ def test_items(store: Store) -> None:
     for row, item in enumerate(items):
         episode = int(store.index.episode[row])
         start, length = int(store.episodes.start[episode]), int(store.episodes.length[episode])
-        for name, column in columns.items():
+        for name, values in columns.items():
             wanted = row + np.array(steps.get(name, [0]))
             rows = np.clip(wanted, start, start + length - 1)
-            expected = column[rows] if name in steps else column[row]
+            expected = values[rows] if name in steps else values[row]
             np.testing.assert_array_equal(item[name].numpy(), expected, err_msg=name)
             if name in steps:
                 assert item[f"{name}_is_pad"].tolist() == (rows != wanted).tolist()
@@ -106,13 +107,13 @@ def test_in_a_data_loader(store: Store) -> None:
 def test_statistics(store: Store) -> None:
     """Exact ones, of all steps and all pixels."""
     stats = LeRobotStore(store).meta.stats
-    frames = store.array("agentview_rgb")[:].reshape(-1, 3) / 255
+    frames = column(store, "agentview_rgb").reshape(-1, 3) / 255
     for name, expected in {"min": frames.min(0), "max": frames.max(0), "mean": frames.mean(0), "std": frames.std(0)}.items():
         np.testing.assert_allclose(stats[AGENT][name], expected[:, None, None], rtol=1e-9)
     np.testing.assert_array_equal(
         stats[AGENT]["q90"].reshape(-1), np.quantile(frames, 0.9, axis=0, method="inverted_cdf")
     )  # fmt: skip
-    actions = store.array("actions")[:]
+    actions = column(store, "actions")
     np.testing.assert_allclose(stats["action"]["q10"], np.quantile(actions, 0.1, axis=0))
     assert stats["action"]["count"].tolist() == stats[AGENT]["count"].tolist() == [store.n_steps]
 
@@ -175,11 +176,11 @@ def test_files(store: Store, exported: Path) -> None:
     """The files by plain pyarrow and Pillow: pictures and numbers as stored, and the tables that LeRobot looks things up in."""
     table = pq.read_table(exported / "data/chunk-000/file-000.parquet")
     assert pq.ParquetFile(exported / "data/chunk-000/file-000.parquet").num_row_groups == store.n_episodes
-    frames = store.array("agentview_rgb")[:]
+    frames = column(store, "agentview_rgb")
     for row, picture in enumerate(table.column(AGENT).to_pylist()):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(picture["bytes"]))), frames[row])
-    np.testing.assert_array_equal(np.array(table.column("action").to_pylist()), store.array("actions")[:])
-    np.testing.assert_array_equal(np.array(table.column("rewards").to_pylist()), store.array("rewards")[:])
+    np.testing.assert_array_equal(np.array(table.column("action").to_pylist()), column(store, "actions"))
+    np.testing.assert_array_equal(np.array(table.column("rewards").to_pylist()), column(store, "rewards"))
     info = json.loads((exported / "meta/info.json").read_text())
     assert (info["codebase_version"], info["fps"], info["total_frames"], info["total_episodes"]) == ("v3.0", 20, 44, 4)
     episodes = pq.read_table(exported / "meta/episodes/chunk-000/file-000.parquet")
@@ -201,7 +202,7 @@ def test_files_and_folders_roll_over(store: Store, tmp_path: Path, monkeypatch: 
     assert found == [f"data/chunk-000/file-00{i}.parquet" for i in range(3)] + ["data/chunk-001/file-000.parquet"]
     convert(tmp_path / "out", tmp_path / "back.zarr", workers=0)
     again = open_store(tmp_path / "back.zarr")
-    assert again.array("agentview_rgb")[:].tobytes() == store.array("agentview_rgb")[:].tobytes()
+    assert column(again, "agentview_rgb").tobytes() == column(store, "agentview_rgb").tobytes()
 
 
 def test_videos_are_measured(store: Store, tmp_path: Path) -> None:
@@ -212,7 +213,7 @@ def test_videos_are_measured(store: Store, tmp_path: Path) -> None:
     (path,) = (tmp_path / "out").rglob("*.mp4")
     with av.open(str(path)) as container:
         decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    error = decoded.astype(float) - store.array("agentview_rgb")[:][:, ::-1]
+    error = decoded.astype(float) - column(store, "agentview_rgb")[:, ::-1]
     assert report.psnr == {AGENT: pytest.approx(10 * np.log10(255**2 / (error**2).mean()))}
     assert 30 < report.psnr[AGENT] < 60
     episodes = pq.read_table(tmp_path / "out/meta/episodes/chunk-000/file-000.parquet")

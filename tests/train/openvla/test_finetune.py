@@ -74,23 +74,20 @@ def test_the_lines_apply_to_their_finetune(name: str, number: int, tmp_path: Pat
 
 
 class _Tokenizer:
-    """32,000 tokens; words by their bytes, the last tokens by their numbers."""
+    """32,000 tokens; words by their bytes, the last tokens by a letter each, as Llama's: OFT counts letters for tokens."""
 
-    vocab_size, pad_token_id, model_max_length = 32000, 0, 512
+    vocab_size, pad_token_id, model_max_length, first = 32000, 0, 512, 0x4E00
 
     def decode(self, tokens: Any) -> str:
-        return "".join(f"<{int(token)}>" for token in tokens)
+        return "".join(chr(self.first + int(token)) for token in tokens)
 
     def batch_decode(self, many: Any) -> list[str]:
         return [self.decode(tokens) for tokens in many]
 
     def __call__(self, text: str, add_special_tokens: bool = True) -> Any:
-        parts = text.replace("<", "\0<").split("\0")
-        ids = [3 + byte for byte in parts[0].encode()]
-        for part in parts[1:]:
-            number, _, rest = part[1:].partition(">")
-            ids += [2 if number == "/s" else int(number), *(3 + byte for byte in rest.encode())]
         answer = ModuleType("answer")
+        words = text.replace("</s>", "\2")
+        ids = [ord(letter) - self.first if ord(letter) >= self.first else ord(letter) for letter in words]
         answer.input_ids = [1, *ids]  # type: ignore[attr-defined]
         return answer
 
