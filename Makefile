@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop test-matrix test-train test-train-lerobot check style types compiled install bench-convert bench-convert-scale bench-load bench-remote bench-augment \
-        bench-scale bench-adapters \
-        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
+.PHONY: demo test test-all test-interop test-matrix test-train test-train-lerobot check style types compiled install bench-convert \
+        bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
+        experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
 MAKEFLAGS += --jobs=2
@@ -190,6 +190,9 @@ soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memor
 
 bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore, DataLoader, WindowLoader, the limit
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_load.py $(ARGS)
+
+bench-small-memory: install  ## a store twice the memory that there is (a control group): windows/s, MB from the disk, by profile
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_small_memory.py $(ARGS)
 
 bench-remote: install  ## a bucket 20 ms away: one request at a time, 1 to 16 batches in flight, cache_dir beside the local store
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/remote/bench_remote.py $(ARGS)

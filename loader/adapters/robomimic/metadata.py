@@ -6,6 +6,7 @@ ARISE-Initiative/robomimic, robomimic/utils/file_utils.py, 0.3.0 and 0.5.0 (d309
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def get_shape_metadata_from_dataset(
     store, _ = opened(path)
     if all_obs_keys is None:
         all_obs_keys = [key.name for key in store.metadata.keys if key.source.startswith("obs/")]
-    shapes: dict[str, Any] = {}
+    shapes: OrderedDict[str, Any] = OrderedDict()
     for name in sorted(all_obs_keys):
         if name == "lang_emb" and name not in store.keys:
             import robomimic.utils.lang_utils as lang_utils
