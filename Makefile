@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop test-matrix test-train check style types compiled install bench-convert bench-convert-scale bench-load bench-remote bench-augment \
-        bench-scale bench-adapters \
-        bench-plan experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
+.PHONY: demo test test-all test-interop test-matrix test-train test-train-lerobot check style types compiled install bench-convert \
+        bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
+        experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
 ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
 MAKEFLAGS += --jobs=2
@@ -95,9 +95,30 @@ $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
 	$(TRAIN_PIP) --no-deps libero robomimic torchvision
 	touch $@
 
-test-train: $(TRAIN)/dependencies  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi
+test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
 	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+
+# An environment of its own. LeRobot's pins exclude this torch (0.4.4 asks for one below 2.11, 0.6 for one below 2.12), so that it and
+# torchvision come without their dependencies but for those that they import; tests/train/lerobot/conftest.py says what is put in the
+# place of something. LeRobot 0.6, where there is such a Python: make test-train-lerobot LEROBOT_VERSION=0.6.0 PYTHON=python3.12
+LEROBOT_VERSION ?= 0.4.4
+LEROBOT := $(VENV)-lerobot-$(LEROBOT_VERSION)
+LEROBOT_PIP := $(LEROBOT)/bin/python -m pip install -q
+$(LEROBOT)/dependencies: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(LEROBOT)
+	$(LEROBOT_PIP) --upgrade pip
+	$(LEROBOT_PIP) -c constraints.txt torch==2.13.0
+	$(LEROBOT_PIP) -c constraints.txt '.[convert,lerobot,train]' hypothesis pytest
+	$(LEROBOT_PIP) -c constraints.txt accelerate pyserial termcolor
+	$(LEROBOT_PIP) av==15.1.0 datasets==5.2.0 deepdiff==9.1.0 diffusers==0.42.1 draccus==0.10.0 einops==0.8.2 gymnasium==1.4.0
+	$(LEROBOT_PIP) imageio==2.38.1 jsonlines==4.0.0 opencv-python-headless==5.0.0.93
+	$(LEROBOT_PIP) --no-deps lerobot==$(LEROBOT_VERSION) torchvision==0.28.0
+	touch $@
+
+test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store; diffusion policy's, where a checkout is named
+	$(LEROBOT_PIP) --no-deps --force-reinstall .
+	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot tests/train/diffusion_policy
 
 # Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
 # Each has an environment of its own, without constraints. Where there is no such Python, it says so.
@@ -114,7 +135,7 @@ test-matrix-%:
 	@if ! $(firstword $(MATRIX_$*)) -c ''; then echo "$*: there is no $(firstword $(MATRIX_$*)) here; not tested"; exit 0; fi; set -e; \
 	at=$(VENV)-matrix-$*; test -d $$at || $(firstword $(MATRIX_$*)) -m venv $$at; pip="$$at/bin/python -m pip install -q"; \
 	$$pip --upgrade pip; $$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)); \
-	$$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)) '.[convert,s3,train,view]' flask flask-cors hypothesis 'moto[s3]' pytest tensorstore; \
+	$$pip torch==2.13.0 $(wordlist 2,9,$(MATRIX_$*)) '.[convert,lerobot,s3,train,view]' flask flask-cors hypothesis 'moto[s3]' pytest tensorstore; \
 	$$pip --no-deps --force-reinstall .; $$at/bin/python -m pytest -q -W default -m "not slow" $(MATRIX_TESTS)
 
 # An environment of its own: no test but those of the experiment needs a simulator. robosuite asks for packages that read a
@@ -170,6 +191,9 @@ soak: install  ## ten minutes of epochs, early ends, forks and interrupts: memor
 bench-load: install  ## CPU-µs a window: HDF5 readers, zarr-python, TensorStore, DataLoader, WindowLoader, the limit
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_load.py $(ARGS)
 
+bench-small-memory: install  ## a store twice the memory that there is (a control group): windows/s, MB from the disk, by profile
+	PYTHONPATH=benchmarks $(BIN)/python benchmarks/load/bench_small_memory.py $(ARGS)
+
 bench-remote: install  ## a bucket 20 ms away: one request at a time, 1 to 16 batches in flight, cache_dir beside the local store
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/remote/bench_remote.py $(ARGS)
 
@@ -211,4 +235,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-lerobot-* $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,6 @@
-"""HDF5 → store: scan, plan, write, statistics, finalise; and ``verify``.
+"""HDF5 and other sources → store: scan, plan, write, statistics, finalise; and ``verify``.
 
-In: paths of sources. Out: a store, a report. Never imports ``loader``, zarr or torch.
+In: paths of sources. Out: a store, a report. Never imports ``loader`` or torch.
 Read first: ``run.convert``, which calls the stages in order.
 """
 

@@ -58,6 +58,8 @@ class ConvertReport:
     """Partitions that an earlier, interrupted run had finished."""
     n_appended: int
     """Source files that an append added; 0 without an append."""
+    other_actions: tuple[str, ...] = ()
+    """Keys that are actions too, beside ``actions``, as the layout says: of another arm, or in another form."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -151,4 +153,5 @@ def report_of(
         remarks=tuple(instruction_remarks(plan.files[n_old:])) if wish.origin is None else (),
         n_kept=0 if written is None else written.n_kept,
         n_appended=len(plan.files) - n_old if base is not None else 0,
+        other_actions=tuple(key.name for key in metadata.keys if key.role == "action" and key.name != "actions"),
     )

@@ -62,7 +62,7 @@ def place(schedule: Schedule) -> bool:
         per_epoch = min(counted.limit, whole) if isinstance(counted.limit, int) else int(whole * counted.limit)
         if not schedule.resumed:
             _follow(schedule, counted, counted.n_batches, per_epoch)
-        if counted.n_of_this_epoch >= per_epoch:  # an epoch of Lightning's that ended, and was not counted yet
+        if not 0 < counted.n_of_this_epoch < per_epoch:  # an epoch of it begins, with what a loaded state has left first
             schedule.begin_anew()
     return True
 

@@ -9,12 +9,11 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -219,10 +218,21 @@ class BucketPlace:
     def names(self, limit: int | None = None) -> list[str]:
         """Names of all objects below, sorted, by one listing; or the first ones found."""
 
-        def pages() -> Iterator[str]:
-            return (entry["path"] for page in self.store.list() for entry in page)
+        def all_pages() -> list[str]:
+            names: set[str] = set()
+            for page in self.store.list():
+                new = {entry["path"] for entry in page} - names
+                if page and not new:
+                    raise BucketError(
+                        f"{self.url}: cannot be listed: {self.endpoint_url or 'the service'} lists the same objects again and "
+                        "again; check --endpoint-url and proxies"
+                    )
+                names |= new
+                if limit is not None and len(names) >= limit:
+                    break
+            return sorted(names)[:limit]
 
-        found = self._ask("", "listed", lambda: sorted(islice(pages(), limit)))
+        found = self._ask("", "listed", all_pages)
         if not found and self.exists(f".{uuid.uuid4().hex}"):  # obstore takes a page of HTML for an empty listing
             raise self._web_page("", "listed")
         return found
@@ -364,7 +374,15 @@ def _open(place: BucketPlace, reached: bool, *, uploads: bool = False) -> Any:
             from obstore.auth.boto3 import Boto3CredentialProvider
         except ModuleNotFoundError as exc:
             raise StoreError(f"{place}: AWS_PROFILE needs boto3; install it with: pip install boto3") from exc
-        options["credential_provider"] = Boto3CredentialProvider()
+        from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+
+        try:
+            options["credential_provider"] = Boto3CredentialProvider()
+        except (BotoCoreError, ValueError) as exc:  # no such profile, or one without credentials
+            raise BucketError(
+                f"{place}: AWS_PROFILE in the environment: {' '.join(str(exc).split())}; name a profile of ~/.aws/config that "
+                "has credentials, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from exc
     try:
         return (S3Store if scheme == "s3:" else GCSStore)(bucket, **options)
     except (BaseError, ValueError, OSError) as exc:  # half of the credentials, a file of them that is not there

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from robozarr.schemas.errors import BucketError
 
@@ -27,7 +28,7 @@ __all__ = [
 AGAIN: Final = "run the same command again"
 TIMED_OUT: Final = "kind: Timeout"
 """What obstore's debugging output contains after a time-out."""
-ENDPOINT: Final = re.compile(r"https?://[^/@\s]+(/[^@\s]*)?")
+ENDPOINT: Final = re.compile(r"https?://[^/@?#\s]+(/[^@?#\s]*)?")
 IN_HEADERS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION")
 WEB_PAGE: Final = re.compile(rb"(?i)(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html)\b", re.S)
 ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "AWS_S3_ENDPOINT")
@@ -35,11 +36,15 @@ ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT", "
 
 def check_endpoint(endpoint: str, called: str) -> None:
     """Raise BucketError unless a text is an endpoint; `called` says where it comes from."""
-    if ENDPOINT.fullmatch(endpoint) is None:
-        shown = endpoint.rpartition("@")[2]  # what stands before it may be a password
+    try:
+        good = ENDPOINT.fullmatch(endpoint) is not None and urlsplit(endpoint).port != 0
+    except ValueError:  # a port that is no number, or too large
+        good = False
+    if not good:
+        shown = re.split(r"[?#]", endpoint.rpartition("@")[2])[0]  # what stands before or behind it may be a password
         raise BucketError(
-            f"{called}: {shown or '(nothing)'}: not an endpoint; give one that begins with http:// or https://, and names no "
-            "user"
+            f"{called}: {shown or '(nothing)'}: not an endpoint; give one that begins with http:// or https://, and has no "
+            "user, no query, and a port from 1 to 65535 if any"
         )
 
 

@@ -218,25 +218,26 @@ class CachedArray:
         finally:
             os.close(fd)
 
-    def write(self, shard: int, pieces: Sequence[NDArray[np.uint8]], starts: Sequence[int]) -> None:
-        """Write bytes of a shard at their position in its file, after `make`; does nothing if there is no room."""
+    def write(self, shard: int, pieces: Sequence[NDArray[np.uint8]], starts: Sequence[int]) -> bool:
+        """Write bytes of a shard at their position in its file, if there is room; False if the file is gone since `make`."""
         if self.cache.full:
-            return
+            return True
         try:
             with opened(self.cache.folder) as root, opened(self._name, root) as folder:
                 fd = open_file(folder, shard_name(shard), os.O_RDWR)
         except FileNotFoundError:  # thrown out
-            return
+            return False
         except OSError as exc:
             if exc.errno not in STRANGE:  # somebody else's: `make` takes the name back
                 self.cache.failed(exc)
-            return
+            return True
         try:
             self.cache.write(fd, pieces, starts)
         except OSError as exc:
             self.cache.failed(exc)
         finally:
             os.close(fd)
+        return True
 
     def touch(self, shards: Sequence[int]) -> None:
         """Mark shards as used."""

@@ -40,6 +40,7 @@ def test_the_loss_falls_and_a_stopped_run_goes_on_exactly(example: ModuleType, s
     assert begun + rest == pytest.approx(whole, rel=1e-4)  # other batches would differ in the first digits
 
 
+@pytest.mark.slow(reason="converts and trains on whole files")
 def test_on_real_files(example: ModuleType, real_data: Path, tmp_path: Path) -> None:
     convert(real_data, tmp_path / "a.zarr", workers=0)
     losses = example.train(str(tmp_path / "a.zarr"), 1, 16)
@@ -47,6 +48,7 @@ def test_on_real_files(example: ModuleType, real_data: Path, tmp_path: Path) -> 
     assert sum(losses[-30:]) < 0.97 * sum(losses[:30])
 
 
+@pytest.mark.slow(reason="starts Python with torch")
 def test_as_a_command(sample_store: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLE), str(sample_store), "--epochs", "1"], capture_output=True, text=True, check=True

@@ -36,6 +36,8 @@ UNCOMPRESSED: Final = 192
 def check_lone_frames(store: Store, name: str, wanted: NDArray[np.bool_]) -> Iterator[Finding]:
     """Findings about single frames of one colour in the episodes that are `wanted`.
 
+    Of a camera they are a problem: no view has one colour. A mask, or a depth, may rightly have one value in a frame: a notice.
+
     Stretches of several frames are found by ``picture_checks``, and left out here.
     """
     key, sums, episode = store.keys[name], store.fingerprints(name), store.index.episode
@@ -47,9 +49,11 @@ def check_lone_frames(store: Store, name: str, wanted: NDArray[np.bool_]) -> Ite
     same = np.concatenate([[False], (sums[1:] == sums[:-1]) & (episode[1:] == episode[:-1]), [False]])
     lone = found[~same[found] & ~same[found + 1]]
     if lone.size:
+        axes = key.picture_axes
+        colours = int(np.prod([size for letter, size in zip(axes, key.shape, strict=True) if letter not in "yx"])) >= 3
         at = [f"episode {episode[row]} (step {row - store.episodes.start[episode[row]]})" for row in lone.tolist()]
         yield Finding(
-            level="notice", title=f"Frames of one colour: {name}",
+            level="problem" if colours else "notice", title=f"Frames of one colour: {name}",
             detail=f"all pixels of a single frame have one value in {listed(at)} → the camera dropped out for a step; look at "
             "them, and leave the episodes out if they matter",
         )  # fmt: skip

@@ -20,6 +20,7 @@ SAMPLE = HERE.parents[1] / "sample"
 PROFILES = ("raw", "fast", "lean", "compact")
 
 
+@pytest.mark.slow(reason="every contender is tried")
 def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options: list[str | Path] = ["--rounds", "1", "--workers", "1", "--scratch", tmp_path, "--json", out]
@@ -54,6 +55,7 @@ def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+@pytest.mark.slow(reason="converts what is larger than a limit")
 def test_no_process_takes_a_demo_larger_than_its_limit_into_memory(tmp_path: Path) -> None:
     options: list[str | Path] = ["--sizes-mb", "8", "--one-demo-mb", "700", "--workers", "1", "--profile", "raw"]
     command = [sys.executable, HERE / "bench_convert_scale.py", SAMPLE, *options, "--scratch", tmp_path]

@@ -2,10 +2,10 @@
 
     python benchmarks/load/bench_small_memory.py [SOURCE] [--copies 12] [--rounds 2] [--scratch FOLDER]
 
-The source's files are converted several times over (`--copies`); the memory, of the process and its page cache together, is half
-of what the store takes in profile raw. Each profile is read by a process of its own, by one WindowLoader of two threads, in random
-order. Where no control group can be made (version 1 or 2, with rights to it), the files are dropped from the page cache before
-every epoch instead, which is said: then every frame comes from the disk once an epoch.
+The source's files are converted several times over (`--copies`). The memory, of the process and its page cache together, is
+half of what the store takes in profile raw. Each profile is read in a process of its own, by a WindowLoader of two threads, in
+random order. Where no control group can be made (version 1 or 2, with rights to it), the files are dropped from the page cache
+before every epoch instead, which is said: then every frame comes from the disk once an epoch.
 """
 
 from __future__ import annotations
@@ -35,15 +35,17 @@ from scale_store import window
 group, store, rounds = sys.argv[1:]
 if group:
     (Path(group) / "cgroup.procs").write_text("0")
+def from_disk():
+    return int(Path("/proc/self/io").read_text().split("\\nread_bytes: ")[1].split()[0])
 dataset = rz.WindowDataset(rz.open_store(store), window())
 loader = rz.WindowLoader(dataset, 64, threads=2)
 for number in range(int(rounds) + 1):
     if not group or number == 0:
         drop_from_cache([file for file in Path(store).rglob("*") if file.is_file()])
-    wall, cpu = time.perf_counter(), time.process_time()
+    wall, cpu, read = time.perf_counter(), time.process_time(), from_disk()
     n = sum(len(batch["step"]) for batch in loader)
     if number:  # the first fills the page cache
-        print(n / (time.perf_counter() - wall), 1e6 * (time.process_time() - cpu) / n, flush=True)
+        print(n / (time.perf_counter() - wall), 1e6 * (time.process_time() - cpu) / n, from_disk() - read, flush=True)
 """
 
 
@@ -87,12 +89,12 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def measure(store: Path, group: Path | None, rounds: int) -> list[tuple[float, float]]:
-    """Windows/s and CPU-µs a window of each epoch, by a process of its own."""
+def measure(store: Path, group: Path | None, rounds: int) -> list[tuple[float, float, float]]:
+    """Windows/s, CPU-µs a window, and bytes from the disk, of each epoch, by a process of its own."""
     command = [sys.executable, "-c", CHILD, "" if group is None else str(group), str(store), str(rounds)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return [(float(a), float(b)) for a, b in (line.split() for line in done.stdout.splitlines())]
+    return [(float(a), float(b), float(c)) for a, b, c in (line.split() for line in done.stdout.splitlines())]
 
 
 def run(source: Path, copies: int, rounds: int, scratch: Path | None) -> list[tuple[str, ...]]:
@@ -115,12 +117,12 @@ def run(source: Path, copies: int, rounds: int, scratch: Path | None) -> list[tu
             said = (
                 f"memory limit {limit / 1e6:,.0f} MB" if group else "no limit can be set: page cache dropped before every epoch"
             )
-            lines: list[tuple[str, ...]] = [(said, "MB", "windows/s", "CPU-µs/window")]
+            lines: list[tuple[str, ...]] = [(said, "MB", "MB from disk/epoch", "windows/s", "CPU-µs/window")]
             for name, store in stores.items():
                 drop_from_cache([file for other in stores.values() for file in files_below(other)])
                 epochs = measure(store, group, rounds)
                 best = max(epochs)
-                lines.append((name, f"{sizes[name] / 1e6:,.0f}", f"{best[0]:,.0f}", f"{best[1]:,.0f}"))
+                lines.append((name, f"{sizes[name] / 1e6:,.0f}", f"{best[2] / 1e6:,.0f}", f"{best[0]:,.0f}", f"{best[1]:,.0f}"))
         return lines
 
 

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow(reason="times every adapter")
 def test_every_row_has_numbers() -> None:
     command = [sys.executable, str(HERE / "bench_adapters.py"), "--seconds", "0.01", "--rounds", "1", "--batch-size", "16"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

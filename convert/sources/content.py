@@ -6,28 +6,36 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from robozarr.convert.sources.lerobot.folder import beside, is_data_file
+from robozarr.convert.sources.replay_buffer import files_of
 from robozarr.schemas.digest import sampled_digest
 from robozarr.store.system import CLOEXEC, NONBLOCK, pread
 
 __all__ = ["digest_of_file", "digest_or_nothing"]
 
+MOST_FILES: Final = 512
+"""Most files of a source whose content is looked at."""
+
 
 def digest_of_file(path: str | Path) -> str:
     """The sampled digest of a file's content (``schemas.digest``); it reads 4 MiB, however large the file.
 
-    A file of a LeRobot data set says little without others: ``meta/info.json``, the tasks, its videos. Their digests count too.
+    A file of a LeRobot data set says little without others: ``meta/info.json``, the tasks, its videos; and a ReplayBuffer in a
+    folder is many files. Their digests count too; of very many files those of some, and all names and sizes.
 
     Raises
     ------
     OSError
         If the file cannot be read, or is no regular file.
     """
-    others = beside(path) if is_data_file(path) else []
+    others = beside(path) if is_data_file(path) else files_of(path)
     if not others:
         return _digest(path)
-    together = "".join(_digest(each) for each in [path, *others]).encode()
+    some = others[:: -(-len(others) // MOST_FILES)]
+    names = [f"{each.relative_to(Path(path).parent)} {each.stat().st_size}\n" for each in files_of(path)]
+    together = "".join([*names, *(_digest(each) for each in [path, *some])]).encode()
     return sampled_digest(len(together), lambda start, n: together[start : start + n])
 
 

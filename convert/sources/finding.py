@@ -10,6 +10,7 @@ from pathlib import Path
 
 from robozarr.convert.sources.lerobot.folder import data_files
 from robozarr.convert.sources.remedies import is_apple_double
+from robozarr.convert.sources.replay_buffer import replay_buffer_in
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.source import SOURCE_SUFFIXES
 
@@ -19,7 +20,7 @@ __all__ = ["find_sources"]
 def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     """HDF5 files from files, folders (searched for ``*.hdf5`` and ``*.h5``) and globs: absolute, sorted, each once.
 
-    A folder that is a LeRobot data set stands for its Parquet files.
+    A folder that is a LeRobot data set stands for its Parquet files, one that is a ReplayBuffer for its ``.zgroup``.
 
     The ``._x.hdf5`` that macOS writes beside files on foreign disks hold no data and are passed over.
 
@@ -34,9 +35,11 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
         path = Path(source)
         if path.is_dir() and (of_lerobot := data_files(path)) is not None:
             files, rule, remedy = of_lerobot, "a LeRobot data set has Parquet files in data/", "copy or download it again"
+        elif path.is_dir() and (buffer := replay_buffer_in(path)) is not None:
+            files, rule, remedy = [buffer], "", ""
         elif path.is_dir():
             files = _files_below(path)
-            rule, remedy = "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set", "name a folder that does"
+            rule, remedy = "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set or a ReplayBuffer", "name another"
         elif path.exists():
             files, rule, remedy = [path], "", ""
         else:

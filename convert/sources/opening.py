@@ -1,4 +1,4 @@
-"""Open a source by what it is: HDF5, or a file of a LeRobot data set. Imports neither h5py nor pyarrow itself."""
+"""Open a source by what it is: HDF5, a file of a LeRobot data set, a ReplayBuffer. Imports no library of theirs itself."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.sources.lerobot.folder import is_data_file
 from robozarr.convert.sources.lerobot.reading import LeRobotFile
 from robozarr.convert.sources.lerobot.scan import scan_data_file
+from robozarr.convert.sources.replay_buffer import ReplayBufferFile, is_replay_buffer, scan_replay_buffer
 from robozarr.convert.sources.scan import scan_file
 from robozarr.schemas.errors import SourceError
 from robozarr.schemas.index import FlagRules
 
 __all__ = ["Source", "open_source", "scan_source"]
 
-Source: TypeAlias = SourceFile | LeRobotFile
+Source: TypeAlias = SourceFile | LeRobotFile | ReplayBufferFile
 
 
 def open_source(path: str) -> Source:
     """Open a source for reading; SourceError if it cannot be."""
-    return LeRobotFile(path) if is_data_file(path) else SourceFile(path)
+    if is_data_file(path):
+        return LeRobotFile(path)
+    return ReplayBufferFile(path) if is_replay_buffer(path) else SourceFile(path)
 
 
 def scan_source(
@@ -35,10 +38,11 @@ def scan_source(
     layouts: tuple[Layout, ...] = (),
 ) -> FileScan:
     """Scan a source of any kind; parameters and result as of ``scan_file``: problems are listed, never raised."""
-    if not is_data_file(path):
+    if not is_data_file(path) and not is_replay_buffer(path):
         return scan_file(path, rules, selected, without, layouts)
+    scan = scan_data_file if is_data_file(path) else scan_replay_buffer
     try:
-        return replace(scan_data_file(path, rules, selected, without), digest=digest_of_file(path))
+        return replace(scan(path, rules, selected, without), digest=digest_of_file(path))
     except SourceError as exc:
         status = Path(path).stat()
         return FileScan(

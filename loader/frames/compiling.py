@@ -129,7 +129,7 @@ class _Announcement:
     def _say(self) -> None:
         if not self._said and sys.stderr is not None:
             self._said = True
-            print("robozarr: compiling the reader, once: about half a minute …", file=sys.stderr, flush=True)
+            print("robozarr: compiling the reader, once: about 15 seconds …", file=sys.stderr, flush=True)
 
 
 _announce = _Announcement()

@@ -154,7 +154,8 @@ def load_table(shards: Shards, chunk: Number, fd: Number, may_wait: Flag, fault:
     if NOWAIT and not may_wait:
         vector = np.empty(2, np.int64)
         vector[0], vector[1] = table.ctypes.data, len(table)
-        if posix_preadv2(fd, address(vector.ctypes.data), 1, begin, NOWAIT) != len(table):
+        got = posix_preadv2(fd, address(vector.ctypes.data), 1, begin, NOWAIT)
+        if got != vector[1]:  # of the vector, not the table: numba frees an array behind the last line that names it
             return WAITS
         done = True
     if not done and not read_bytes(fd, table.ctypes.data, len(table), begin):

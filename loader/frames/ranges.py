@@ -147,7 +147,7 @@ def claim_rows(
 @compiled
 def note_rows(held: Held, rows: NDArray[np.int64], flight: int) -> None:
     """Note rows that will be needed soon; -1 is ignored."""
-    for row in rows.ravel():
+    for row in rows.flat:
         if 0 <= row < len(held.soon):
             held.soon[row] = flight
 

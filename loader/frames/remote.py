@@ -110,6 +110,8 @@ class BucketReader:
         self._ranges: dict[int, Range] = {}
         self._whole: deque[Range] = deque()
         self._indexes: dict[int, ThreadJob] = {}
+        self._gone: list[int] = []
+        """Open files that were removed from the cache."""
         self._used, self._touched = np.zeros(n_shards, bool), time.monotonic()
 
     def announce(self, rows: I64) -> None:
@@ -326,7 +328,9 @@ class BucketReader:
         for one, data in zip(ranges, found, strict=True):
             one.bytes = data
         if self._cached is not None and self._shards.fds[shard] != ABSENT:
-            self._cached.write(shard, found, wanted[:, 0].tolist())
+            starts = wanted[:, 0].tolist()
+            if not self._cached.write(shard, found, starts) and self._make_again(self._cached, shard):
+                self._cached.write(shard, found, starts)
         with self._lock:
             self._whole.extend(ranges)
             self._n_kept += sum(one.end - one.begin for one in ranges)
@@ -334,6 +338,19 @@ class BucketReader:
                 oldest = self._whole.popleft()
                 self._n_kept -= oldest.end - oldest.begin
                 self._forget(oldest)
+
+    def _make_again(self, cached: CachedArray, shard: int) -> bool:
+        """Make the file of a shard that was removed from the cache, and use that; False if that is not possible now."""
+        try:
+            tail, size = self._requests.end(self._layout.shard_path(shard), index_bytes(self._shards))
+        except (OSError, BucketError):  # the bytes that were asked for are there all the same
+            return False
+        if not cached.make(shard, size, tail):
+            return False
+        with self._lock:
+            if (fd := int(self._shards.fds[shard])) >= 0:
+                self._gone.append(fd)  # others may be reading it
+            return self._open(cached, shard)
 
     def _forget(self, one: Range) -> None:
         """Let a range go; whoever uses it at the moment keeps it so long."""
@@ -377,3 +394,6 @@ class BucketReader:
     def __del__(self, ends: Callable[[], bool] = sys.is_finalizing) -> None:
         if not ends() and (shards := getattr(self, "_shards", None)):  # then modules are taken apart already
             close_shards(shards, self._free_fds)
+            for fd in self._gone:
+                os.close(fd)
+                self._free_fds[0] += 1

@@ -290,7 +290,7 @@ def _is_link(path: NDArray[np.uint8], n: int) -> bool:
     path[n] = 0
     got = posix_readlink(address(path.ctypes.data), address(target.ctypes.data), 1)
     path[n] = _SLASH
-    return bool(got >= 0)
+    return bool(0 <= got <= len(target))  # named once more: numba frees an array behind the last line that names it
 
 
 @compiled_inside

@@ -196,6 +196,11 @@ def convert(
         f"{size}, {counted(report.n_partitions, 'partition')}, {report.seconds:.1f} s"
     )
     say(f"keys: {', '.join(report.keys)}")
+    if report.other_actions:
+        say(
+            f"actions: the key actions does not hold all; actions too are {', '.join(report.other_actions)} → name in a window "
+            "those that a policy is to learn"
+        )
     for line in profile_words(report.profile, report.stored_bytes, report.would_take):
         say(line)
     for problem in report.left_out:

@@ -16,11 +16,16 @@ from robozarr.cli.output import say
 from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, print_json
 from robozarr.view.words import size_words
 
-__all__ = ["EXAMPLES", "EXAMPLES_LEROBOT", "export_lerobot", "export_rdt"]
+__all__ = [
+    "EXAMPLES", "EXAMPLES_DIFFUSION_POLICY", "EXAMPLES_LEROBOT", "export_diffusion_policy", "export_lerobot", "export_rdt",
+]  # fmt: skip
 
 EXAMPLES: Final = examples(
     "robozarr export rdt libero.zarr --configs RoboticsDiffusionTransformer/configs --name libero",
     "robozarr export rdt libero.zarr --configs configs --name libero --dry-run",
+)
+EXAMPLES_DIFFUSION_POLICY: Final = examples(
+    "robozarr export diffusion-policy libero.zarr --output libero.zarr.zip --keys agentview_rgb,ee_pos",
 )
 EXAMPLES_LEROBOT: Final = examples(
     "robozarr export lerobot libero.zarr --output libero_lerobot",
@@ -128,6 +133,30 @@ def export_lerobot(
         say(f"{name}: video, not exact: PSNR {ratio:.1f} dB")
     exact = "" if report.psnr else ", pictures exact"
     say(f"{output}: {report.n_episodes} episodes, {report.n_steps} steps, {size_words(report.n_bytes)}{exact}")
+    return None
+
+
+def export_diffusion_policy(
+    store: StoreArgument,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="What to make: a file that ends in .zarr.zip, or else a folder; not there yet."),
+    ],
+    keys: Annotated[str | None, typer.Option("--keys", help="Keys to write, with commas. [default: all]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a store as diffusion policy's ReplayBuffer (Zarr v2), exact."""
+    with needs("convert,train"):
+        from robozarr.convert.workers.progress import progress_for
+        from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
+    check_folder(output)
+    with progress_for() as progress:
+        report = export_replay_buffer(store, output, keys=_listed(keys), progress=progress)
+    if as_json:
+        return print_json(report.to_json())
+    for name, why in report.left_out.items():
+        say(f"not exported: {name}: {why}")
+    say(f"{output}: {report.n_episodes} episodes, {report.n_steps} steps, {size_words(report.n_bytes)}, exact")
     return None
 
 

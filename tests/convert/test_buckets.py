@@ -127,7 +127,7 @@ def command(source: Path, place: BucketPlace, workers: int) -> list[str]:
     return convert_command(source, "--store", place.url, "--endpoint-url", place.endpoint_url, "-w", str(workers))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="worker processes that are killed"))])
 def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     proxy: Proxy, source: Path, expected: Path, workers: int
 ) -> None:
@@ -152,7 +152,7 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     assert same_objects(place, expected)
 
 
-@pytest.mark.parametrize("hangs", [False, True])
+@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.slow(reason="starts a converter")), True])
 def test_sigterm_ends_a_conversion_within_ten_seconds(proxy: Proxy, source: Path, expected: Path, hangs: bool) -> None:
     place = new_place(proxy.url)
     proxy.latency_s = 0.02

@@ -87,8 +87,10 @@ def write_sources(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def killed_at(change: int | None) -> Iterator[Changes]:
+def killed_at(change: int | None, of: str = "") -> Iterator[Changes]:
     """A converter that dies at its change number `change` of any place: a file that appears, moves or is removed.
+
+    `of` "move" counts moves alone, which only the commit of an append makes.
 
     Yields what was changed, as far as it came. The dead do nothing on their way out.
     """
@@ -97,22 +99,25 @@ def killed_at(change: int | None) -> Iterator[Changes]:
         for kind, name in itertools.product(
             (FolderPlace, MemoryPlace, BucketPlace), ("write", "replace", "move", "remove", "empty")
         ):
-            patch.setattr(kind, name, mortal(getattr(kind, name), name, change, changes))
+            patch.setattr(kind, name, mortal(getattr(kind, name), name, change, changes, of))
         yield changes
 
 
-def mortal(real: Callable[..., None], name: str, last: int | None, changes: Changes) -> Callable[..., None]:
+def mortal(real: Callable[..., None], name: str, last: int | None, changes: Changes, of: str) -> Callable[..., None]:
     """A method of a place that dies when `last` changes were made."""
+
+    def over() -> bool:
+        return last is not None and sum(change.startswith(of) for change in changes) > last
 
     def do_or_die(self: Place, what: Any, *more: Any, **options: Any) -> None:
         what = list(what) if name == "remove" else what
-        if last is not None and len(changes) > last:
+        if over():
             return
         changes.append(f"{name} {what}")
         if any(isinstance(getattr(check, "__self__", None), fence.Fence) for check in (*more, *options.values())):
             again = [[bytes(part) for part in more[0]], *more[1:]]
             changes.late = partial(real, self, what, *again, **options)
-        if last is not None and len(changes) > last:
+        if over():
             if name in ("write", "replace") and self.folder is not None:
                 leave_half(self.folder / what)
             raise Killed
@@ -173,11 +178,24 @@ class Sequences(RuleBasedStateMachine):
         self.run(*self.unfinished, kill)
         assert kill is not None or self.held() is not None
 
-    def run(self, kind: str, which: list[int], skip: bool, kill: int | None) -> None:
-        before, pending = self.files(), self.unfinished is not None
+    @precondition(lambda self: self.unfinished is None and self.held() is not None)
+    @rule(
+        new=st.sampled_from([0, 1, 2, 3]),
+        moves=st.one_of(st.integers(0, 3), st.integers(0, 90)),
+        kind=st.sampled_from(["convert", "convert", "append", "overwrite"]),
+        which=st.sets(st.sampled_from([0, 1, 2, 3]), min_size=1, max_size=2),
+    )
+    def an_append_is_killed_in_its_commit_and_then(self, new: int, moves: int, kind: str, which: set[int]) -> None:
+        """Whatever comes next finishes the commit, and takes what it finds then as it would at any time."""
+        self.run("append", [new], False, moves, "move")
+        self.run(kind, sorted(which), False, None)
+
+    def run(self, kind: str, which: list[int], skip: bool, kill: int | None, of: str = "") -> None:
+        before, pending, there = self.files(), self.unfinished is not None, self.held() is not None
+        appending = self.unfinished is not None and self.unfinished[0] == "append"
         options = {"append": kind == "append", "overwrite": kind == "overwrite", "on_error": "skip" if skip else "stop"}
         ended = "well"
-        with killed_at(kill) as changes:
+        with killed_at(kill, of) as changes:
             try:
                 convert([self.pool[number] for number in which], self.place, workers=0, **options)  # type: ignore[arg-type]
             except Killed:
@@ -189,6 +207,9 @@ class Sequences(RuleBasedStateMachine):
             self.unfinished = self.unfinished if self.files() == before and pending else (kind, which, skip)
         elif ended == "well":
             self.unfinished = None
+            assert kind != "convert" or not (appending or (there and not pending)), (
+                "a store was replaced, and nobody asked for it"
+            )
             assert not [name for name in self.place.names() if FOLDER in name or name.endswith("robozarr-tmp")]
         elif not pending:
             assert self.files() == before, ended

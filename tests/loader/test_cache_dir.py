@@ -154,6 +154,7 @@ print(digest.hexdigest(), flush=True)
 """
 
 
+@pytest.mark.slow(reason="starts several processes with torch")
 def test_processes_share_a_cache_dir(hand: Path, hand_url: str, proxy: Proxy, tmp_path: Path) -> None:
     """Two at once, begun with nothing there; what they serve is what the local store serves."""
     spec: dict[str, Sequence[int]] = {name: HAND[name] for name in ("agentview_rgb", "agentview_depth", "actions")}
@@ -173,6 +174,28 @@ def test_processes_share_a_cache_dir(hand: Path, hand_url: str, proxy: Proxy, tm
     assert n_bytes_of(cache) <= bound
     proxy.reset()
     epoch(rz.open_store(hand_url, proxy.url, cache_dir=cache))
+    assert n_frames(proxy) == 0
+
+
+def test_files_that_were_removed_are_made_again(
+    hand: Path, hand_url: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has the store open goes on without them, and keeps what it fetches from then on."""
+    monkeypatch.setattr("robozarr.loader.frames.remote.KEPT_BYTES", 0)
+    expected = epoch(rz.open_store(hand))
+    store = rz.open_store(hand_url, proxy.url, cache_dir=tmp_path)
+    make_dataset(store).read(range(5))
+    n = len(files_of(tmp_path))
+    assert n
+    for file in files_of(tmp_path):
+        file.unlink()
+    for _ in range(3):
+        proxy.reset()
+        assert_same(epoch(store), expected)
+    assert n_frames(proxy) == 0
+    assert len(files_of(tmp_path)) >= n
+    proxy.reset()
+    assert_same(epoch(rz.open_store(hand_url, proxy.url, cache_dir=tmp_path)), expected)
     assert n_frames(proxy) == 0
 
 

@@ -177,6 +177,7 @@ def specs(draw: st.DrawFn, source: Source, store: rz.Store) -> rz.WindowSpec:
     return rz.WindowSpec(offsets, padding=padding, causal=causal, assume_alignment=assumed)
 
 
+@pytest.mark.slow(reason="converts whole files")
 @examples(60)
 @given(data=st.data())
 def test_samples_of_real_files(real: Source, data: st.DataObject) -> None:

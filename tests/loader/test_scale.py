@@ -49,6 +49,7 @@ def test_made_up_stores_follow_the_format_but_for_statistics(tmp_path: Path) -> 
     assert {violation.rule for violation in report.violations} <= {"M12", "M18", "M19"}, report.violations
 
 
+@pytest.mark.slow(reason="a store of a million steps")
 def test_a_million_steps_open_in_well_under_a_second(stores: dict[int, Path]) -> None:
     found = {}
     for _ in range(2):  # the first start may compile

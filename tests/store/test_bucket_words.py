@@ -120,6 +120,9 @@ SECRET = "sup3rs3cret"
                 ("AWS_ENDPOINT_URL", "", "(nothing)"),
                 ("AWS_ENDPOINT_URL", f"http://user:{SECRET}@minio:9000", "minio:9000"),
                 ("AWS_ENDPOINT_URL_S3", "localhost:9000", "localhost:9000"),
+                ("AWS_ENDPOINT_URL", "http://minio:99999", "http://minio:99999"),
+                ("AWS_ENDPOINT_URL", "http://minio:x", "http://minio:x"),
+                ("AWS_ENDPOINT_URL", f"http://minio/?X-Amz-Signature={SECRET}", "http://minio/"),
             )
         ),
         *(
@@ -129,6 +132,10 @@ SECRET = "sup3rs3cret"
             )
             for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION")
             for ending in ("\n", "é", "\x00x"[1:] + "\t")
+        ),
+        (
+            {"AWS_PROFILE": "nope", "AWS_ACCESS_KEY_ID": None},
+            "AWS_PROFILE in the environment: The config profile (nope) could not be found; name a profile of ~/.aws/config",
         ),
         ({"AWS_SKIP_SIGNATURE": "maybe"}, 'failed to parse "maybe" as boolean; check the credentials and options'),
         (

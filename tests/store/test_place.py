@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -188,6 +189,25 @@ def test_a_listing_is_whole_or_an_error(proxy: Proxy, one_try: None) -> None:
     for kind in kinds:
         with broken(proxy, lambda request, kind=kind: Fault(kind)), pytest.raises(BucketError, match="cannot be listed"):  # type: ignore[misc]
             place.names()
+
+
+def test_a_listing_that_repeats_itself_ends(s3: str) -> None:
+    """A service, or a proxy with a cache, that answers each request for a page with the first one."""
+
+    class Repeating(Proxy):
+        async def _forward(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+            answer, data = await super()._forward(re.sub(rb"&?continuation-token=[^& ]*", b"", head), body)
+            more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>"
+            return answer, data.replace(b"<IsTruncated>false</IsTruncated>", more)
+
+    place = new_place(s3)
+    for number in range(3):
+        place.write(f"a/{number}", [b"x"])
+    with (
+        Repeating(s3) as proxy,
+        pytest.raises(BucketError, match="lists the same objects again and again; check --endpoint-url"),
+    ):
+        BucketPlace(place.url, proxy.url).names()
 
 
 def test_only_one_creates_and_only_the_holder_of_the_tag_replaces(s3: str) -> None:

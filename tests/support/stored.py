@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 import robozarr
 from robozarr.schemas.metadata import Key
 
-__all__ = ["stored_values"]
+__all__ = ["column", "stored_values"]
 
 
 def stored_values(store: robozarr.Store, key: Key, start: int, length: int) -> NDArray[Any]:
@@ -19,3 +19,8 @@ def stored_values(store: robozarr.Store, key: Key, start: int, length: int) -> N
         ragged = store.ragged(key.name)
         return np.stack([ragged[row] for row in range(start, start + length)])
     return np.asarray(store.array(key.name)[start : start + length])
+
+
+def column(store: robozarr.Store, key: str) -> NDArray[Any]:
+    """All values of a key that is not ragged: [n_steps, …]."""
+    return np.asarray(store.array(key)[:])

@@ -52,7 +52,9 @@ def test_stretches_inside_an_episode(tmp_path: Path) -> None:
 
     store = made(tmp_path, change, instruction="open the drawer")
     problems = {title: finding.detail for title, finding in found(store).items() if finding.level == "problem"}
-    assert list(problems) == ["Stretches of one colour: agentview_rgb", "Frozen stretches: agentview_rgb"]
+    assert list(problems) == [
+        "Stretches of one colour: agentview_rgb", "Frozen stretches: agentview_rgb", "Frames of one colour: agentview_rgb",
+    ]  # fmt: skip
     assert "in episode 0 (steps 10 to 11) →" in problems["Stretches of one colour: agentview_rgb"]
     assert "in episode 1 (steps 4 to 11) →" in problems["Frozen stretches: agentview_rgb"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ __all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of
 
 INFO: Final = "meta/info.json"
 VERSIONS: Final = ("v2.0", "v2.1", "v3.0")
+TEMPLATE: Final = re.compile(r"([^{}]|\{(video_key|episode_chunk|episode_index|chunk_index|file_index)(:0\d{1,2}d)?\})*")
+"""Names of files: a format could otherwise reach into objects, and ask for gigabytes of blanks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,16 @@ def _error(path: str | Path, rule: str, value: str, remedy: str) -> SourceError:
     return SourceError("a source cannot be used:", [Problem(file=str(path), rule=rule, value=value, remedy=remedy)])
 
 
+def _named(template: str, **values: Any) -> str:
+    """A file's name by ``info.json``; ValueError if it would format anything else, or lie outside the data set."""
+    if not TEMPLATE.fullmatch(template):
+        raise ValueError(f"video_path {template!r} names files otherwise than LeRobot does")
+    name = template.format(**values)
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"video_path leads out of the data set, to {name!r}")
+    return name
+
+
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -168,7 +181,8 @@ def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> dict[
                 stats.setdefault(feature, {})[statistic] = row[name]
             places = {
                 name: (
-                    info["video_path"].format(
+                    _named(
+                        info["video_path"],
                         video_key=name,
                         chunk_index=row[f"videos/{name}/chunk_index"],
                         file_index=row[f"videos/{name}/file_index"],
@@ -188,6 +202,6 @@ def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> dict[
     for row in _lines(root / "meta" / "episodes.jsonl"):
         number = int(row["episode_index"])
         names = {"episode_chunk": number // int(info.get("chunks_size", 1000)), "episode_index": number}
-        places = {name: (info["video_path"].format(video_key=name, **names), 0.0) for name in videos}
+        places = {name: (_named(info["video_path"], video_key=name, **names), 0.0) for name in videos}
         found[number] = Episode(length=int(row["length"]), stats=stats.get(number, {}), videos=places)
     return found

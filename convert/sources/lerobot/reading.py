@@ -1,42 +1,33 @@
 """Read one Parquet file of a LeRobot data set: rows of a feature, pictures, frames of videos.
 
-It has the methods of ``sources.hdf5.SourceFile`` that a partition is read by.
+Pictures and numbers are read by row groups, which LeRobot makes of an episode each, or of a file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.convert.sources.foreign import AGAIN, ForeignFile, demo_of
 from robozarr.convert.sources.lerobot.folder import DataSet, Episode, data_set_of, pyarrow
 from robozarr.convert.sources.lerobot.video import Video, VideoError
 from robozarr.convert.sources.pictures import PictureError, decode
-from robozarr.schemas.errors import Problem, SourceError
+from robozarr.schemas.errors import SourceError
 
-__all__ = ["DAMAGE", "LeRobotFile", "demo_of", "values_of"]
+__all__ = ["DAMAGE", "LeRobotFile", "values_of"]
 
 DAMAGE: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
 """Errors that pyarrow raises on damaged or unusual files."""
-AGAIN: Final = "copy or download the file again, or leave the demo out with --on-error skip"
 
 
-def demo_of(episode: int) -> str:
-    """Name of an episode.
-
-    >>> demo_of(12)
-    'episode_000012'
-    """
-    return f"episode_{episode:06d}"
-
-
-class LeRobotFile:
+class LeRobotFile(ForeignFile):
     """One file of data, open for reading; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
-        self.path = str(path)
+        super().__init__(path)
         self.data: DataSet = data_set_of(path)
         parquet = pyarrow()
         try:
@@ -53,32 +44,11 @@ class LeRobotFile:
             raise self.error("the file is Parquet, with the column episode_index", _first_line(exc), AGAIN) from exc
         self._video: Video | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file, and the video that was read last."""
         self._file.close()
         if self._video is not None:
             self._video.close()
-
-    def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
-        """A SourceError about this file with one problem."""
-        problem = Problem(file=self.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy)
-        return SourceError("a source cannot be used:", [problem])
-
-    def expect(self, size: int, mtime_ns: int) -> None:
-        """Refuse a file that changed since it was scanned; SourceError."""
-        stat = Path(self.path).stat()
-        if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
-            value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
-
-    def place(self, demo: str, group: str) -> None:
-        """Nothing: an episode is found by its name."""
 
     def episode(self, demo: str) -> Episode | None:
         """What the data set's table says of an episode; None if it has no such row."""
@@ -154,14 +124,6 @@ class LeRobotFile:
     def width(self, demo: str, dataset: str) -> int:
         """Number of values in one step of a feature [n]."""
         return int(self.read_rows(demo, dataset, 0, 1).reshape(1, -1).shape[1])
-
-    def text_attribute(self, demo: str, name: str) -> bytes:
-        """Nothing: LeRobot has no model files."""
-        return b""
-
-    def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
-        """Nothing: LeRobot has no states of a simulator."""
-        return np.empty(0)
 
     def _runs(self) -> dict[str, tuple[int, int]]:
         """Rows [first, stop) of each episode in the file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +11,10 @@ from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
 from robozarr.convert.sources.detect import detect_flags
+from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, coded, rules_of
 from robozarr.convert.sources.lerobot.folder import Episode
 from robozarr.convert.sources.lerobot.names import ACTION, COUNTERS, key_of, role_of, shape_of, why_not
-from robozarr.convert.sources.lerobot.reading import AGAIN, DAMAGE, LeRobotFile
+from robozarr.convert.sources.lerobot.reading import DAMAGE, LeRobotFile
 from robozarr.convert.sources.lerobot.statistics import differs
 from robozarr.convert.sources.lerobot.video import VideoError
 from robozarr.convert.sources.pictures import PictureError, decoder_of, picture_header
@@ -28,7 +28,6 @@ __all__ = ["scan_data_file"]
 
 TIMES_S: Final = 1e-4
 """How far a timestamp may be from its step (lerobot_dataset.py: tolerance_s)."""
-LEAVE_OUT: Final = "repair the data set, or leave the episode out with --on-error skip"
 
 
 def scan_data_file(
@@ -54,12 +53,7 @@ class _Scan:
         self.source, self.data, self.selected, self.without = source, source.data, selected, without
         self.problems: list[Problem] = []
         self.not_stored: Counter[tuple[str, str]] = Counter()
-        made = self.data.made
-        if rules.gripper == "layout":
-            gripper = made.get("gripper")
-            switches = tuple(element for element in made.get("switches", ()) if isinstance(element, int))
-            rules = replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
-        self.rules = rules
+        self.rules = rules_of(rules, self.data.made)
         self.features = self._features()
 
     def run(self) -> FileScan:
@@ -192,7 +186,7 @@ class _Scan:
     ) -> DemoScan:
         facts, joint = episode.facts, self.data.made.get("joint_key")
         joint_path = next((info.path for info in infos if info.name == joint and len(info.shape) == 2), "") if joint else ""
-        convention = _coded(ImageConvention, facts.get("pictures"), ImageConvention.UNKNOWN)
+        convention = coded(ImageConvention, facts.get("pictures"), ImageConvention.UNKNOWN)
         rules = self.rules.of_width(values[ACTION].shape[1])
         return DemoScan(
             name=demo,
@@ -202,7 +196,7 @@ class _Scan:
             flags=detect_flags(values[ACTION], values.get(joint_path), rules),
             joint_key=joint if joint_path else None,
             joint_path=joint_path,
-            alignment=_coded(Alignment, facts.get("alignment"), Alignment.UNKNOWN),
+            alignment=coded(Alignment, facts.get("alignment"), Alignment.UNKNOWN),
             alignment_error=(float("nan"), float("nan")),
             image_convention=convention,
             image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
@@ -215,8 +209,3 @@ class _Scan:
             instruction=words,
             instruction_source=InstructionSource.DATASET if words else InstructionSource.NONE,
         )
-
-
-def _coded(codes: Any, word: object, default: Any) -> Any:
-    """The code of a word that an export wrote; the default for any other."""
-    return next((code for code in codes if code.name.lower() == word), default)

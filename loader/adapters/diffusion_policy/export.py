@@ -1,8 +1,8 @@
 """Write a store as diffusion policy's ReplayBuffer: Zarr v2, with every number and every frame as the store has it.
 
 real-stanford/diffusion_policy, diffusion_policy/common/replay_buffer.py (5ba07ac6661db573af695b419a7947ecb704690f):
-``data/<key>`` [n_steps, …] in chunks of steps, ``meta/episode_ends`` int64 [n_episodes]; ``*.zarr.zip`` or a folder. What a reader
-needs to make the same store again is in the root's attributes, which upstream passes over.
+``data/<key>`` [n_steps, …] in chunks of steps, ``meta/episode_ends`` int64 [n_episodes]; ``*.zarr.zip`` or a folder. What a
+reader needs to make the same store again is in the root's attributes, which upstream passes over.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def export_replay_buffer(
     try:
         target: Any = ZipStore(stage, mode="w") if zipped else LocalStore(stage)
         try:
-            left_out = _write(opened, wanted, zarr.create_group(target, zarr_format=2), progress)
+            root = zarr.create_group(target, zarr_format=2, attributes={"robozarr": _facts(opened)})
+            left_out = _write(opened, wanted, root, progress)
         finally:
             target.close()
         stage.rename(path)
@@ -112,7 +113,6 @@ def export_replay_buffer(
 
 def _write(store: Store, wanted: Sequence[str], root: zarr.Group, progress: Progress | None) -> dict[str, str]:
     """Write all arrays; returns what was left out."""
-    root.attrs.put({"robozarr": _facts(store)})
     data, meta = root.create_group("data"), root.create_group("meta")
     ends = (store.episodes.start + store.episodes.length).astype(np.int64)
     _array(meta, "episode_ends", ends.shape, ends.dtype, ends.shape)[:] = ends

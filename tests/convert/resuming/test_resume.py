@@ -45,7 +45,7 @@ def command(source: Path, store: Path, workers: int) -> list[str]:
     return convert_command(source, "--store", store, "--profile", "compact", "--level", "9", "-w", str(workers))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="worker processes that are killed"))])
 def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     tmp_path: Path, source: Path, expected: Path, workers: int
 ) -> None:

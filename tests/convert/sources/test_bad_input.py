@@ -247,11 +247,13 @@ def test_two_files_of_one_name_and_different_content(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
-def test_an_unreadable_file(folder: Path, tmp_path: Path) -> None:
+def test_an_unreadable_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for parent in [folder, tmp_path, *tmp_path.parents]:
         if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
             parent.chmod(0o755)
     (tmp_path / "out").mkdir()
+    for source in (folder, tmp_path / "nowhere"):  # imports everything: somebody else may not read root's Python
+        command(capsys, "convert", source, "--store", tmp_path / "before.zarr", "-w", "0", "--json", "--on-error", "skip")
     (tmp_path / "out").chmod(0o777)
     (folder / "bad_demo.hdf5").chmod(0)
     seen, writer = os.pipe()

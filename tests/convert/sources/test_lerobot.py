@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
+from stored import column
 
 import robozarr as rz
 from robozarr.convert import convert, verify
@@ -65,13 +66,13 @@ def assert_same(one: Store, other: Store, without: set[str]) -> None:
             mine, theirs = one.ragged(name), other.ragged(name)
             assert all(mine[row].tobytes() == theirs[row].tobytes() for row in range(one.n_steps))
         else:
-            mine_all, theirs_all = one.array(name)[:], other.array(name)[:]
+            mine_all, theirs_all = column(one, name), column(other, name)
             assert (mine_all.dtype, mine_all.shape) == (theirs_all.dtype, theirs_all.shape), name
             assert mine_all.tobytes() == theirs_all.tobytes(), name
     assert one.index.flags.tobytes() == other.index.flags.tobytes()
     assert one.episodes.instruction == other.episodes.instruction
-    for column in ("start", "length", "success", "alignment", "image_convention"):
-        np.testing.assert_array_equal(getattr(one.episodes, column), getattr(other.episodes, column))
+    for fact in ("start", "length", "success", "alignment", "image_convention"):
+        np.testing.assert_array_equal(getattr(one.episodes, fact), getattr(other.episodes, fact))
     assert one.metadata.control_freq == other.metadata.control_freq
     assert one.metadata.flag_rules == other.metadata.flag_rules
 
@@ -110,7 +111,7 @@ def test_recorded_by_lerobot(v21: Path, tmp_path: Path) -> None:
     assert store.metadata.control_freq == 10
     assert (store.episodes.alignment == -1).all()
     for row, (step, top, state, action) in enumerate(
-        zip(store.index.step, store.array("top")[:], store.array("state")[:], store.array("actions")[:], strict=True)
+        zip(store.index.step, column(store, "top"), column(store, "state"), column(store, "actions"), strict=True)
     ):
         for found, expected in zip((top, state, action), recorded(row, int(step)), strict=True):
             np.testing.assert_array_equal(found, expected)
@@ -125,8 +126,8 @@ def test_frames_of_videos(v21: Path, tmp_path: Path) -> None:
     for path in sorted(v21.glob("videos/**/*.mp4")):
         with av.open(str(path)) as container:
             expected += [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    np.testing.assert_array_equal(store.array("wrist")[:], np.stack(expected))
-    assert abs(store.array("wrist")[:, 0, 0, 0].astype(int) - 10 * np.arange(24)).max() <= 3
+    np.testing.assert_array_equal(column(store, "wrist"), np.stack(expected))
+    assert abs(column(store, "wrist")[:, 0, 0, 0].astype(int) - 10 * np.arange(24)).max() <= 3
     assert store.keys["wrist"].decoded.startswith("AV1 by PyAV ")
     assert store.keys["wrist"].decoded.endswith(": a video, not exact")
 
@@ -172,6 +173,14 @@ def other_rate(root: Path) -> None:
     change_lines(root / "meta/info.json", '"fps": 10', '"fps": 20')
 
 
+def names_outside(root: Path) -> None:
+    change_lines(root / "meta/info.json", '"videos/chunk', '"../videos/chunk')
+
+
+def names_that_ask_for_much(root: Path) -> None:
+    change_lines(root / "meta/info.json", "{video_key}", "{video_key:1000000000}")
+
+
 def no_video(root: Path) -> None:
     (root / "videos/chunk-000/observation.images.wrist/episode_000001.mp4").unlink()
 
@@ -188,8 +197,8 @@ def rewrite(root: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 def two_tasks(root: Path) -> None:
     def change(table: pa.Table) -> pa.Table:
-        column = table.column_names.index("task_index")
-        return table.set_column(column, "task_index", pa.array([1] * 11 + [0]))
+        at = table.column_names.index("task_index")
+        return table.set_column(at, "task_index", pa.array([1] * 11 + [0]))
 
     rewrite(root, change)
 
@@ -220,6 +229,8 @@ def lost_picture(root: Path) -> None:
         (no_such_task, r"episode_000001.*task_index.*tasks are in the table of tasks"),
         (other_version, r"version of v2\.0, v2\.1, v3\.0.*v1\.6"),
         (other_rate, r"timestamp.*steps are 1/20 s apart"),
+        (names_outside, r"ValueError: video_path leads out of the data set, to '\.\./videos"),
+        (names_that_ask_for_much, r"ValueError: video_path .* names files otherwise than LeRobot does"),
         (no_video, r"episode_000001.*observation\.images\.wrist.*No such file"),
         (cut_parquet, r"episode_000001\.parquet.*the file is Parquet"),
         (two_tasks, r"episode_000001.*an episode has one task.*2: \[0, 1\]"),
@@ -230,7 +241,7 @@ def lost_picture(root: Path) -> None:
 )
 def test_problems_are_named(v21: Path, tmp_path: Path, break_it: Callable[[Path], None], words: str) -> None:
     break_it(v21)
-    with pytest.raises(SourceError, match=r"problem\(s\) in the sources") as caught:
+    with pytest.raises(SourceError, match=r"problems? in the sources") as caught:
         convert(v21, tmp_path / "a.zarr", workers=0)
     assert any(re.search(words, str(problem)) for problem in caught.value.problems), caught.value.problems
     assert not (tmp_path / "a.zarr").exists() or not (tmp_path / "a.zarr" / "zarr.json").exists()

@@ -159,6 +159,19 @@ def test_robotwins_newest_files(tmp_path: Path) -> None:
     assert (roles["action.right_arm_joint_states"], roles["cam_head.depths"]) == ("action", "depth")
 
 
+def test_convert_says_that_actions_are_not_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The right arm is a key of its own, which a window of `actions` alone lacks."""
+    source = families.write_xpolicylab(tmp_path / "s/episode_1.hdf5")
+    assert "action.right_arm_joint_states" in convert(source, tmp_path / "a.zarr", workers=0, dry_run=True).other_actions
+    with pytest.raises(SystemExit):
+        run(["convert", str(source), "--store", str(tmp_path / "a.zarr"), "--dry-run", "-w", "0"])
+    assert (
+        "actions: the key actions does not hold all; actions too are action.left_ee_joint_states, " in capsys.readouterr().out
+    )
+    old = families.write_robotwin(tmp_path / "old/episode0.hdf5")
+    assert convert(old, tmp_path / "b.zarr", workers=0, dry_run=True).other_actions == ()
+
+
 @pytest.mark.parametrize(
     ("frequency", "expected"), [(30, 30.0), (np.array([25.0]), 25.0), (0, None), ([1, 2], None), (b"x", None)]
 )

@@ -84,6 +84,7 @@ def test_an_interrupt_ends_the_child_whose_answer_would_come_later() -> None:
         assert child.call(child_calls.pid, limit_s=10) != first
 
 
+@pytest.mark.slow(reason="waits for time limits")
 def test_a_file_that_hangs_workers_is_that_files_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HDF5 does not come back from a global heap whose first object says that it has no bytes: it waits for the next."""
     monkeypatch.setattr("robozarr.convert.stages.LIMIT_S", 1.0)

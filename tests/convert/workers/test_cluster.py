@@ -71,6 +71,7 @@ def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
     assert same_bytes(store, tmp_path / "b.zarr")
 
 
+@pytest.mark.slow(reason="a cluster whose workers are killed")
 def test_a_cluster_that_loses_all_workers_is_waited_for(
     tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

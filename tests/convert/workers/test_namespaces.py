@@ -69,6 +69,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow(reason="a network of its own, cut off")
 def test_a_worker_that_is_cut_off_half_way_neither_fails_nor_corrupts_the_run(
     tmp_path: Path, network: dict[str, tuple[str, str]]
 ) -> None:

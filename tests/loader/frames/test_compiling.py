@@ -194,4 +194,4 @@ def test_a_long_compilation_is_announced_once(monkeypatch: pytest.MonkeyPatch, c
         announce.begin()
         time.sleep(0.3)
         announce.end()
-    assert capsys.readouterr().err == "robozarr: compiling the reader, once: about half a minute …\n"
+    assert capsys.readouterr().err == "robozarr: compiling the reader, once: about 15 seconds …\n"

@@ -50,10 +50,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return make_store(tmp_path / "a.zarr", request.param)
 
 
-@pytest.fixture(params=["raw", "fast"])
-def plain(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The same, where a chunk is a frame. Chunks of frames with keyframes: test_keyframe_stores.py."""
-    return make_store(tmp_path / "a.zarr", request.param)
+@pytest.fixture(params=[("raw", 2), ("fast", 2), ("compact", 1)], ids=["raw", "fast", "compact of version 1"])
+def plain(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, where a chunk is a frame: Zstandard in version 1 alone. Chunks with keyframes: test_keyframe_stores.py."""
+    profile, version = request.param
+    monkeypatch.setattr(format_writer, "VERSION", version)
+    return make_store(tmp_path / "a.zarr", profile)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import format_writer
 import pytest
 
+PROFILES = ("raw", "fast")
 SOURCE = """
 #define _GNU_SOURCE
 #include <sys/uio.h>
@@ -34,13 +35,18 @@ ssize_t pread(int fd, void *b, size_t s, off_t o) {
 ssize_t preadv2(int fd, const struct iovec *v, int c, off_t o, int f) { errno = EAGAIN; return -1; }
 """
 READ = """
-import sys
+import os, sys
 import robozarr as rz
-dataset = rz.WindowDataset(rz.open_store(sys.argv[1]), rz.WindowSpec({"agentview_rgb": [0], "agentview_depth": [0]}))
-try:
-    print(sum(len(batch["step"]) for batch in rz.WindowLoader(dataset, 4)), "windows")
-except rz.RoboZarrError as exc:
-    print(type(exc).__name__, exc)
+for path in sys.argv[1:]:
+    for every in ("2", "7", "1"):
+        dataset = rz.WindowDataset(rz.open_store(path), rz.WindowSpec({"agentview_rgb": [0], "agentview_depth": [0]}))
+        os.environ["EVERY"] = every
+        try:
+            said = f"{sum(len(batch['step']) for batch in rz.WindowLoader(dataset, 4))} windows"
+        except rz.RoboZarrError as exc:
+            said = f"{type(exc).__name__} {exc}"
+        os.environ["EVERY"] = "1000000000"
+        print(said)
 """
 
 
@@ -55,12 +61,23 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-@pytest.mark.parametrize("profile", ["raw", "fast"])
-@pytest.mark.parametrize(("every", "said"), [(2, "19 windows"), (7, "19 windows"), (1, "CorruptChunkError steps/agentview_")])
-def test_interrupted(library: Path, tmp_path: Path, profile: str, every: int, said: str) -> None:
-    format_writer.write_by_hand(tmp_path / "a.zarr", profile)
-    environment = {**os.environ, "LD_PRELOAD": str(library), "EVERY": str(every)}
-    command = [sys.executable, "-c", READ, str(tmp_path / "a.zarr")]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+@pytest.fixture(scope="module")
+def said(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], str]:
+    """What comes of reading, by profile and by which call is interrupted: each second, each seventh, each."""
+    stores = [tmp_path_factory.mktemp(profile) / "a.zarr" for profile in PROFILES]
+    for profile, store in zip(PROFILES, stores, strict=True):
+        format_writer.write_by_hand(store, profile)
+    environment = {**os.environ, "LD_PRELOAD": str(library), "EVERY": "1000000000"}
+    command = [sys.executable, "-c", READ, *map(str, stores)]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.startswith(said)
+    keys = [(profile, every) for profile in PROFILES for every in (2, 7, 1)]
+    return dict(zip(keys, ran.stdout.splitlines(), strict=True))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(
+    ("every", "expected"), [(2, "19 windows"), (7, "19 windows"), (1, "CorruptChunkError steps/agentview_")]
+)
+def test_interrupted(said: dict[tuple[str, int], str], profile: str, every: int, expected: str) -> None:
+    assert said[profile, every].startswith(expected)

@@ -28,7 +28,7 @@ def _declare_operators() -> list[Any]:
     assert spec is not None
     assert spec.origin is not None
     try:
-        torch.ops.load_library(str(next(Path(spec.origin).parent.glob("_C*.so"))))
+        cast(Any, torch.ops).load_library(str(next(Path(spec.origin).parent.glob("_C*.so"))))
     except (OSError, StopIteration):
         library: Any = cast(Any, torch.library).Library("torchvision", "DEF")
         for name in ("nms", "qnms"):

@@ -1,4 +1,4 @@
-"""A data set that LeRobot's own recorder wrote becomes a store with the recorded values, and LeRobotStore serves it as LeRobot."""
+"""A data set that LeRobot's own recorder wrote becomes a store with the recorded values, and is served as LeRobot serves it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stored import column
 
 from robozarr.convert import convert, verify
 from robozarr.loader.adapters.lerobot import LeRobotStore
@@ -55,7 +56,7 @@ def test_recorded_data_set(tmp_path: Path) -> None:
     assert store.episodes.length.tolist() == [7, 12, 5]
     for name, key in zip(FEATURES, ("top", "state", "actions", "next.values"), strict=True):
         expected = np.stack(recorded[name])
-        np.testing.assert_array_equal(store.array(key)[:].reshape(expected.shape), expected)
+        np.testing.assert_array_equal(column(store, key).reshape(expected.shape), expected)
     assert verify(tmp_path / "a.zarr", sources=[tmp_path / "recorded"], workers=0).ok
 
     from lerobot.datasets.lerobot_dataset import LeRobotDataset

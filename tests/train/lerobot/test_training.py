@@ -27,7 +27,8 @@ def diffusion() -> Any:
 
     return DiffusionConfig(
         device="cpu", push_to_hub=False, horizon=8, n_action_steps=4, drop_n_last_frames=2, down_dims=(16, 32),
-        diffusion_step_embed_dim=16, pretrained_backbone_weights=None, spatial_softmax_num_keypoints=8, num_train_timesteps=10, crop_shape=(84, 84),
+        diffusion_step_embed_dim=16, pretrained_backbone_weights=None,
+        spatial_softmax_num_keypoints=8, num_train_timesteps=10, crop_shape=(84, 84),
     )  # fmt: skip
 
 

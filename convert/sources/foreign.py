@@ -1,0 +1,92 @@
+"""What sources other than HDF5 have in common: files of many episodes without attributes, some of them made by robozarr."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import Problem, SourceError
+from robozarr.schemas.index import FlagRules
+
+__all__ = ["AGAIN", "LEAVE_OUT", "ForeignFile", "coded", "demo_of", "rules_of"]
+
+AGAIN: Final = "copy or download the file again, or leave the demo out with --on-error skip"
+LEAVE_OUT: Final = "repair the data set, or leave the episode out with --on-error skip"
+Code = TypeVar("Code", bound=IntEnum)
+
+
+class ForeignFile:
+    """One file, open for reading; a context manager. A partition reads it by the methods of ``sources.hdf5.SourceFile``."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        raise NotImplementedError
+
+    def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows [start, stop) of an episode, into `out` [stop - start, …] if given."""
+        raise NotImplementedError
+
+    def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
+        """A SourceError about this file with one problem."""
+        problem = Problem(file=self.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy)
+        return SourceError("a source cannot be used:", [problem])
+
+    def expect(self, size: int, mtime_ns: int) -> None:
+        """Refuse a file that changed since it was scanned; SourceError."""
+        stat = Path(self.path).stat()
+        if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
+            value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
+            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
+
+    def place(self, demo: str, group: str) -> None:
+        """Nothing: an episode is found by its name."""
+
+    def width(self, demo: str, dataset: str) -> int:
+        """Number of values in one step [n]."""
+        return int(self.read_rows(demo, dataset, 0, 1).size)
+
+    def text_attribute(self, demo: str, name: str) -> bytes:
+        """Nothing: there are no model files."""
+        return b""
+
+    def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
+        """Nothing: there are no states of a simulator."""
+        return np.empty(0)
+
+
+def demo_of(episode: int) -> str:
+    """Name of an episode.
+
+    >>> demo_of(12)
+    'episode_000012'
+    """
+    return f"episode_{episode:06d}"
+
+
+def rules_of(rules: FlagRules, made: Mapping[str, Any]) -> FlagRules:
+    """The flag rules: the user's, or with the gripper of the store that the files were made from; none is known otherwise."""
+    if rules.gripper != "layout":
+        return rules
+    gripper = made.get("gripper")
+    switches = tuple(element for element in made.get("switches", ()) if isinstance(element, int))
+    return replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
+
+
+def coded(codes: Iterable[Code], word: object, default: Code) -> Code:
+    """The code of a word that an export wrote; the default for any other."""
+    return next((code for code in codes if code.name.lower() == word), default)

@@ -1,0 +1,249 @@
+"""Diffusion policy's ReplayBuffer as a source: a Zarr v2 group in a ZIP file or a folder. The only source read by zarr.
+
+real-stanford/diffusion_policy, diffusion_policy/common/replay_buffer.py (5ba07ac6661db573af695b419a7947ecb704690f). Zarr reads
+a chunk that is missing as fill values, so every chunk must be there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore, ZipStore
+
+from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
+from robozarr.convert.sources.detect import detect_flags
+from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, ForeignFile, coded, demo_of, rules_of
+from robozarr.schemas.errors import Problem
+from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
+from robozarr.schemas.instructions import InstructionSource
+from robozarr.schemas.metadata import NOT_WANTED
+from robozarr.schemas.source import is_called
+
+__all__ = ["ReplayBufferFile", "files_of", "is_replay_buffer", "replay_buffer_in", "scan_replay_buffer"]
+
+ROOT: Final = ".zgroup"
+ACTION: Final = "action"
+DAMAGE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, NotImplementedError)
+"""Errors that zarr and its codecs raise on damaged data; a broken ZIP file is a ValueError or an OSError too."""
+
+
+def is_replay_buffer(path: str | Path) -> bool:
+    """Whether a path is that of a ReplayBuffer: a ZIP file, or the file ``.zgroup`` in its folder."""
+    return Path(path).name == ROOT or Path(path).suffix.lower() == ".zip"
+
+
+def replay_buffer_in(folder: Path) -> Path | None:
+    """The path that stands for a ReplayBuffer in a folder; None if it is none."""
+    return folder / ROOT if (folder / ROOT).is_file() and (folder / "meta" / "episode_ends" / ".zarray").is_file() else None
+
+
+def files_of(path: str | Path) -> list[Path]:
+    """The other files of a ReplayBuffer in a folder, in order."""
+    root = Path(path).parent
+    return sorted(each for each in root.rglob("*") if each.is_file() and each != Path(path)) if Path(path).name == ROOT else []
+
+
+class ReplayBufferFile(ForeignFile):
+    """One ReplayBuffer, open for reading."""
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        try:
+            source = Path(path)
+            self._store: Any = LocalStore(source.parent, read_only=True) if source.name == ROOT else ZipStore(source, mode="r")
+            self.root = zarr.open_group(self._store, mode="r", zarr_format=2)
+            self.ends = np.asarray(self._group("meta")["episode_ends"][:], np.int64)
+            self.arrays: dict[str, Any] = {name: item for name, item in self._group("data").members() if _is_array(item)}
+            made = self.root.attrs.asdict().get("robozarr")
+        except Exception as exc:  # zarr and zipfile raise classes of their own
+            rule = "the file is a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
+            raise self.error(rule, f"{type(exc).__name__}: {_first_line(exc)}", AGAIN) from exc
+        self.made: Mapping[str, Any] = made if isinstance(made, dict) else {}
+        if self.ends.ndim != 1 or not self.ends.size or (np.diff(self.ends, prepend=0) <= 0).any():
+            raise self.error("meta/episode_ends ascends from 1", f"{self.ends.tolist()[:8]}", AGAIN)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._store.close()
+
+    @property
+    def demos(self) -> dict[str, tuple[int, int]]:
+        """Rows [start, stop) of each episode."""
+        starts = [0, *self.ends[:-1].tolist()]
+        return {demo_of(i): (start, stop) for i, (start, stop) in enumerate(zip(starts, self.ends.tolist(), strict=True))}
+
+    def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Rows [start, stop) of an episode's array, into `out` [stop - start, …] if given."""
+        first = int(demo.rpartition("_")[2])
+        begin = int(self.ends[first - 1]) if first else 0
+        try:
+            values: NDArray[Any] = np.asarray(self.arrays[dataset][begin + start : begin + stop])
+            if out is None:
+                return values
+            if values.dtype.newbyteorder("=") != out.dtype or values.size != out.size:
+                raise ValueError(f"{values.dtype} {values.shape}, not {out.dtype} {out.shape}")
+            out[...] = values.reshape(out.shape)
+        except DAMAGE as exc:
+            raise self.error(f"steps {start} to {stop} cannot be read", _first_line(exc), AGAIN, demo, dataset) from exc
+        return out
+
+    read_frames = read_rows
+
+    def _group(self, name: str) -> Any:
+        return self.root[name]
+
+
+def scan_replay_buffer(
+    path: str, rules: FlagRules, selected: tuple[str, ...] | None = None, without: tuple[str, ...] = ()
+) -> FileScan:
+    """Scan a ReplayBuffer; parameters and result as of ``scan_file``.
+
+    Raises
+    ------
+    SourceError
+        If it cannot be read at all.
+    """
+    with ReplayBufferFile(path) as source:
+        return _Scan(source, rules, selected, without).run()
+
+
+class _Scan:
+    """The scan of one open ReplayBuffer."""
+
+    def __init__(
+        self, source: ReplayBufferFile, rules: FlagRules, selected: tuple[str, ...] | None, without: tuple[str, ...]
+    ) -> None:
+        self.source, self.selected, self.without = source, selected, without
+        self.rules = rules_of(rules, source.made)
+        self.problems: list[Problem] = []
+        self.not_stored: Counter[tuple[str, str]] = Counter()
+
+    def run(self) -> FileScan:
+        """The scan."""
+        source = self.source
+        status, path = Path(source.path).stat(), Path(source.path)
+        root = path.parent if path.name == ROOT else path
+        arrays = self._arrays()
+        demos = []
+        if ACTION not in arrays and not self.problems:
+            self._problem(ACTION, "a ReplayBuffer has data/action [n, dim]", "none", "name it so")
+        elif ACTION in arrays:
+            demos = [demo for name in source.demos if (demo := self._demo(name, arrays))]
+        frequency = source.made.get("control_freq")
+        return FileScan(
+            path=source.path,
+            size=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            problems=tuple(self.problems),
+            demos=tuple(demos),
+            not_stored=tuple((name, n, why) for (name, why), n in sorted(self.not_stored.items())),
+            suite=root.parent.name,
+            task=root.name.removesuffix(".zip").removesuffix(".zarr"),
+            control_freq=float(frequency) if isinstance(frequency, int | float) and frequency > 0 else None,
+            usual_freq=None,
+            layout="replay_buffer",
+            called=tuple((name, _key(name)) for name in sorted({name for name, _ in self.not_stored})),
+        )
+
+    def _problem(self, key: str, rule: str, value: str, remedy: str, demo: str = "") -> None:
+        self.problems.append(Problem(file=self.source.path, demo=demo, key=key, rule=rule, value=value, remedy=remedy))
+
+    def _arrays(self) -> dict[str, Any]:
+        """Arrays that become keys; what is wrong with one is a problem of the whole file."""
+        source, n = self.source, len(self.source.ends)
+        kept = {}
+        for name, array in source.arrays.items():
+            other = f"leave it out with --without {_key(name)}"
+            if name != ACTION and is_called(name, self.without, _key(name)):
+                self.not_stored[name, NOT_WANTED] += n
+            elif self.selected is not None and name != ACTION and not {name, _key(name)} & set(self.selected):
+                self.not_stored[name, "not asked for (--keys)"] += n
+            elif array.dtype.kind not in "biuf":
+                self.not_stored[name, f"no numbers: {array.dtype}"] += n
+            elif not array.shape or array.shape[0] != source.ends[-1]:
+                value = f"{array.shape} and {source.ends[-1]} steps"
+                self._problem(name, "an array has a row a step", value, other)
+            elif array.nchunks_initialized != array.nchunks:
+                value = f"{array.nchunks_initialized} of {array.nchunks}"
+                self._problem(name, "every chunk is there: zarr reads a missing one as fill values", value, AGAIN)
+            else:
+                try:
+                    source.read_rows(demo_of(0), name, 0, 1)
+                except Exception as exc:  # a codec that is not installed, such as upstream's JPEG 2000, raises what it likes
+                    self._problem(
+                        name, "the array can be decoded", _first_line(exc), f"write it with another codec, or {other}"
+                    )
+                else:
+                    kept[name] = array
+        return kept
+
+    def _demo(self, demo: str, arrays: Mapping[str, Any]) -> DemoScan | None:
+        source, number, made = self.source, int(demo.rpartition("_")[2]), self.source.made
+        start, stop = source.demos[demo]
+        actions = source.read_rows(demo, ACTION, 0, stop - start)
+        if actions.ndim != 2 or not actions.shape[1]:
+            self._problem(ACTION, "actions are numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
+            return None
+        if bad := np.argwhere(~np.isfinite(actions)).tolist():
+            value = f"{actions[tuple(bad[0])]} at step {bad[0][0]}, column {bad[0][1]}"
+            self._problem(ACTION, "actions are finite", value, LEAVE_OUT, demo)
+            return None
+        infos = tuple(
+            DatasetInfo(
+                path=name, shape=(stop - start, *array.shape[1:]), dtype=array.dtype.newbyteorder("=").name,
+                stored_as=str(array.dtype), name=_key(name), role="action" if name == ACTION else "",
+            )
+            for name, array in arrays.items()
+        )  # fmt: skip
+        joint = made.get("joint_key")
+        joint_path = next((info.path for info in infos if joint and info.name == joint and len(info.shape) == 2), "")
+        joints = source.read_rows(demo, joint_path, 0, stop - start) if joint_path else None
+        convention = coded(ImageConvention, _of(made, "pictures", number), ImageConvention.UNKNOWN)
+        success, words = _of(made, "success", number), _of(made, "instruction", number)
+        text = words if isinstance(words, str) else ""
+        rules = self.rules.of_width(actions.shape[1])
+        return DemoScan(
+            name=demo,
+            length=stop - start,
+            datasets=infos,
+            repeats=(),
+            flags=detect_flags(actions, joints, rules),
+            joint_key=str(joint) if joint_path else None,
+            joint_path=joint_path,
+            alignment=coded(Alignment, _of(made, "alignment", number), Alignment.UNKNOWN),
+            alignment_error=(float("nan"), float("nan")),
+            image_convention=convention,
+            image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
+            success=success if success in (0, 1) else -1,
+            model_file_bytes=0,
+            init_state_size=0,
+            attributes="{}",
+            splits=(),
+            rules=rules,
+            instruction=text,
+            instruction_source=InstructionSource.DATASET if text else InstructionSource.NONE,
+        )
+
+
+def _key(name: str) -> str:
+    return "actions" if name == ACTION else name
+
+
+def _of(made: Mapping[str, Any], name: str, number: int) -> Any:
+    """What an export says of an episode; None if it says nothing."""
+    values = made.get(name)
+    return values[number] if isinstance(values, list) and number < len(values) else None
+
+
+def _is_array(item: object) -> bool:
+    return isinstance(item, zarr.Array)
+
+
+def _first_line(exc: BaseException) -> str:
+    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__
