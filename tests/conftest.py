@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.set_full(config.getoption("--full"))
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests interrupt themselves
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--full"):
         settings.register_profile("quick", settings.get_profile("robozarr"), max_examples=25)
         settings.load_profile("quick")

@@ -20,6 +20,7 @@ SAMPLE = HERE.parents[1] / "sample"
 PROFILES = ("raw", "fast", "lean", "compact")
 
 
+@pytest.mark.slow(reason="every contender is tried")
 def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options: list[str | Path] = ["--rounds", "1", "--workers", "1", "--scratch", tmp_path, "--json", out]

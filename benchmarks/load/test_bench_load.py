@@ -9,6 +9,8 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 PROFILES = ("raw", "fast", "lean", "compact")
 STANDARD = ("raw", "fast")
@@ -16,6 +18,7 @@ BEFORE = "Blosc-zstd, a frame a chunk"
 THREADS = ("1 thread", "2 threads")
 
 
+@pytest.mark.slow(reason="every reader is tried")
 def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options: list[str | Path] = ["--rounds", "1", "--epochs", "1", "--scratch", tmp_path, "--json", out]

@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 HERE = Path(__file__).parent
 
 
+@pytest.mark.slow(reason="every way over HTTP is tried")
 def test_every_row_has_finite_numbers(tmp_path: Path) -> None:
     out = tmp_path / "result.json"
     options: list[str | Path] = [

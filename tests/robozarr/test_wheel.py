@@ -124,6 +124,7 @@ def test_the_wheel_alone_opens_a_store(built: Path, sample_store: Path, tmp_path
     assert installed(python, "torch", "numba", "dask", "h5py", "rich", "typer", "pandas") == "[]"
 
 
+@pytest.mark.slow(reason="a notebook in an environment of its own")
 def test_view_installs_alone_and_is_enough_to_look(built: Path, sample_store: Path, tmp_path: Path) -> None:
     venv = wheel_environment(built, "view", tmp_path / "venv")
     python, robozarr, store = str(venv / "bin" / "python"), str(venv / "bin" / "robozarr"), str(sample_store)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
+from command import run_here
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -133,12 +132,13 @@ def test_a_chunk_of_no_steps_is_refused() -> None:
 
 def test_the_command_prints_tails_first(tmp_path: Path) -> None:
     store_with_releases(tmp_path, (12, 20))
-    command = [sys.executable, "-m", "robozarr", "coverage", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "a.png")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = ["coverage", str(tmp_path / "a.zarr"), "-o", str(tmp_path / "a.png")]
+    done = run_here(*command)
+    assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
     assert "with chunk 64, the release of 100% of episodes is never an anchor" in text
     assert text.index("Steps left after the release") < text.index("Random sampling: a file by")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    found = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    found = json.loads(run_here(*command, "--json").stdout)
     assert found["tails"]["steps_left"] == [12, 20]
     assert found["tails"]["warning"] == "with chunk 64, the release of 100% of episodes is never an anchor"

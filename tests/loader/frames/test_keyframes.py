@@ -34,7 +34,7 @@ def camera(n: int, shape: tuple[int, ...], seed: int, moving: float) -> NDArray[
     return frames
 
 
-@examples(60)
+@examples(60, 10)
 @given(
     st.integers(1, 16), st.sampled_from([(1, 1, 3), (7, 5, 3), (16, 9), (9, 8, 1), (130, 130, 3)]), st.integers(0, 9),
     st.sampled_from([0.0, 0.001, 0.3, 1.0]), st.sampled_from(EFFORTS), st.lists(st.booleans(), min_size=16, max_size=16),
@@ -91,7 +91,7 @@ def sealed(chunk: bytearray, n_rows: int) -> bytes:
     return table.tobytes() + bytes(chunk[table.nbytes :])
 
 
-@examples(400)
+@examples(400, 40)
 @given(
     st.integers(0, 3), st.sampled_from(["offset", "length", "mode", "keyframe", "zero", "payload"]),
     st.integers(0, 2**32 - 1), st.sampled_from(EFFORTS),
