@@ -23,7 +23,7 @@ from common import align, default_source, figure, machine, machine_lines, read_o
 PACKAGES: Final = ("robozarr", "numpy", "h5py", "numcodecs", "lz4", "zstandard")
 PROFILES: Final = ("raw", "fast", "lean", "compact")
 PARTS: Final = {
-    "scan": "robozarr.convert.stages.scan_file",
+    "scan": "robozarr.convert.stages.scan_source",
     "reading": "robozarr.convert.writing.write.read_partition",
     "statistics of frames": "robozarr.convert.writing.write.reduce_rows",
     "codec and checksums": "robozarr.convert.writing.write.encode_chunks",
