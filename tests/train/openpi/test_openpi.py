@@ -175,7 +175,7 @@ def test_upstreams_loader_and_statistics(store: Path, tmp_path: Path) -> None:
             # theirs are sums in float32, and a variance that is a difference of two of them
             np.testing.assert_allclose(ours[name]["mean"], theirs[name]["mean"], rtol=2e-5, atol=1e-5)
             variances = [np.array(stats[name]["std"])[moving] ** 2 for stats in (ours, theirs)]
-            np.testing.assert_allclose(*variances, atol=5e-4)
+            np.testing.assert_allclose(variances[0], variances[1], atol=5e-4)
             for statistic, q in (("q01", 0.01), ("q99", 0.99)):
                 gap = np.ptp(
                     np.sort(values, axis=0)[[math.floor(q * (len(values) - 1)), math.ceil(q * (len(values) - 1))]], axis=0
