@@ -281,6 +281,7 @@ class WindowDataLoader(DataLoader[Any]):
                 "→ leave it out, and call an Augment on what the batches hold"
             )
         self.schedule = Schedule([enumerated], batch_size, augment=told_augment(augment), **(dict(order or {}) | own))
+        self._own: Iteration | None = None
         self._augmented = augmented_batches(enumerated.windows, augment, int(own.get("seed", (order or {}).get("seed", 0))))
         options.setdefault("collate_fn", enumerated.collate if windows is None else None)
         batches = WindowBatchSampler(_Sharded(self.schedule))
@@ -293,14 +294,14 @@ class WindowDataLoader(DataLoader[Any]):
         sampler: _Sharded = self.batch_sampler.sampler  # type: ignore[union-attr]
         try:
             for batch in super().__iter__():
-                began = began or sampler.began
+                began = self._own = began or sampler.began
                 assert began is not None
                 n_batches += 1
                 self.schedule.consume(began, n_batches)
                 yield batch if self._augmented is None else self._augmented(batch, began.state.epoch)
         finally:
             if began is sampler.began:
-                sampler.ahead = None  # it is counted here
+                sampler.ahead = self._own = None  # it is counted here
 
     def __len__(self) -> int:
         """Batches of this rank in a whole epoch."""
@@ -320,6 +321,9 @@ class WindowDataLoader(DataLoader[Any]):
 
     def state_dict(self) -> dict[str, Any]:
         """State of the run; the batch that was handed out last counts as consumed."""
+        sampler: _Sharded = self.batch_sampler.sampler  # type: ignore[union-attr]
+        if self._own is not sampler.began:  # a DataLoader that accelerate made of its sampler iterates
+            sampler.count()
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

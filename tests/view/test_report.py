@@ -165,7 +165,7 @@ def test_a_report_is_whole_or_not_there(sample_store: Path, tmp_path: Path, monk
     assert (tmp_path / "report.html").read_text() == "before"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # closed before others fork: its driver waits until nobody holds its pipe any more
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no chromium here: the report is not looked at by a browser (Debian: apt-get install chromium)")
