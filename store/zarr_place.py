@@ -33,7 +33,7 @@ from robozarr.schemas.shard import (
 )
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.folder import FolderPlace
-from robozarr.store.reading import check_bound, read_shard_bytes
+from robozarr.store.reading import check_bound, encoded_bytes_max, read_shard_bytes
 
 if TYPE_CHECKING:
     from robozarr.store.checked_files import CheckedFiles
@@ -238,6 +238,8 @@ class CheckedStoreOfZarr(PlaceOfZarr):
             raise StoreError(
                 f"{self._place.at(key)}: cannot be read: {exc.strerror or exc} → run: robozarr verify {self._place}"
             ) from exc
+        except MemoryError as exc:
+            raise StoreError(f"{self._place.at(key)}: larger than the memory → run: robozarr verify {self._place}") from exc
 
     def _shard(self, array: str, shard: int, key: str, wanted: ByteRequest | None) -> bytes:
         if array not in self._layouts:
@@ -274,7 +276,7 @@ class CheckedStoreOfZarr(PlaceOfZarr):
         key = layout.shard_path(shard)
         sums = self._files.frame_sums(layout)
         if sums is None:
-            return self._take(layout, shard, self._place.read(key))
+            return self._take(layout, shard, self._place.read(key, encoded_bytes_max(layout)))
         tail, size = self._place.read_end(key, _index_bytes(layout))
         start, stop = layout.rows_of_shard(shard)
         return self._remember(layout, shard, Chunks(parse_index(tail, size, layout, shard), sums[start:stop]))

@@ -108,6 +108,13 @@ def test_a_missing_shard_is_no_zeros(store: Path, look: str) -> None:
         LOW_DIM[look](rz.open_store(store))
 
 
+@pytest.mark.parametrize("look", ["array", "array, all", "group", "xarray"])
+def test_a_shard_that_claims_a_terabyte(store: Path, look: str) -> None:
+    os.truncate(store / "steps/actions/c/0/0", 1 << 40)  # takes no room on the disk
+    with pytest.raises(StoreError, match=r"steps/actions/c/0/0"):
+        LOW_DIM[look](rz.open_store(store))
+
+
 def test_values_of_a_ragged_key_that_are_missing(store: Path) -> None:
     values = rz.open_store(store).ragged("states").values
     shutil.rmtree(store / "ragged/states/values/c")
