@@ -45,6 +45,8 @@ class _Sharded(DistributedSampler[int]):
         self.began: Iteration | None = None
         self.ahead: Ahead | None = None
         """Of `began`; None where something else counts what is consumed."""
+        self.tell_epoch: Callable[[int], None] | None = None
+        """Called with the epoch of an iteration when it begins, before its first windows are asked for."""
         self._told: tuple[int, Callable[[], Any]] | None = None
         self._just_told = False
 
@@ -66,6 +68,8 @@ class _Sharded(DistributedSampler[int]):
         holder = self._told[1] if self._told is not None and self._just_told else _nobody
         self.ahead, ahead, self._just_told = None, ahead_of_training(holder), False
         self.began = began = self.schedule.begin()
+        if self.tell_epoch is not None:
+            self.tell_epoch(began.state.epoch)
         for number, batch in enumerate(self.schedule.batches(began), 1):
             ahead.asked = number
             if began is self.began:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
@@ -42,7 +42,11 @@ class AugmentedSamples(Dataset[Any]):
     def __init__(self, inner: Samples, augment: Augment, cameras: Sequence[str], *, seed: int) -> None:
         self.inner, self.augment, self.cameras, self.seed = inner, augment, tuple(cameras), seed
         self.epoch = multiprocessing.Value("q", 0)
-        """Set where an epoch begins, before its windows are asked for; shared with workers."""
+        """Shared with workers."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """The epoch of the windows that are asked for from now on."""
+        self.epoch.value = epoch
 
     def __len__(self) -> int:
         return len(self.inner)
@@ -61,8 +65,6 @@ class AugmentedSamples(Dataset[Any]):
 class AugmentedDataLoader(WindowDataLoader):
     """A ``WindowDataLoader`` of ``AugmentedSamples``, which tells them the epoch."""
 
-    dataset: AugmentedSamples
-
-    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        self.dataset.epoch.value = self.schedule.state_dict()["epoch"]
-        yield from super().__iter__()
+    def __init__(self, dataset: AugmentedSamples, batch_size: int, **options: Any) -> None:
+        super().__init__(dataset, batch_size, **options)
+        self.batch_sampler.sampler.tell_epoch = dataset.begin_epoch  # type: ignore[union-attr]

@@ -198,6 +198,31 @@ def test_image_aug_is_that_of_the_epoch_in_whatever_process(made: tuple[Path, Pa
     assert all(a.shape == b.shape and (a != b).any() for a, b in zip(first, plain, strict=True))
 
 
+def test_image_aug_is_that_of_the_epoch_after_early_ends(made: tuple[Path, Path, int]) -> None:
+    _, store, _ = made
+    dataset, augment = OpenVLADataset(store, chunk=8), rz.Augment.openvla()
+    loader: Any = dataset.dataloader(4, list, augment=augment, seed=5).loader
+    epochs = []
+    for _ in range(5):
+        batches = iter(loader)
+        got = next(batches)
+        for _ in range(len(loader) // 2):
+            next(batches)
+        began = loader.batch_sampler.sampler.began
+        batches.close()
+        windows = next(iter(loader.schedule.batches(began))).windows
+        batch = augment(
+            dataset.make(dataset.windows.read(windows)),
+            ["image_primary"],
+            seed=5,
+            epoch=began.state.epoch,
+            channels_first=False,
+        )
+        assert (np.stack([sample["observation"]["image_primary"] for sample in got]) == batch["image_primary"].numpy()).all()
+        epochs.append(began.state.epoch)
+    assert 0 < epochs[-1] < 4  # several iterations an epoch
+
+
 def test_training_and_validation_data_share_no_episode(made: tuple[Path, Path, int]) -> None:
     _, store, _ = made
     dataset = OpenVLADataset(store)
