@@ -20,6 +20,7 @@ __all__ = [
     "detect_flags",
     "detect_image_convention",
     "detect_success",
+    "first_not_finite",
     "parse_json",
     "success_of",
 ]
@@ -197,3 +198,13 @@ def parse_json(text: object) -> dict[str, Any]:
     except (ValueError, RecursionError):  # also numbers and nesting beyond all measure
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def first_not_finite(actions: NDArray[Any]) -> str:
+    """Which value of [steps, n] is the first that is not finite; "" if all are.
+
+    >>> first_not_finite(np.array([[0.0, 1.0], [np.inf, 2.0]]))
+    'inf at step 1, column 0'
+    """
+    at = np.argwhere(~np.isfinite(actions))
+    return f"{actions[tuple(at[0])]} at step {at[0][0]}, column {at[0][1]}" if len(at) else ""

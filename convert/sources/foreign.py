@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -11,10 +11,13 @@ from typing import Any, Final, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.convert.records import DatasetInfo, DemoScan
+from robozarr.convert.sources.detect import detect_flags
 from robozarr.schemas.errors import Problem, SourceError
-from robozarr.schemas.index import FlagRules
+from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
+from robozarr.schemas.instructions import InstructionSource
 
-__all__ = ["AGAIN", "LEAVE_OUT", "ForeignFile", "coded", "demo_of", "rules_of"]
+__all__ = ["AGAIN", "LEAVE_OUT", "ForeignFile", "demo_of", "describe", "rules_of"]
 
 AGAIN: Final = "copy or download the file again, or leave the demo out with --on-error skip"
 LEAVE_OUT: Final = "repair the data set, or leave the episode out with --on-error skip"
@@ -87,6 +90,54 @@ def rules_of(rules: FlagRules, made: Mapping[str, Any]) -> FlagRules:
     return replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
 
 
-def coded(codes: Iterable[Code], word: object, default: Code) -> Code:
+def _coded(codes: Iterable[Code], word: object, default: Code) -> Code:
     """The code of a word that an export wrote; the default for any other."""
     return next((code for code in codes if code.name.lower() == word), default)
+
+
+def describe(
+    name: str,
+    actions: NDArray[Any],
+    datasets: Sequence[DatasetInfo],
+    joint: object,
+    joints_at: Callable[[str], NDArray[Any]],
+    facts: Mapping[str, Any],
+    rules: FlagRules,
+    instruction: str,
+) -> DemoScan:
+    """The record of an episode.
+
+    Parameters
+    ----------
+    actions : [steps, n]
+    joint : object
+        Name of the key with the joints' positions; anything else where there is none.
+    joints_at : function
+        Their values [steps, n], by path.
+    facts : mapping
+        What robozarr's export added: ``alignment``, ``pictures``, ``success``.
+    """
+    path = next((info.path for info in datasets if joint and info.name == joint and len(info.shape) == 2), "")
+    convention = _coded(ImageConvention, facts.get("pictures"), ImageConvention.UNKNOWN)
+    rules = rules.of_width(actions.shape[1])
+    return DemoScan(
+        name=name,
+        length=len(actions),
+        datasets=tuple(datasets),
+        repeats=(),
+        flags=detect_flags(actions, joints_at(path) if path else None, rules),
+        joint_key=str(joint) if path else None,
+        joint_path=path,
+        alignment=_coded(Alignment, facts.get("alignment"), Alignment.UNKNOWN),
+        alignment_error=(float("nan"), float("nan")),
+        image_convention=convention,
+        image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
+        success=facts["success"] if facts.get("success") in (0, 1) else -1,
+        model_file_bytes=0,
+        init_state_size=0,
+        attributes="{}",
+        splits=(),
+        rules=rules,
+        instruction=instruction,
+        instruction_source=InstructionSource.DATASET if instruction else InstructionSource.NONE,
+    )

@@ -30,6 +30,7 @@ from robozarr.convert.sources.tree import OpenDemo, all_but
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.instructions import InstructionSource, Words
 from robozarr.schemas.source import INIT_STATE, MODEL_FILE, demo_number
+from robozarr.schemas.words import first_line
 
 __all__ = ["SourceFile", "find_sources"]
 
@@ -49,7 +50,7 @@ def _names_damage(method: F) -> F:
         except DAMAGE as exc:
             where = [str(arg) for arg in args[:2] if isinstance(arg, str)]
             demo, key = [*where, "", ""][:2]
-            value = f"{_first_line(exc)} in {method.__name__}"
+            value = f"{first_line(exc)} in {method.__name__}"
             raise self.error("the structure of the file is damaged", value, "copy or download it again", demo, key) from exc
 
     return cast(F, wrapped)
@@ -204,7 +205,7 @@ class SourceFile:
         except DAMAGE as exc:
             raise self.error(
                 f"steps {start} to {stop} cannot be read",
-                _first_line(exc),
+                first_line(exc),
                 "copy or download the file again, or leave the demo out with --on-error skip",
                 demo,
                 dataset,
@@ -225,7 +226,7 @@ class SourceFile:
             rows = self._demo(demo).group[dataset][start:stop]
         except DAMAGE as exc:
             rule, remedy = f"steps {start} to {stop} cannot be read", "copy or download the file again"
-            raise self.error(rule, _first_line(exc), remedy, demo, dataset) from exc
+            raise self.error(rule, first_line(exc), remedy, demo, dataset) from exc
         for number, (row, frame) in enumerate(zip(rows, out, strict=True)):
             try:
                 decode(row_bytes(row), frame)
@@ -380,7 +381,3 @@ class SourceFile:
         if self._open is None or self._open.name != demo:
             self._open = OpenDemo(demo, self._file[self.group(demo) or "/"])
         return self._open
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
-from robozarr.convert.sources.detect import detect_flags
-from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, ForeignFile, coded, demo_of, rules_of
+from robozarr.convert.sources.detect import first_not_finite
+from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, ForeignFile, demo_of, describe, rules_of
 from robozarr.schemas.errors import Problem
-from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
-from robozarr.schemas.instructions import InstructionSource
+from robozarr.schemas.index import FlagRules
 from robozarr.schemas.metadata import NOT_WANTED
 from robozarr.schemas.source import is_called
+from robozarr.schemas.words import first_line
 
 __all__ = ["ReplayBufferFile", "files_of", "is_replay_buffer", "replay_buffer_in", "scan_replay_buffer"]
 
@@ -58,31 +60,26 @@ class ReplayBufferFile(ForeignFile):
         try:
             source = Path(path)
             self._store: Any = LocalStore(source.parent, read_only=True) if source.name == ROOT else ZipStore(source, mode="r")
-            self.root = zarr.open_group(self._store, mode="r", zarr_format=2)
-            self.ends = np.asarray(self._group("meta")["episode_ends"][:], np.int64)
-            self.arrays: dict[str, Any] = {name: item for name, item in self._group("data").members() if _is_array(item)}
-            made = self.root.attrs.asdict().get("robozarr")
+            root: Any = zarr.open_group(self._store, mode="r", zarr_format=2)
+            self.ends = np.asarray(root["meta"]["episode_ends"][:], np.int64)
+            self.arrays: dict[str, Any] = {name: item for name, item in root["data"].members() if _is_array(item)}
+            made = root.attrs.asdict().get("robozarr")
         except Exception as exc:  # zarr and zipfile raise classes of their own
             rule = "the file is a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
-            raise self.error(rule, f"{type(exc).__name__}: {_first_line(exc)}", AGAIN) from exc
+            raise self.error(rule, f"{type(exc).__name__}: {first_line(exc)}", AGAIN) from exc
         self.made: Mapping[str, Any] = made if isinstance(made, dict) else {}
         if self.ends.ndim != 1 or not self.ends.size or (np.diff(self.ends, prepend=0) <= 0).any():
             raise self.error("meta/episode_ends ascends from 1", f"{self.ends.tolist()[:8]}", AGAIN)
+        self.demos = {demo_of(i): rows for i, rows in enumerate(pairwise([0, *self.ends.tolist()]))}
+        """Rows [start, stop) of each episode."""
 
     def close(self) -> None:
         """Close the file."""
         self._store.close()
 
-    @property
-    def demos(self) -> dict[str, tuple[int, int]]:
-        """Rows [start, stop) of each episode."""
-        starts = [0, *self.ends[:-1].tolist()]
-        return {demo_of(i): (start, stop) for i, (start, stop) in enumerate(zip(starts, self.ends.tolist(), strict=True))}
-
     def read_rows(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Rows [start, stop) of an episode's array, into `out` [stop - start, …] if given."""
-        first = int(demo.rpartition("_")[2])
-        begin = int(self.ends[first - 1]) if first else 0
+        begin, _ = self.demos[demo]
         try:
             values: NDArray[Any] = np.asarray(self.arrays[dataset][begin + start : begin + stop])
             if out is None:
@@ -91,13 +88,10 @@ class ReplayBufferFile(ForeignFile):
                 raise ValueError(f"{values.dtype} {values.shape}, not {out.dtype} {out.shape}")
             out[...] = values.reshape(out.shape)
         except DAMAGE as exc:
-            raise self.error(f"steps {start} to {stop} cannot be read", _first_line(exc), AGAIN, demo, dataset) from exc
+            raise self.error(f"steps {start} to {stop} cannot be read", first_line(exc), AGAIN, demo, dataset) from exc
         return out
 
     read_frames = read_rows
-
-    def _group(self, name: str) -> Any:
-        return self.root[name]
 
 
 def scan_replay_buffer(
@@ -177,9 +171,7 @@ class _Scan:
                 try:
                     source.read_rows(demo_of(0), name, 0, 1)
                 except Exception as exc:  # a codec that is not installed, such as upstream's JPEG 2000, raises what it likes
-                    self._problem(
-                        name, "the array can be decoded", _first_line(exc), f"write it with another codec, or {other}"
-                    )
+                    self._problem(name, "the array can be decoded", first_line(exc), f"write it with another codec, or {other}")
                 else:
                     kept[name] = array
         return kept
@@ -191,8 +183,7 @@ class _Scan:
         if actions.ndim != 2 or not actions.shape[1]:
             self._problem(ACTION, "actions are numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
             return None
-        if bad := np.argwhere(~np.isfinite(actions)).tolist():
-            value = f"{actions[tuple(bad[0])]} at step {bad[0][0]}, column {bad[0][1]}"
+        if value := first_not_finite(actions):
             self._problem(ACTION, "actions are finite", value, LEAVE_OUT, demo)
             return None
         infos = tuple(
@@ -202,34 +193,10 @@ class _Scan:
             )
             for name, array in arrays.items()
         )  # fmt: skip
-        joint = made.get("joint_key")
-        joint_path = next((info.path for info in infos if joint and info.name == joint and len(info.shape) == 2), "")
-        joints = source.read_rows(demo, joint_path, 0, stop - start) if joint_path else None
-        convention = coded(ImageConvention, _of(made, "pictures", number), ImageConvention.UNKNOWN)
-        success, words = _of(made, "success", number), _of(made, "instruction", number)
-        text = words if isinstance(words, str) else ""
-        rules = self.rules.of_width(actions.shape[1])
-        return DemoScan(
-            name=demo,
-            length=stop - start,
-            datasets=infos,
-            repeats=(),
-            flags=detect_flags(actions, joints, rules),
-            joint_key=str(joint) if joint_path else None,
-            joint_path=joint_path,
-            alignment=coded(Alignment, _of(made, "alignment", number), Alignment.UNKNOWN),
-            alignment_error=(float("nan"), float("nan")),
-            image_convention=convention,
-            image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
-            success=success if success in (0, 1) else -1,
-            model_file_bytes=0,
-            init_state_size=0,
-            attributes="{}",
-            splits=(),
-            rules=rules,
-            instruction=text,
-            instruction_source=InstructionSource.DATASET if text else InstructionSource.NONE,
-        )
+        facts = {name: _of(made, name, number) for name in ("alignment", "instruction", "pictures", "success")}
+        words = facts["instruction"] if isinstance(facts["instruction"], str) else ""
+        joints_at = partial(source.read_rows, demo, start=0, stop=stop - start)
+        return describe(demo, actions, infos, made.get("joint_key"), joints_at, facts, self.rules, words)
 
 
 def _key(name: str) -> str:
@@ -244,7 +211,3 @@ def _of(made: Mapping[str, Any], name: str, number: int) -> Any:
 
 def _is_array(item: object) -> bool:
     return hasattr(item, "nchunks_initialized")
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

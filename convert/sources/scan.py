@@ -22,6 +22,7 @@ from robozarr.convert.sources.detect import (
     detect_flags,
     detect_image_convention,
     detect_success,
+    first_not_finite,
     parse_json,
     success_of,
 )
@@ -205,9 +206,7 @@ class _Scan:
         if actions.fault is not None:
             return None
         values = source.read(name, key)
-        if bad := np.argwhere(~np.isfinite(values)).tolist():
-            step, column = bad[0]
-            value = f"{values[step, column]} at step {step}, column {column}"
+        if value := first_not_finite(values):
             self._problem(name, key, "actions are finite", value, LEAVE_OUT)
         width = values.shape[1]
         if isinstance(self.rules.gripper, int) and not -width <= self.rules.gripper < width:

@@ -16,6 +16,7 @@ from robozarr.convert.sources.lerobot.folder import DataSet, Episode, data_set_o
 from robozarr.convert.sources.lerobot.video import Video, VideoError
 from robozarr.convert.sources.pictures import PictureError, decode
 from robozarr.schemas.errors import SourceError
+from robozarr.schemas.words import first_line
 
 __all__ = ["DAMAGE", "LeRobotFile", "values_of"]
 
@@ -41,7 +42,7 @@ class LeRobotFile(ForeignFile):
         except SourceError:
             raise
         except DAMAGE as exc:
-            raise self.error("the file is Parquet, with the column episode_index", _first_line(exc), AGAIN) from exc
+            raise self.error("the file is Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
         self._video: Video | None = None
 
     def close(self) -> None:
@@ -84,7 +85,7 @@ class LeRobotFile(ForeignFile):
                 raise ValueError(f"{values.dtype} {values.shape}, not {out.dtype} {out.shape}")
             out[...] = values.reshape(out.shape)
         except DAMAGE as exc:
-            raise self.error(f"steps {start} to {stop} cannot be read", _first_line(exc), AGAIN, demo, dataset) from exc
+            raise self.error(f"steps {start} to {stop} cannot be read", first_line(exc), AGAIN, demo, dataset) from exc
         return out
 
     def read_frames(self, demo: str, dataset: str, start: int, stop: int, out: NDArray[Any]) -> NDArray[Any]:
@@ -98,7 +99,7 @@ class LeRobotFile(ForeignFile):
                     decode(data, out[number])
         except (*DAMAGE, PictureError, VideoError) as exc:
             rule = "every frame can be decoded, to the size of the demo's first"
-            raise self.error(rule, f"{_first_line(exc)} in steps {start} to {stop}", AGAIN, demo, dataset) from exc
+            raise self.error(rule, f"{first_line(exc)} in steps {start} to {stop}", AGAIN, demo, dataset) from exc
         return out
 
     def pictures(self, demo: str, feature: str, start: int, stop: int) -> list[bytes]:
@@ -169,7 +170,3 @@ def values_of(column: Any) -> NDArray[Any]:
         raise ValueError(f"values of type {column.type}")
     values: NDArray[Any] = column.to_numpy(zero_copy_only=False)
     return values.reshape(shape)
-
-
-def _first_line(exc: BaseException) -> str:
-    return str(exc).splitlines()[0] if str(exc) else type(exc).__name__

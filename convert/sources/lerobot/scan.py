@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
-from robozarr.convert.sources.detect import detect_flags
-from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, coded, rules_of
+from robozarr.convert.sources.detect import first_not_finite
+from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, describe, rules_of
 from robozarr.convert.sources.lerobot.folder import Episode
 from robozarr.convert.sources.lerobot.names import ACTION, COUNTERS, key_of, role_of, shape_of, why_not
 from robozarr.convert.sources.lerobot.reading import DAMAGE, LeRobotFile
@@ -19,8 +19,7 @@ from robozarr.convert.sources.lerobot.statistics import differs
 from robozarr.convert.sources.lerobot.video import VideoError
 from robozarr.convert.sources.pictures import PictureError, decoder_of, picture_header
 from robozarr.schemas.errors import Problem, SourceError
-from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
-from robozarr.schemas.instructions import InstructionSource
+from robozarr.schemas.index import FlagRules
 from robozarr.schemas.metadata import NOT_WANTED
 from robozarr.schemas.source import is_called
 
@@ -120,13 +119,12 @@ class _Scan:
                 shape = "none" if actions is None else str(actions.shape)
                 self._problem(demo, ACTION, "every episode has action, numbers [steps, n]", shape)
             return None
-        if bad := np.argwhere(~np.isfinite(actions)).tolist():
-            self._problem(
-                demo, ACTION, "actions are finite", f"{actions[tuple(bad[0])]} at step {bad[0][0]}, column {bad[0][1]}"
-            )
+        if value := first_not_finite(actions):
+            self._problem(demo, ACTION, "actions are finite", value)
         if len(self.problems) > n_problems:
             return None
-        return self._describe(demo, length, episode, infos, values, words)
+        joint = self.data.made.get("joint_key")
+        return describe(demo, actions, infos, joint, values.__getitem__, episode.facts, self.rules, words)
 
     def _words(self, demo: str, length: int) -> str:
         """The episode's instruction, after checking LeRobot's own columns."""
@@ -174,38 +172,3 @@ class _Scan:
             self._problem(
                 demo, name, rule, wrong, "compute them again with LeRobot, or leave the episode out with --on-error skip"
             )
-
-    def _describe(
-        self,
-        demo: str,
-        length: int,
-        episode: Episode,
-        infos: list[DatasetInfo],
-        values: dict[str, NDArray[Any]],
-        words: str,
-    ) -> DemoScan:
-        facts, joint = episode.facts, self.data.made.get("joint_key")
-        joint_path = next((info.path for info in infos if info.name == joint and len(info.shape) == 2), "") if joint else ""
-        convention = coded(ImageConvention, facts.get("pictures"), ImageConvention.UNKNOWN)
-        rules = self.rules.of_width(values[ACTION].shape[1])
-        return DemoScan(
-            name=demo,
-            length=length,
-            datasets=tuple(infos),
-            repeats=(),
-            flags=detect_flags(values[ACTION], values.get(joint_path), rules),
-            joint_key=joint if joint_path else None,
-            joint_path=joint_path,
-            alignment=coded(Alignment, facts.get("alignment"), Alignment.UNKNOWN),
-            alignment_error=(float("nan"), float("nan")),
-            image_convention=convention,
-            image_evidence=ImageEvidence.NONE if convention == ImageConvention.UNKNOWN else ImageEvidence.ATTRIBUTE,
-            success=facts["success"] if facts.get("success") in (0, 1) else -1,
-            model_file_bytes=0,
-            init_state_size=0,
-            attributes="{}",
-            splits=(),
-            rules=rules,
-            instruction=words,
-            instruction_source=InstructionSource.DATASET if words else InstructionSource.NONE,
-        )
