@@ -15,7 +15,7 @@ from robozarr.schemas.errors import WindowError
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Ranks", "rank_and_world_size", "refuse_second_sharding", "refuse_workers"]
+__all__ = ["Ranks", "refuse_second_sharding", "refuse_workers"]
 
 SHARDERS: Final = {
     "BatchSamplerShard": (
@@ -62,11 +62,6 @@ class Ranks:
                 "windows in smaller groups (data parallel beside tensor parallel), pass group= that process group"
             )
         return found[0] if given[0] is None else given[0], found[1] if given[1] is None else given[1]
-
-
-def rank_and_world_size() -> tuple[int, int]:
-    """Rank and world size by torch.distributed, if it is in use."""
-    return Ranks().here()
 
 
 def _of_group(group: ProcessGroup | None) -> tuple[int, int] | None:

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_folder, console, examples, needs_view, print_json
+from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_folder, console, examples, needs, print_json
 
 __all__ = ["EXAMPLES", "coverage"]
 
@@ -64,7 +64,7 @@ def coverage(
     tails = measure_tails(opened, chunk=chunk)
     found = measure_coverage(opened, chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed)
     if output is not None:
-        with needs_view():
+        with needs("view"):
             from robozarr.view.charts import coverage_chart
         coverage_chart(found, tails).save(output)
     if as_json:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, print_json
+from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, needs, print_json
+from robozarr.schemas.words import counted
 from robozarr.view.words import size_words
+
+if TYPE_CHECKING:
+    from robozarr.loader.adapters.diffusion_policy.export import ReplayBufferExport
+    from robozarr.loader.adapters.lerobot.export import LeRobotExport
 
 __all__ = [
     "EXAMPLES", "EXAMPLES_DIFFUSION_POLICY", "EXAMPLES_LEROBOT", "export_diffusion_policy", "export_lerobot", "export_rdt",
@@ -39,19 +42,6 @@ class TurnName(StrEnum):
     none = "none"
     rotate = "rotate"
     upright = "upright"
-
-
-@contextmanager
-def needs(extras: str) -> Iterator[None]:
-    """If a package is missing, say which extras bring it."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        if exc.name and exc.name.split(".")[0] == "robozarr":
-            raise
-        raise typer.BadParameter(
-            f"this needs {exc.name}; install it with: pip install '.[{extras}]' in a clone of robozarr"
-        ) from exc
 
 
 def export_rdt(
@@ -132,7 +122,7 @@ def export_lerobot(
     for name, ratio in report.psnr.items():
         say(f"{name}: video, not exact: PSNR {ratio:.1f} dB")
     exact = "" if report.psnr else ", pictures exact"
-    say(f"{output}: {report.n_episodes} episodes, {report.n_steps} steps, {size_words(report.n_bytes)}{exact}")
+    say(_written(output, report) + exact)
     return None
 
 
@@ -156,8 +146,13 @@ def export_diffusion_policy(
         return print_json(report.to_json())
     for name, why in report.left_out.items():
         say(f"not exported: {name}: {why}")
-    say(f"{output}: {report.n_episodes} episodes, {report.n_steps} steps, {size_words(report.n_bytes)}, exact")
+    say(_written(output, report) + ", exact")
     return None
+
+
+def _written(output: Path, report: LeRobotExport | ReplayBufferExport) -> str:
+    steps = f"{counted(report.n_episodes, 'episode')}, {counted(report.n_steps, 'step')}"
+    return f"{output}: {steps}, {size_words(report.n_bytes)}"
 
 
 def _listed(names: str | None) -> list[str] | None:

@@ -20,7 +20,7 @@ from robozarr.cli.shared import (
     check_folder,
     errors_as_json,
     examples,
-    needs_view,
+    needs,
     print_json,
 )
 from robozarr.view.words import printable, size_words
@@ -89,7 +89,7 @@ def report(
 
 
 def _write(store: str, output: Path, chunk: int, endpoint_url: str | None, *, quiet: bool) -> None:
-    with needs_view():
+    with needs("view"):
         from robozarr.view.report import write_report
     from robozarr.store.opened import open_store
 

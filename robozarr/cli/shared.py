@@ -34,7 +34,7 @@ __all__ = [
     "errors_as_json",
     "examples",
     "exit_code",
-    "needs_view",
+    "needs",
     "print_json",
 ]
 
@@ -92,14 +92,14 @@ def examples(*lines: str) -> str:
 
 
 @contextmanager
-def needs_view() -> Iterator[None]:
-    """If a package for a view is missing, say how to install it, and exit with the code for usage."""
+def needs(extras: str) -> Iterator[None]:
+    """If a package is missing, say which extras bring it, and exit with the code for usage."""
     try:
         yield
     except ModuleNotFoundError as exc:
         if exc.name and exc.name.split(".")[0] == "robozarr":
             raise
-        say(f"robozarr: this needs {exc.name}; install it with: pip install '.[view]' in a clone of robozarr", error=True)
+        say(f"robozarr: this needs {exc.name}; install it with: pip install '.[{extras}]' in a clone of robozarr", error=True)
         raise typer.Exit(EXIT_USAGE) from exc
 
 

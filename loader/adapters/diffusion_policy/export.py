@@ -7,8 +7,6 @@ reader needs to make the same store again is in the root's attributes, which ups
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,12 +18,11 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.storage import LocalStore, ZipStore
 
-from robozarr.loader.adapters.lerobot.export import Progress
+from robozarr.loader.adapters.exporting import Progress, appearing, check_free, of_one_width, size_of
 from robozarr.loader.arguments import store_of
 from robozarr.loader.dataset import WindowDataset
-from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import Alignment, ImageConvention
-from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.opened import Store
 
 __all__ = ["ReplayBufferExport", "export_replay_buffer"]
@@ -80,33 +77,25 @@ def export_replay_buffer(
         If a key is not there, or two would have one name.
     """
     path, opened = Path(output).absolute(), store_of(store)
-    if path.exists() or path.is_symlink():
-        raise StoreError(f"{path}: is there already, and nothing is written over → name another --output, or remove it")
+    check_free(path)
     wanted = list(opened.keys) if keys is None else list(dict.fromkeys([*keys, "actions"]))
     if missing := [key for key in wanted if key not in opened.keys]:
         raise WindowError(f"diffusion policy · {missing[0]}: a key of the store; it has {', '.join(opened.keys)} → name one")
     if "action" in wanted:
         raise WindowError("diffusion policy · action: the name of the actions; the store has another key of it → leave it out")
-    stage = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    zipped = path.suffix == ".zip"
-    try:
-        target: Any = ZipStore(stage, mode="w") if zipped else LocalStore(stage)
+    with appearing(path) as stage:
+        target: Any = ZipStore(stage, mode="w") if path.suffix == ".zip" else LocalStore(stage)
         try:
             root = zarr.create_group(target, zarr_format=2, attributes={"robozarr": _facts(opened)})
             left_out = _write(opened, wanted, root, progress)
         finally:
             target.close()
-        stage.rename(path)
-    except BaseException:  # an interrupt too: nothing half is left
-        shutil.rmtree(stage) if stage.is_dir() else stage.unlink(missing_ok=True)
-        raise
-    files = [path] if zipped else [each for each in path.rglob("*") if each.is_file()]
     return ReplayBufferExport(
         output=str(path),
         n_episodes=opened.n_episodes,
         n_steps=opened.n_steps,
         keys=tuple(_name(key) for key in wanted if key not in left_out),
-        n_bytes=sum(each.stat().st_size for each in files),
+        n_bytes=size_of(path),
         left_out=left_out,
     )
 
@@ -121,7 +110,7 @@ def _write(store: Store, wanted: Sequence[str], root: zarr.Group, progress: Prog
         progress.start("write arrays", len(wanted))
     for key in wanted:
         if store.keys[key].ragged:
-            values = _of_one_width(store, key)
+            values = of_one_width(store, key)
             if values is None:
                 left_out[key] = "its width differs between episodes"
             else:
@@ -163,13 +152,6 @@ def _array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype
 
 def _name(key: str) -> str:
     return "action" if key == "actions" else key
-
-
-def _of_one_width(store: Store, name: str) -> NDArray[Any] | None:
-    ragged = store.ragged(name)
-    widths = np.diff(ragged.offsets)
-    same = bool(len(widths)) and bool((widths == widths[0]).all()) and widths[0] > 0
-    return ragged.read(0, int(ragged.offsets[-1])).reshape(store.n_steps, -1) if same else None
 
 
 def _facts(store: Store) -> dict[str, Any]:

@@ -7,17 +7,16 @@ reader needs to make the same store again stands in ``info.json`` under ``roboza
 from __future__ import annotations
 
 import io
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from robozarr.loader.adapters.exporting import Progress, appearing, check_free, of_one_width, size_of
 from robozarr.loader.adapters.instructions import Wording
 from robozarr.loader.adapters.lerobot.dataset import LeRobotStore
 from robozarr.loader.adapters.lerobot.features import Feature, Features, features_of
@@ -25,29 +24,17 @@ from robozarr.loader.adapters.lerobot.statistics import counts_of, of_counts, of
 from robozarr.loader.adapters.libero import Turn
 from robozarr.loader.arguments import store_of
 from robozarr.loader.dataset import WindowDataset
-from robozarr.schemas.errors import StoreError
 from robozarr.schemas.index import Alignment, ImageConvention
-from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.opened import Store
 from robozarr.version import __version__
 
 if TYPE_CHECKING:  # pyarrow and PyAV are the extra lerobot's
     from robozarr.loader.adapters.lerobot.video import VideoFiles
 
-__all__ = ["LeRobotExport", "Progress", "export_lerobot"]
+__all__ = ["LeRobotExport", "export_lerobot"]
 
 BLOCK: Final = 64
 """Steps whose pictures are read at once."""
-
-
-class Progress(Protocol):
-    """Hears how far an export is."""
-
-    def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
-        """Begin a stage."""
-
-    def advance(self, n: int = 1, n_bytes: int = 0) -> None:
-        """Count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,26 +97,20 @@ def export_lerobot(
         If a key is not there, or cannot be what it is asked for.
     """
     folder = Path(output).absolute()
-    if folder.exists() or folder.is_symlink():
-        raise StoreError(f"{folder}: is there already, and nothing is written over → name another --output, or remove it")
+    check_free(folder)
     opened = store_of(store)
     features = features_of(opened, images=images, state=state, keys=keys)
     options: dict[str, Any] = {"images": images, "state": state, "turn": turn, "wording": wording, "fps": fps}
     dataset = LeRobotStore(opened, keys=[feature.keys[0] for feature in features.numbers if len(feature.keys) == 1], **options)
-    stage = folder.with_name(f".{folder.name}.{os.getpid()}{TEMPORARY}")
-    try:
+    with appearing(folder) as stage:
         stage.mkdir(parents=True)
         psnr = _Writer(dataset, features, stage, video, progress).write()
-        stage.rename(folder)
-    except BaseException:  # an interrupt too: nothing half is left
-        shutil.rmtree(stage, ignore_errors=True)
-        raise
     return LeRobotExport(
         output=str(folder),
         n_episodes=opened.n_episodes,
         n_steps=opened.n_steps,
         features=tuple(feature.name for feature in features),
-        n_bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        n_bytes=size_of(folder),
         left_out={name: why for name, why in features.left_out.items() if name not in _of_one_width(opened, features)},
         psnr=psnr,
     )
@@ -296,14 +277,8 @@ def _made_of(feature: Feature, store: Store) -> dict[str, Any]:
 
 def _of_one_width(store: Store, features: Features) -> dict[str, NDArray[Any]]:
     """Ragged keys whose steps happen to have one width: [n_steps, width]."""
-    found = {}
-    for name in features.left_out:
-        if store.keys[name].ragged:
-            ragged = store.ragged(name)
-            widths = np.diff(ragged.offsets)
-            if (widths == widths[0]).all() and widths[0]:
-                found[name] = ragged.read(0, int(ragged.offsets[-1])).reshape(store.n_steps, -1)
-    return found
+    found = {name: of_one_width(store, name) for name in features.left_out if store.keys[name].ragged}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _placed(name: str, place: tuple[int, int]) -> dict[str, int]:

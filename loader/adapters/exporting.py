@@ -1,0 +1,60 @@
+"""What exports of a store have in common: an output that appears when it is whole, progress, keys of one width."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robozarr.schemas.errors import StoreError
+from robozarr.schemas.metadata import TEMPORARY
+from robozarr.store.opened import Store
+
+__all__ = ["Progress", "appearing", "check_free", "of_one_width", "size_of"]
+
+
+class Progress(Protocol):
+    """Hears how far an export is."""
+
+    def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
+        """Begin a stage."""
+
+    def advance(self, n: int = 1, n_bytes: int = 0) -> None:
+        """Count."""
+
+
+def check_free(output: Path) -> None:
+    """Refuse to write over anything; StoreError."""
+    if output.exists() or output.is_symlink():
+        raise StoreError(f"{output}: is there already, and nothing is written over → name another --output, or remove it")
+
+
+@contextmanager
+def appearing(output: Path) -> Iterator[Path]:
+    """Give a place to write a file or a folder to, which becomes `output` at the end; after an error nothing is left of it."""
+    stage = output.with_name(f".{output.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        yield stage
+        stage.rename(output)
+    except BaseException:  # an interrupt too: nothing half is left
+        shutil.rmtree(stage, ignore_errors=True) if stage.is_dir() else stage.unlink(missing_ok=True)
+        raise
+
+
+def size_of(output: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    return sum(path.stat().st_size for path in ([output] if output.is_file() else output.rglob("*")) if path.is_file())
+
+
+def of_one_width(store: Store, name: str) -> NDArray[Any] | None:
+    """A ragged key whose steps happen to have one width: [n_steps, width]; None if they have not."""
+    ragged = store.ragged(name)
+    widths = np.diff(ragged.offsets)
+    same = bool(len(widths)) and bool((widths == widths[0]).all()) and widths[0] > 0
+    return ragged.read(0, int(ragged.offsets[-1])).reshape(store.n_steps, -1) if same else None
