@@ -19,9 +19,8 @@ from robozarr.convert.planning.plan import Plan
 from robozarr.convert.records import FileScan, FinishedPartition, Partition
 from robozarr.convert.resuming.fence import Fence
 from robozarr.convert.resuming.journal import Journal, digest
-from robozarr.convert.sources.content import digest_or_nothing
 from robozarr.convert.sources.layouts.record import Layout
-from robozarr.convert.sources.opening import scan_source
+from robozarr.convert.sources.opening import scan_source, unusable
 from robozarr.convert.workers.child_process import ChildDied, ChildProcess
 from robozarr.convert.workers.executor import Executor, died
 from robozarr.convert.workers.progress import Progress
@@ -76,14 +75,7 @@ def _rescue_scan(child: ChildProcess, scan: partial[FileScan], limit_s: float, p
     try:
         return child.call(scan, path, limit_s=limit_s)
     except ChildDied as exc:
-        stat = Path(path).stat()
-        return FileScan(
-            path=path,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            digest=digest_or_nothing(path),
-            problems=(_harm(path, "", "", exc),),
-        )
+        return unusable(path, (_harm(path, "", "", exc),))
 
 
 def _harm(path: str, demo: str, key: str, exc: ChildDied) -> Problem:

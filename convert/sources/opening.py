@@ -15,10 +15,10 @@ from robozarr.convert.sources.lerobot.reading import LeRobotFile
 from robozarr.convert.sources.lerobot.scan import scan_data_file
 from robozarr.convert.sources.replay_buffer import ReplayBufferFile, is_replay_buffer, scan_replay_buffer
 from robozarr.convert.sources.scan import scan_file
-from robozarr.schemas.errors import SourceError
+from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import FlagRules
 
-__all__ = ["Source", "open_source", "scan_source"]
+__all__ = ["Source", "open_source", "scan_source", "unusable"]
 
 Source: TypeAlias = SourceFile | LeRobotFile | ReplayBufferFile
 
@@ -44,11 +44,12 @@ def scan_source(
     try:
         return replace(scan(path, rules, selected, without), digest=digest_of_file(path))
     except SourceError as exc:
-        status = Path(path).stat()
-        return FileScan(
-            path=path,
-            size=status.st_size,
-            mtime_ns=status.st_mtime_ns,
-            digest=digest_or_nothing(path),
-            problems=tuple(replace(problem, file=path, demo="") for problem in exc.problems),
-        )
+        return unusable(path, tuple(replace(problem, file=path, demo="") for problem in exc.problems))
+
+
+def unusable(path: str, problems: tuple[Problem, ...]) -> FileScan:
+    """The scan of a file that is there and cannot be used at all."""
+    status = Path(path).stat()
+    return FileScan(
+        path=path, size=status.st_size, mtime_ns=status.st_mtime_ns, digest=digest_or_nothing(path), problems=problems
+    )
