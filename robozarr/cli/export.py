@@ -94,6 +94,10 @@ def export_lerobot(
         typer.Option(help="Turn pictures: upright, or by 180° (rotate), as LIBERO's LeRobot data sets are; none: as stored."),
     ] = TurnName.none,
     fps: Annotated[float | None, typer.Option("--fps", min=0, help="Steps per second. [default: the store's]")] = None,
+    causal: Annotated[
+        bool,
+        typer.Option("--causal", help="Pair observations with the actions that follow them. [default: as recorded]"),
+    ] = False,
     video: Annotated[
         bool, typer.Option("--video", help="Write cameras as videos (AV1): many times smaller, and not exact.")
     ] = False,
@@ -113,7 +117,7 @@ def export_lerobot(
     with progress_for() as progress:
         report = export(
             store, output, state=_listed(state), images=_listed(images), keys=_listed(keys), turn=turn.value, fps=fps,
-            video=video, progress=progress,
+            causal=causal, video=video, progress=progress,
         )  # fmt: skip
     if as_json:
         return print_json(report.to_json())

@@ -96,6 +96,25 @@ def test_every_item(
             np.testing.assert_array_equal(item["action"].numpy(), expected)
 
 
+def test_causal(store: Store) -> None:
+    """LIBERO's files were recorded after the action: of a sequence, action t is the one recorded at t + 1."""
+    dataset = DiffusionPolicyDataset(META, store, horizon=4, pad_before=1, pad_after=2, causal=True)
+    episodes, actions = zip(store.episodes.start, store.episodes.length, strict=True), column(store, "actions")
+    frames, number = column(store, "agentview_rgb"), 0
+    for start, length in episodes:
+        for first in range(-1, length - 1 - 4 + 2 + 1):
+            steps = np.clip(np.arange(first, first + 4), 0, length - 2)
+            item = dataset[number]
+            np.testing.assert_array_equal(item["action"].numpy(), actions[start + steps + 1].astype(np.float32))
+            picture = np.moveaxis(frames[start + steps], -1, 1).astype(np.float32) / np.float32(255)
+            np.testing.assert_array_equal(item["obs"]["agentview_rgb"].numpy(), picture)
+            number += 1
+    assert len(dataset) == number
+    np.testing.assert_array_equal(
+        dataset.get_all_actions().numpy(), np.delete(actions, store.episodes.start, axis=0).astype(np.float32)
+    )
+
+
 def test_validation_split_is_upstreams(store: Store) -> None:
     """sampler.py: get_val_mask and downsample_mask, with numpy's generator of the same seed."""
     dataset = DiffusionPolicyDataset(META, store, val_ratio=0.5, seed=3, max_train_episodes=1)
