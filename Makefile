@@ -82,7 +82,8 @@ test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robo
 # An environment of its own: what training repositories ask for. numpy is 1.26, for imgaug (RDT), jax and TensorFlow of that time
 # (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above; torchvision's
 # Python is imported beside a torch that its compiled part does not go with (tests/train/site). Repositories that are on no registry
-# are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of them, by which their own code is run.
+# are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of them, by which their own code is run. Diffusion policy's own
+# data sets read by Zarr 2, which lies in a folder beside.
 TRAIN := $(VENV)-train
 TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
 $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
@@ -92,12 +93,15 @@ $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
 	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
 	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
 	$(TRAIN_PIP) cloudpickle easydict einops future imageio matplotlib psutil six termcolor tqdm
+	$(TRAIN_PIP) dill hydra-core pandas wandb
 	$(TRAIN_PIP) --no-deps libero robomimic torchvision
+	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/zarr2 asciitree==1.0.0 deprecated==1.3.1 fasteners==0.20 \
+	    numcodecs==0.15.1 wrapt==2.5.2 zarr==2.18.7
 	touch $@
 
-test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot
+test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot, diffusion policy
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
-	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+	$(TRAIN)/bin/python -m pytest -q tests/train/diffusion_policy tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
 
 # An environment of its own. LeRobot's pins exclude this torch (0.4.4 asks for one below 2.11, 0.6 for one below 2.12), so that it and
 # torchvision come without their dependencies but for those that they import; tests/train/lerobot/conftest.py says what is put in the
@@ -116,9 +120,9 @@ $(LEROBOT)/dependencies: pyproject.toml constraints.txt
 	$(LEROBOT_PIP) --no-deps lerobot==$(LEROBOT_VERSION) torchvision==0.28.0
 	touch $@
 
-test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store; diffusion policy's, where a checkout is named
+test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store
 	$(LEROBOT_PIP) --no-deps --force-reinstall .
-	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot tests/train/diffusion_policy
+	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot
 
 # Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
 # Each has an environment of its own, without constraints. Where there is no such Python, it says so.

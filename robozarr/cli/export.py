@@ -137,6 +137,9 @@ def export_diffusion_policy(
         typer.Option("--output", "-o", help="What to make: a file that ends in .zarr.zip, or else a folder; not there yet."),
     ],
     keys: Annotated[str | None, typer.Option("--keys", help="Keys to write, with commas. [default: all]")] = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Write float64 as float32, rounded: upstream's data set for robomimic needs it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a store as diffusion policy's ReplayBuffer (Zarr v2), exact."""
@@ -145,12 +148,12 @@ def export_diffusion_policy(
         from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
     check_folder(output)
     with progress_for() as progress:
-        report = export_replay_buffer(store, output, keys=_listed(keys), progress=progress)
+        report = export_replay_buffer(store, output, keys=_listed(keys), float32=float32, progress=progress)
     if as_json:
         return print_json(report.to_json())
     for name, why in report.left_out.items():
         say(f"not exported: {name}: {why}")
-    say(_written(output, report) + ", exact")
+    say(_written(output, report) + (", float64 as float32" if float32 else ", exact"))
     return None
 
 

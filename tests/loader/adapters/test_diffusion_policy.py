@@ -1,7 +1,7 @@
 """Diffusion policy's data set and ReplayBuffer, against its own rules written down as loops.
 
 real-stanford/diffusion_policy, 5ba07ac6661db573af695b419a7947ecb704690f: diffusion_policy/common/sampler.py, dataset/
-robomimic_replay_image_dataset.py. ``make test-train DIFFUSION_POLICY=…`` compares with the package itself.
+robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` compares with the package itself.
 """
 
 from __future__ import annotations
