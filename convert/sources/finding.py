@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robozarr.convert.sources.lerobot.folder import data_files
+from robozarr.convert.sources.lerobot.folder import data_files, is_data_set
 from robozarr.convert.sources.remedies import is_apple_double
 from robozarr.convert.sources.replay_buffer import replay_buffer_in
 from robozarr.schemas.errors import Problem, SourceError
@@ -33,8 +33,8 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
     problems = []
     for source in sources:
         path = Path(source)
-        if path.is_dir() and (of_lerobot := data_files(path)) is not None:
-            files, rule, remedy = of_lerobot, "a LeRobot data set has Parquet files in data/", "copy or download it again"
+        if path.is_dir() and is_data_set(path):
+            files, rule, remedy = data_files(path), "a LeRobot data set has Parquet files in data/", "copy or download it again"
         elif path.is_dir() and (buffer := replay_buffer_in(path)) is not None:
             files, rule, remedy = [buffer], "", ""
         elif path.is_dir():

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from robozarr.schemas.errors import PlanError, Problem, SourceError
 
-__all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of", "is_data_file", "pyarrow"]
+__all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of", "is_data_file", "is_data_set", "pyarrow"]
 
 INFO: Final = "meta/info.json"
 VERSIONS: Final = ("v2.0", "v2.1", "v3.0")
@@ -67,9 +67,14 @@ def is_data_file(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".parquet"
 
 
-def data_files(folder: Path) -> list[Path] | None:
-    """The files of data of a LeRobot data set; None if the folder is none."""
-    return sorted(folder.glob("data/**/*.parquet")) if (folder / INFO).is_file() else None
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is a LeRobot data set."""
+    return (folder / INFO).is_file()
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of data of a LeRobot data set."""
+    return sorted(folder.glob("data/**/*.parquet"))
 
 
 def info_of(path: str | Path) -> Path | None:

@@ -15,7 +15,7 @@ from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, describe, rules_o
 from robozarr.convert.sources.lerobot.folder import Episode
 from robozarr.convert.sources.lerobot.names import ACTION, COUNTERS, key_of, role_of, shape_of, why_not
 from robozarr.convert.sources.lerobot.reading import DAMAGE, LeRobotFile
-from robozarr.convert.sources.lerobot.statistics import differs
+from robozarr.convert.sources.lerobot.statistics import SQUARED_SMALL, differs, no_deviation, squares_overflow
 from robozarr.convert.sources.lerobot.video import VideoError
 from robozarr.convert.sources.pictures import PictureError, decoder_of, picture_header
 from robozarr.schemas.errors import Problem, SourceError
@@ -52,6 +52,7 @@ class _Scan:
         self.source, self.data, self.selected, self.without = source, source.data, selected, without
         self.problems: list[Problem] = []
         self.not_stored: Counter[tuple[str, str]] = Counter()
+        self.stated_wrong: set[str] = set()
         self.rules = rules_of(rules, self.data.made)
         self.features = self._features()
 
@@ -65,7 +66,10 @@ class _Scan:
             mtime_ns=status.st_mtime_ns,
             problems=tuple(self.problems),
             demos=tuple(demos),
-            not_stored=tuple((name, n, why) for (name, why), n in sorted(self.not_stored.items())),
+            not_stored=(
+                *((name, n, why) for (name, why), n in sorted(self.not_stored.items())),
+                *((f"meta: stats of {name}", 0, SQUARED_SMALL) for name in sorted(self.stated_wrong)),
+            ),
             suite=root.parent.name,
             task=root.name,
             control_freq=self.data.fps,
@@ -107,6 +111,8 @@ class _Scan:
                 if self.data.features[name]["dtype"] not in ("image", "video"):
                     values[name] = self.source.read_rows(demo, name, 0, length)
                     self._check_statistics(demo, name, values[name], episode)
+                elif no_deviation(episode.stats.get(name, {})):
+                    self.stated_wrong.add(name)
             except SourceError as exc:
                 self.problems += exc.problems
             except (*DAMAGE, VideoError, PictureError) as exc:
@@ -167,7 +173,10 @@ class _Scan:
         )  # fmt: skip
 
     def _check_statistics(self, demo: str, name: str, values: NDArray[Any], episode: Episode) -> None:
-        if wrong := differs(values, episode.stats.get(name, {}), self.data.stats.get(name, {})):
+        stated = episode.stats.get(name, {})
+        if squares_overflow(values) and no_deviation(stated):
+            self.stated_wrong.add(name)
+        if wrong := differs(values, stated, self.data.stats.get(name, {})):
             rule = "the statistics that the data set states are those of its data"
             self._problem(
                 demo, name, rule, wrong, "compute them again with LeRobot, or leave the episode out with --on-error skip"
