@@ -30,11 +30,16 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
         If an argument leads to no file.
     """
     found: dict[str, Path] = {}
-    problems = []
+    problems: list[Problem] = []
     for source in sources:
         path = Path(source)
         if path.is_dir() and is_data_set(path):
-            files, rule, remedy = data_files(path), "a LeRobot data set has Parquet files in data/", "copy or download it again"
+            try:
+                files = data_files(path)
+            except SourceError as exc:
+                problems += exc.problems
+                continue
+            rule, remedy = "a LeRobot data set has Parquet files in data/", "copy or download it again"
         elif path.is_dir() and (buffer := replay_buffer_in(path)) is not None:
             files, rule, remedy = [buffer], "", ""
         elif path.is_dir():
