@@ -380,7 +380,7 @@ def test_deviations_in_float32() -> None:
     stated = float(np.sqrt(np.mean(values**2, axis=0) - np.mean(values, axis=0) ** 2)[0])
     assert stated > 0.04
     assert differs(values, {"std": [stated]}, {}) == ""
-    assert differs(values, {"std": [1.0]}, {}).startswith("std 1, where the data has 0.003")
+    assert differs(values, {"std": [1.0]}, {}).startswith("std 1, where the data has 0.0029")
 
 
 def test_data_sets_of_equal_names(v21: Path, tmp_path: Path) -> None:
