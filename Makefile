@@ -206,7 +206,7 @@ bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 win
 gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, and the way to the device against its limits
 	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
+	PYTHONPATH=benchmarks:benchmarks/load $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
 
 # an environment of its own: nothing else needs mkdocs. griffe reads the sources, so robozarr itself needs no extra there
 DOCS := $(VENV)-docs

@@ -10,6 +10,8 @@ All rows of a profile are timed in every round, in another order each, warm; med
 - overlap: matrix products of some 20 ms a batch, queued on a batch that is there already, and on each batch that the loader
   hands out. Aim: at most 2% slower. It needs a decode rate above a batch in a step, which is printed.
 - cache: WindowLoader(device="cuda", cache="device") against a copy inside the device's memory; both read and write each byte.
+- h5py DataLoader: the same windows of the source, files kept open, in as many workers of torch's DataLoader as the loader has
+  threads, pinned, sent to the device; once, beside the profiles.
 """
 
 from __future__ import annotations
@@ -27,12 +29,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from common import align, default_source, figure, machine, machine_lines
+from load_contenders import OpenFiles
+from load_task import Demos
+from torch.utils.data import DataLoader, Dataset
 
 from robozarr.convert import convert
+from robozarr.convert.sources.hdf5 import find_sources
 from robozarr.loader.dataset import WindowDataset
-from robozarr.loader.stream import WindowLoader
+from robozarr.loader.stream import WindowLoader, default_threads
 from robozarr.schemas.layout import PROFILES
 from robozarr.store.opened import open_store
 from scale_store import window
@@ -43,6 +50,7 @@ AIM_OF_LIMIT: Final = 0.90
 AIM_SLOWER: Final = 0.02
 WARM_BATCHES: Final = 8
 
+H5PY: Final = "h5py DataLoader"
 Rate = Callable[[], float]
 """Runs for a while; returns bytes per second, or seconds per step."""
 
@@ -156,8 +164,42 @@ def seconds_a_step(step: Step, source: WindowLoader | Mapping[str, Any], seconds
     return (time.perf_counter() - began) / n
 
 
-def ways_of(store: Path, device: torch.device, options: Options, size: int) -> tuple[dict[str, Rate], int]:
-    """All timed ways for one store, and the bytes of a window."""
+class DemoWindows(Dataset[dict[str, Any]]):
+    """Windows of HDF5 files, item by item, as people write it; every process opens the files once."""
+
+    def __init__(self, demos: Demos) -> None:
+        self.demos = demos
+        self.files: OpenFiles | None = None
+
+    def __len__(self) -> int:
+        return int(self.demos.stop[-1])
+
+    def __getitem__(self, window: int) -> dict[str, Any]:
+        if self.files is None:
+            self.files = OpenFiles(self.demos)
+        return {name: value[0] for name, value in self.files.batch(np.array([window])).items()}
+
+
+def rate_of_workers(workers: DataLoader[dict[str, Any]], window_bytes: int, device: torch.device, seconds: float) -> float:
+    """Bytes of windows per second of torch's DataLoader, on the device, over endless epochs."""
+    n, began, warm = 0, 0.0, 0
+    while True:
+        for batch in workers:
+            there = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+            warm += 1
+            if warm == WARM_BATCHES:
+                _finish(device)
+                n, began = 0, time.perf_counter()
+            n += len(there["actions"])
+            if warm > WARM_BATCHES and time.perf_counter() - began >= seconds:
+                _finish(device)
+                return n * window_bytes / (time.perf_counter() - began)
+
+
+def ways_of(
+    store: Path, workers: DataLoader[dict[str, Any]] | None, device: torch.device, options: Options, size: int
+) -> tuple[dict[str, Rate], int]:
+    """All timed ways for one store, the usual one of its source where it is given, and the bytes of a window."""
     dataset = WindowDataset(open_store(store), window())
     loader = partial(WindowLoader, dataset, min(options.batch_size, len(dataset)), drop_last=True)
     fields = dataset.windows.fields
@@ -166,7 +208,8 @@ def ways_of(store: Path, device: torch.device, options: Options, size: int) -> t
     on_device, cached, step = loader(device=device), loader(device=device, cache="device"), Step(device, size)
     one = {name: value.clone() for name, value in next(iter(on_device)).items() if isinstance(value, torch.Tensor)}
     seconds = options.seconds
-    return {
+    usual: dict[str, Rate] = {} if workers is None else {H5PY: partial(rate_of_workers, workers, window_bytes, device, seconds)}
+    return usual | {
         "decode": partial(rate_of_loader, loader(), window_bytes, seconds),
         "pinned copy": partial(rate_of_pinned_copy, batch_bytes, device, seconds),
         "loader": partial(rate_of_loader, on_device, window_bytes, seconds),
@@ -193,6 +236,8 @@ def summarise(found: Mapping[str, list[float]], window_bytes: int, batch_size: i
     result["of limit"] = statistics.median(one["loader"] / min(one["decode"], one["pinned copy"]) for one in rounds)
     result["cache of memory"] = statistics.median(one["cache"] / one["device memory"] for one in rounds)
     result["slower"] = statistics.median(one["step with loader"] / one["step alone"] - 1 for one in rounds)
+    if H5PY in found:
+        result["to h5py"] = statistics.median(one["loader"] / one[H5PY] for one in rounds)
     result["batches a step"] = statistics.median(
         one["decode"] / (window_bytes * batch_size) * one["step alone"] for one in rounds
     )
@@ -207,7 +252,13 @@ def run(options: Options, device: torch.device, size: int = 8192) -> dict[str, A
             store = Path(folder) / f"{profile}.zarr"
             convert(options.source, store, profile=profile, workers=0)
             n_windows = open_store(store).n_steps
-            ways, window_bytes = ways_of(store, device, options, size)
+            demos = Demos.of(open_store(store), find_sources([options.source]))
+            workers = DataLoader(
+                DemoWindows(demos), min(options.batch_size, n_windows), shuffle=True, drop_last=True,
+                num_workers=default_threads(), persistent_workers=True, pin_memory=device.type == "cuda",
+                multiprocessing_context="forkserver",
+            ) if profile == "fast" else None  # fmt: skip
+            ways, window_bytes = ways_of(store, workers, device, options, size)
             found = measure(ways, options.rounds)
             results[profile] = summarise(found, window_bytes, min(options.batch_size, n_windows))
             del ways
@@ -216,6 +267,8 @@ def run(options: Options, device: torch.device, size: int = 8192) -> dict[str, A
     header = {
         "device": name,
         "n_windows": n_windows,
+        "window_bytes": window_bytes,
+        "threads": default_threads(),
         "rounds": options.rounds,
         "batch_size": min(options.batch_size, n_windows),
     }
@@ -236,7 +289,14 @@ def format_result(result: Mapping[str, Any]) -> str:
         cache = [figure(one["cache"] / 1e9, 1), figure(one["cache of memory"], 3)]
         steps = [figure(1e3 * one[name], 2) for name in ("step alone", "step with loader")]
         lines.append((profile, *rates, figure(one["of limit"], 3), *cache, *steps))
+    n_bytes = header["window_bytes"]
     notes = [
+        f"{profile}: {one['loader'] / n_bytes:,.0f} windows/s on the device; a DataLoader of {header['threads']} workers over "
+        f"h5py, files kept open, pinned: {one[H5PY] / n_bytes:,.0f}, {one['to h5py']:.1f} times fewer"
+        for profile, one in result["profiles"].items()
+        if H5PY in one
+    ]
+    notes += [
         f"{profile}: {one['of limit']:.1%} of the smaller of decoding and copying (aim: {AIM_OF_LIMIT:.0%}); a step is "
         f"{one['slower']:+.1%} slower with the loader (aim: {AIM_SLOWER:.0%}), which decodes "
         f"{one['batches a step']:.1f} batches in one"
