@@ -216,7 +216,7 @@ $(DOCS)/dependencies: pyproject.toml constraints.txt
 	touch $@
 
 docs: $(DOCS)/dependencies  ## the docs site, strict, into build/site
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build  # not --quiet: then no warning fails it
 
 dist: install  ## the wheel and the sdist, as they are published
 	rm -rf dist

@@ -97,7 +97,7 @@ class SourceFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
+            raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
     def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
         """A SourceError about this file with one problem."""
@@ -137,16 +137,16 @@ class SourceFile:
                 raise self.error(fault.rule, fault.value, fault.remedy, key=parent)
             inside = ", ".join(map(name_text, self._file)) or "nothing"
             remedy = "give files of a layout that robozarr layouts lists, or describe theirs with --layout"
-            raise self.error(f"the file has a group '{parent}'", f"only {inside}", remedy)
+            raise self.error(f"the file must have a group '{parent}'", f"only {inside}", remedy)
         names = [
             name for name in data if self.layout.is_episode(name_text(name)) and isinstance(resolve(data, name), h5py.Group)
         ]
         if not names and not self.dead_demos():
-            raise self.error(f"'{parent}' holds demos (demo_0, demo_1, …)", "no group", "leave the file out")
+            raise self.error(f"'{parent}' must hold demos (demo_0, demo_1, …)", "no group", "leave the file out")
         try:
             return sorted(names, key=lambda name: (demo_number(name), name))
         except ValueError as exc:
-            raise self.error("the names of demos end in their number", str(exc), "rename the group") from exc
+            raise self.error("the name of a demo must end in its number", str(exc), "rename the group") from exc
 
     @_names_damage
     def dead_demos(self) -> dict[str, Fault]:
@@ -235,7 +235,7 @@ class SourceFile:
             try:
                 decode(row_bytes(row), frame)
             except PictureError as exc:
-                rule = "every frame can be decoded, to the size of the demo's first"
+                rule = "every frame must decode to the size of the demo's first"
                 remedy = "copy or download the file again, or leave the demo out with --on-error skip"
                 raise self.error(rule, f"{exc} at step {start + number}", remedy, demo, dataset) from exc
         return out

@@ -118,7 +118,7 @@ def _read(path: Path, mtime_ns: int) -> DataSet:
         info = json.loads(path.read_text("utf-8"))
         version, fps, features = str(info["codebase_version"]), float(info["fps"]), dict(info["features"])
         if version not in VERSIONS:
-            rule = f"the data set is of a version of {', '.join(VERSIONS)}"
+            rule = f"the data set must be of version {' or '.join(VERSIONS)}"
             raise _error(path, rule, version, "convert it with LeRobot's own scripts")
         known = {name: entry["dtype"] for name, entry in features.items()}
         videos = [name for name, kind in known.items() if kind == "video"]
@@ -133,7 +133,7 @@ def _read(path: Path, mtime_ns: int) -> DataSet:
             made=info["robozarr"] if isinstance(info.get("robozarr"), dict) else {},
         )
     except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
-        rule = "meta/ holds info.json, the tasks and the episodes of version 2.1 or 3.0"
+        rule = "meta/ must hold info.json, the tasks and the episodes of version 2.1 or 3.0"
         raise _error(path, rule, f"{type(exc).__name__}: {exc}".splitlines()[0], "copy or download meta/ again") from exc
 
 

@@ -142,7 +142,7 @@ def test_absolute_actions(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: a key of the store; it has actions,"),
+        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: is not a key of the store, which has actions,"),
         ({"obs": {"ee_pos": {"shape": [4]}}}, r"ee_pos: the shape that shape_meta states, \[4\]; the store has \[3\]"),
         ({"obs": {"agentview_rgb": {"shape": [3, 84, 84], "type": "rgb"}}}, r"\[3, 84, 84\]; the store has \[3, 128, 128\]"),
         ({"obs": {"ee_pos": {"shape": [3], "type": "depth"}}}, r"type rgb or low_dim; got depth"),
