@@ -83,7 +83,7 @@ test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robo
 # (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above, and robomimic
 # a second time, as LIBERO asks for it; torchvision's Python is imported beside a torch that its compiled part does not go with
 # (tests/train/site). Repositories that are on no registry are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of
-# them, by which their own code is run.
+# them, by which their own code is run. Diffusion policy's own data sets read by Zarr 2, which lies in a folder beside.
 TRAIN := $(VENV)-train
 TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
 $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
@@ -92,14 +92,16 @@ $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
 	$(TRAIN_PIP) torch==2.13.0
 	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
 	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
-	$(TRAIN_PIP) cloudpickle easydict einops future hydra-core imageio matplotlib psutil six termcolor thop tqdm
+	$(TRAIN_PIP) cloudpickle dill easydict einops future hydra-core imageio matplotlib pandas psutil six termcolor thop tqdm wandb
 	$(TRAIN_PIP) --no-deps libero robomimic torchvision
 	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/robomimic-0.2.0 robomimic==0.2.0
+	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/zarr2 asciitree==1.0.0 deprecated==1.3.1 fasteners==0.20 \
+	    numcodecs==0.15.1 wrapt==2.5.2 zarr==2.18.7
 	touch $@
 
-test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot
+test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot, diffusion policy
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
-	$(TRAIN)/bin/python -m pytest -q -rs tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+	$(TRAIN)/bin/python -m pytest -q -rs tests/train/diffusion_policy tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
 
 # An environment of its own: what openpi pins, of which only jax, flax and what is around them matter to its loader and statistics.
 OPENPI := $(VENV)-openpi
@@ -135,9 +137,9 @@ $(LEROBOT)/dependencies: pyproject.toml constraints.txt
 	$(LEROBOT_PIP) --no-deps lerobot==$(LEROBOT_VERSION) torchvision==0.28.0
 	touch $@
 
-test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store; diffusion policy's, where a checkout is named
+test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store
 	$(LEROBOT_PIP) --no-deps --force-reinstall .
-	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot tests/train/diffusion_policy
+	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot
 
 # Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
 # Each has an environment of its own, without constraints; of pyarrow 26 pip does not know that it wants numpy 2. Where there is no such Python, it says so.

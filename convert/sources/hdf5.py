@@ -204,7 +204,7 @@ class SourceFile:
                 space.select_hyperslab((start, *[0] * (out.ndim - 1)), out.shape)
                 item.read(h5py.h5s.create_simple(out.shape), space, out)
         except MemoryError as exc:
-            rule = f"steps {start} to {stop} fit into memory"
+            rule = f"steps {start} to {stop} must fit into memory"
             raise self.error(rule, first_line(exc), "leave the key out with --without", demo, dataset) from exc
         except DAMAGE as exc:
             raise self.error(

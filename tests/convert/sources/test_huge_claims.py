@@ -70,7 +70,7 @@ CLAIMS: dict[str, tuple[Claim, str]] = {
     "pictures of 30 GB": (each("cam", (10**5, 10**5, 3), (64, 64, 3)), f"demo_0 · obs/cam: {PART}"),
     "packed pictures of 2.7 GB": (
         packed("obs/cam", (30_000, 30_000, 3)),
-        "demo_0 · obs/cam: a chunk, which HDF5 unpacks whole, has at most 1.1 GB; found 2.7 GB → make them smaller: h5repack",
+        "demo_0 · obs/cam: a chunk, which HDF5 unpacks whole, must have at most 1.1 GB; found 2.7 GB → make them smaller",
     ),
     "a packed chunk of more steps than there are": (
         packed("obs/cam", (8, 8, 3), 10_000_000),
@@ -78,11 +78,11 @@ CLAIMS: dict[str, tuple[Claim, str]] = {
     ),
     "packed pictures of 300 MB": (
         packed("obs/cam", (10_000, 10_000, 3)),
-        "demo_0 · obs/cam: a step of a key has at most 67 MB; found 300 MB",
+        "demo_0 · obs/cam: a step of a key must have at most 67 MB; found 300 MB",
     ),
     "packed vectors of 800 MB": (
         packed("states_of_all", (800_000_000,)),
-        "demo_0 · states_of_all: a step of a key has at most",
+        "demo_0 · states_of_all: a step of a key must have at most",
     ),
     "pictures beyond measure": (each("cam", (10**9, 10**9, 3), (64, 64, 3), False), f"demo_0 · obs/cam: {EMPTY}"),
 }
@@ -121,6 +121,6 @@ def test_rows_that_do_not_fit_into_memory_name_their_key(good: Path, monkeypatch
     with SourceFile(good) as source:
         monkeypatch.setattr(hdf5, "np", Full())
         with pytest.raises(
-            SourceError, match=r"demo_0 · actions: steps 0 to 4 fit into memory; found .*26.8 GiB → leave the key"
+            SourceError, match=r"demo_0 · actions: steps 0 to 4 must fit into memory; found .*26.8 GiB → leave the key"
         ):
             source.read("demo_0", "actions")
