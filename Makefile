@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \
+.PHONY: demo test test-all tests test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \
         bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
         experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
-ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
+ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types, and tests, two at a time
 MAKEFLAGS += --jobs=2
 endif
 
@@ -18,13 +18,14 @@ demo: $(VENV)/to-use  ## set up, then convert, verify and show the embedded samp
 	$(INSTALL)
 	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
-test: check compiled  ## set up, then style, types, tests with doctests, and the wheel
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m "not slow" tests benchmarks
-	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
+test: TESTS := -m "not slow"
+test: style tests types  ## set up, then style, types, tests with doctests, and the wheel
 
-test-all: check compiled  ## the same with the tests marked slow, and all that each test can try; CI runs this
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --full tests benchmarks
-	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
+test-all: TESTS := --full
+test-all: style tests types  ## the same with the tests marked slow, and all that each test can try; CI runs this
+
+tests: compiled
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 $(TESTS) tests benchmarks
 
 check: style types  ## style, types, and which room imports which
 
@@ -47,14 +48,14 @@ $(VENV)/to-use: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch (200 MB without CUDA, 3 GB with it) …"
-	@$(PIP) -c constraints.txt torch==2.13.0
+	@$(PIP) -c constraints.txt torch==2.13.0 hatchling editables
 	@echo "installing robozarr's other packages …"
-	@$(PIP) -c constraints.txt hatchling editables '.[convert,train,view]'
+	@$(PIP) -c constraints.txt --no-build-isolation '.[convert,train,view]'
 	touch $@
 
 $(VENV)/dependencies: $(VENV)/to-use
 	@echo "installing what the tests and benchmarks need …"
-	@$(PIP) -c constraints.txt '.[dev]'
+	@$(PIP) -c constraints.txt --no-build-isolation '.[dev]'
 	touch $@
 
 # installed, not editable: the tests see what a user gets
