@@ -14,8 +14,8 @@ def did_you_mean(path: str | os.PathLike[str]) -> str:
 
     Examples
     --------
-    >>> did_you_mean("/ect")
-    '; did you mean /etc?'
+    >>> did_you_mean("/devv")
+    '; did you mean /dev?'
     """
     at = Path(path)
     try:

@@ -109,7 +109,8 @@ def check_packages() -> Iterator[Finding]:
         if extra:
             yield Finding(
                 level="notice", title=f"Extra {extra!r} is not installed",
-                detail=f"{', '.join(names)} missing: this installation cannot {EXTRAS[extra]} → pip install '.[{extra}]'",
+                detail=f"{', '.join(names)} missing: this installation cannot {EXTRAS[extra]} → pip install '.[{extra}]' "
+                "in a clone of robozarr",
             )  # fmt: skip
         else:
             yield Finding(
@@ -160,7 +161,7 @@ def check_compiler(run: Run) -> Iterator[Finding]:
     else:
         yield Finding(
             level="problem", title="The reader does not compile",
-            detail=f"{last} → install the wheels again: pip install --force-reinstall '.[train]'",
+            detail=f"{last} → install the wheels again: pip install --force-reinstall blosc2 numba",
         )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def test_missing_packages_are_named_by_their_extra(monkeypatch: pytest.MonkeyPat
     assert only(found, "problem") == {"Packages missing": "msgspec → pip install msgspec"}
     (title, detail), *_ = only(found, "notice").items()
     assert title == "Extra 'train' is not installed"
-    assert detail.endswith("this installation cannot train from a store → pip install '.[train]'")
+    assert detail.endswith("this installation cannot train from a store → pip install '.[train]' in a clone of robozarr")
     assert not list(doctor.check_compiler(answers(0, "")))
     assert not list(doctor.check_cuda(answers(0, "")))
 
