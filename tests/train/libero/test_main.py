@@ -35,7 +35,7 @@ def tiny_bert(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(words))
     tokenizer: Any = BertTokenizer
     tokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
 
