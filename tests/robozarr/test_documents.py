@@ -116,6 +116,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         ("import robozarr as rz; rz.WindowDataset", "torch", "train"),
         ("import robozarr as rz; rz.WindowLoader", "blosc2", "train"),
         ("import robozarr; robozarr.convert", "h5py", "convert"),
+        ("import robozarr.loader.warm", "numba", "train"),
+        ("import robozarr as rz; rz.WindowDataset", "numba", "train"),
         ("from robozarr.convert import convert", "h5py", "convert"),
         ("import robozarr; robozarr.view", "none", ""),
     ],
