@@ -68,6 +68,20 @@ def test_commands_in_messages_exist() -> None:
     assert {"convert", "verify", "layouts"} <= named <= commands
 
 
+def test_diagrams_have_no_semicolon() -> None:
+    """It ends a statement in mermaid, and the page then shows a bomb instead of the diagram."""
+    blocks = [block for page in PAGES for block in re.findall(r"^```mermaid\n(.*?)^```", page.read_text(), re.M | re.S)]
+    assert len(blocks) > 2
+    assert [block for block in blocks if ";" in block] == []
+
+
+def test_a_warning_fails_the_docs() -> None:
+    """With --quiet mkdocs counts no warnings, and builds whatever is broken."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "/mkdocs build" in line]
+    assert "--quiet" not in line.partition("#")[0]
+    assert "strict: true" in (ROOT / "mkdocs.yml").read_text()
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     pages = [page.relative_to(ROOT).as_posix() for page in PAGES if page.parent != ROOT]
@@ -102,6 +116,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         ("import robozarr as rz; rz.WindowDataset", "torch", "train"),
         ("import robozarr as rz; rz.WindowLoader", "blosc2", "train"),
         ("import robozarr; robozarr.convert", "h5py", "convert"),
+        ("import robozarr.loader.warm", "numba", "train"),
+        ("import robozarr as rz; rz.WindowDataset", "numba", "train"),
         ("from robozarr.convert import convert", "h5py", "convert"),
         ("import robozarr; robozarr.view", "none", ""),
     ],
