@@ -54,7 +54,7 @@ class ForeignFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
+            raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
     def place(self, demo: str, group: str) -> None:
         """Nothing: an episode is found by its name."""

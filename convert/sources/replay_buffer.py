@@ -81,11 +81,11 @@ class ReplayBufferFile(ForeignFile):
                     raise ValueError(f"{name}/.zarray is no array's document")
             made = root.attrs.asdict().get("robozarr")
         except Exception as exc:  # zarr and zipfile raise classes of their own
-            rule = "the file is a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
+            rule = "the file must be a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
             raise self.error(rule, f"{type(exc).__name__}: {first_line(exc)}", AGAIN) from exc
         self.made: Mapping[str, Any] = made if isinstance(made, dict) else {}
         if not self.ends.size or (np.diff(self.ends, prepend=0) <= 0).any():
-            raise self.error(f"{ENDS} ascends from 1", f"{self.ends.tolist()[:8]}", AGAIN)
+            raise self.error(f"{ENDS} must ascend from 1", f"{self.ends.tolist()[:8]}", AGAIN)
         self.demos = {demo_of(i): rows for i, rows in enumerate(pairwise([0, *self.ends.tolist()]))}
         """Rows [start, stop) of each episode."""
 
@@ -143,7 +143,7 @@ class _Scan:
         arrays = self._arrays()
         demos = []
         if ACTION not in arrays and not self.problems:
-            self._problem(ACTION, "a ReplayBuffer has data/action [n, dim]", "none", "name it so")
+            self._problem(ACTION, "a ReplayBuffer must have data/action [n, dim]", "none", "name it so")
         elif ACTION in arrays:
             demos = [demo for name in source.demos if (demo := self._demo(name, arrays))]
         other = [name for name in source.names if name != ENDS and name.removeprefix("data/") not in source.arrays]
@@ -183,18 +183,20 @@ class _Scan:
                 self.not_stored[name, f"no numbers: {array.dtype}"] += n
             elif not array.shape or array.shape[0] != source.ends[-1]:
                 value = f"{array.shape} and {source.ends[-1]} steps"
-                self._problem(name, "an array has a row a step", value, other)
+                self._problem(name, "an array must have one row per step", value, other)
             elif math.prod(array.chunks) * array.dtype.itemsize > MOST_CHUNK_BYTES or array.nchunks > MOST:
-                rule = f"a chunk has at most {MOST_CHUNK_BYTES >> 30} GiB, an array at most {MOST} chunks"
+                rule = f"a chunk must have at most {MOST_CHUNK_BYTES >> 30} GiB, an array at most {MOST} chunks"
                 self._problem(name, rule, f"{array.nchunks} of {array.chunks}, {array.dtype}", f"write it anew, or {other}")
             elif _lacks_chunks(array):
                 value = f"{array.nchunks_initialized} of {array.nchunks}"
-                self._problem(name, "every chunk is there: zarr reads a missing one as fill values", value, AGAIN)
+                self._problem(name, "every chunk must be there: zarr reads a missing one as fill values", value, AGAIN)
             else:
                 try:
                     source.read_rows(demo_of(0), name, 0, 1)
                 except Exception as exc:  # a codec that is not installed, such as upstream's JPEG 2000, raises what it likes
-                    self._problem(name, "the array can be decoded", first_line(exc), f"write it with another codec, or {other}")
+                    self._problem(
+                        name, "the array must be decodable", first_line(exc), f"write it with another codec, or {other}"
+                    )
                 else:
                     kept[name] = array
         return kept
@@ -204,10 +206,10 @@ class _Scan:
         start, stop = source.demos[demo]
         actions = source.read_rows(demo, ACTION, 0, stop - start)
         if actions.ndim != 2 or not actions.shape[1]:
-            self._problem(ACTION, "actions are numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
+            self._problem(ACTION, "actions must be numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
             return None
         if value := first_not_finite(actions):
-            self._problem(ACTION, "actions are finite", value, LEAVE_OUT, demo)
+            self._problem(ACTION, "actions must be finite", value, LEAVE_OUT, demo)
             return None
         infos = tuple(
             DatasetInfo(

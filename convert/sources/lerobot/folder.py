@@ -96,7 +96,7 @@ def data_files(folder: Path) -> list[Path]:
         return found
     there = {file.relative_to(folder).as_posix() for file in found}
     if missing := sorted({episode.data for episode in episodes.values()} - there - {""}):
-        rule = "every file with rows of an episode is there"
+        rule = "every file with rows of an episode must be there"
         remedy = f"copy or download it again, or name the files that are there: '{folder}/data/**/*.parquet'"
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise _error(folder, rule, f"no {missing[0]}{more}", remedy)
@@ -143,7 +143,7 @@ def data_set_of(path: str | Path) -> DataSet:
     """
     info = info_of(path)
     if info is None:
-        rule, remedy = "a Parquet file lies in the folder data/ of a LeRobot data set", f"give a folder that has {INFO}"
+        rule, remedy = "a Parquet file must lie in the folder data/ of a LeRobot data set", f"give a folder that has {INFO}"
         raise _error(path, rule, "none", remedy)
     return _read(info, _state_of(info.parent.parent))
 
@@ -164,7 +164,7 @@ def _read(path: Path, state: tuple[tuple[str, int, int, int], ...]) -> DataSet:
         info = json.loads(path.read_text("utf-8"))
         version, fps, features = str(info["codebase_version"]), float(info["fps"]), dict(info["features"])
         if version not in VERSIONS:
-            rule = f"the data set is of a version of {', '.join(VERSIONS)}"
+            rule = f"the data set must be of version {' or '.join(VERSIONS)}"
             raise _error(path, rule, version, "convert it with LeRobot's own scripts")
         if not 0 < fps <= MOST_FPS:
             raise ValueError(f"fps is {fps:g}")
@@ -183,7 +183,7 @@ def _read(path: Path, state: tuple[tuple[str, int, int, int], ...]) -> DataSet:
             made=info["robozarr"] if isinstance(info.get("robozarr"), dict) else {},
         )
     except DAMAGE as exc:
-        rule = "meta/ holds info.json, the tasks and the episodes of version 2.1 or 3.0"
+        rule = "meta/ must hold info.json, the tasks and the episodes of version 2.1 or 3.0"
         raise _error(path, rule, f"{type(exc).__name__}: {exc}".splitlines()[0], "copy or download meta/ again") from exc
 
 

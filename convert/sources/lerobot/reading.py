@@ -42,7 +42,7 @@ class LeRobotFile(ForeignFile):
         except SourceError:
             raise
         except DAMAGE as exc:
-            raise self.error("the file is Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
+            raise self.error("the file must be Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
         self._video: Video | None = None
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class LeRobotFile(ForeignFile):
                 for number, data in enumerate(self.pictures(demo, dataset, start, stop)):
                     decode(data, out[number])
         except (*DAMAGE, PictureError, VideoError) as exc:
-            rule = "every frame can be decoded, to the size of the demo's first"
+            rule = "every frame must decode to the size of the demo's first"
             raise self.error(rule, f"{first_line(exc)} in steps {start} to {stop}", AGAIN, demo, dataset) from exc
         return out
 
@@ -136,7 +136,7 @@ class LeRobotFile(ForeignFile):
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             demo = demo_of(int(episode[start]))
             if demo in found:
-                raise self.error("the rows of an episode lie together", f"{demo} begins again in row {start}", AGAIN, demo)
+                raise self.error("the rows of an episode must lie together", f"{demo} begins again in row {start}", AGAIN, demo)
             found[demo] = start, stop
         return found
 

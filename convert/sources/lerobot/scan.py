@@ -27,7 +27,7 @@ from robozarr.schemas.source import is_called
 
 __all__ = ["scan_data_file"]
 
-ROWS: Final = "the table of episodes has the rows of each"
+ROWS: Final = "the table of episodes must state the rows of each"
 TIMES_S: Final = 1e-4
 """How far a timestamp may be from its step (lerobot_dataset.py: tolerance_s)."""
 
@@ -139,7 +139,7 @@ class _Scan:
                 other = f", or the feature with --without {key_of(name, self.data.made)}"
                 self.problems += [replace(each, remedy=each.remedy + other * (name != ACTION)) for each in exc.problems]
             except (*DAMAGE, VideoError, PictureError) as exc:
-                self._problem(demo, name, "the feature can be read", str(exc) or type(exc).__name__, AGAIN)
+                self._problem(demo, name, "the feature must be readable", str(exc) or type(exc).__name__, AGAIN)
             else:
                 infos.append(info)
         self._check_joined(demo, values, length)
@@ -149,10 +149,10 @@ class _Scan:
         if actions is None or actions.ndim != 2:
             if len(self.problems) == n_problems:
                 shape = "none" if actions is None else str(actions.shape)
-                self._problem(demo, ACTION, "every episode has action, numbers [steps, n]", shape)
+                self._problem(demo, ACTION, "every episode must have action, numbers [steps, n]", shape)
             return None
         if value := first_not_finite(actions):
-            self._problem(demo, ACTION, "actions are finite", value)
+            self._problem(demo, ACTION, "actions must be finite", value)
         if len(self.problems) > n_problems:
             return None
         joint = self.data.made.get("joint_key")
@@ -173,18 +173,18 @@ class _Scan:
         counters = {name: self.source.read_rows(demo, name, 0, length) for name in COUNTERS if name in self.source.columns}
         step = np.arange(length)
         if (frame := counters.get("frame_index")) is not None and (frame != step).any():
-            self._problem(demo, "frame_index", "the rows of an episode are its steps, in order", f"{frame[:5].tolist()} …")
+            self._problem(demo, "frame_index", "the rows of an episode must be its steps, in order", f"{frame[:5].tolist()} …")
         if (times := counters.get("timestamp")) is not None:
             late = np.abs(times.astype(np.float64) - step / self.data.fps)
             if (late > TIMES_S + 1e-6 * step).any():
                 at = int(late.argmax())
-                rule = f"steps are 1/{self.data.fps:g} s apart, as fps says"
+                rule = f"steps must be 1/{self.data.fps:g} s apart, as fps says"
                 self._problem(demo, "timestamp", rule, f"{times[at]:g} s at step {at}")
         tasks = np.unique(counters.get("task_index", np.zeros(0, np.int64)))
         if len(tasks) > 1:
-            self._problem(demo, "task_index", "an episode has one task", f"{len(tasks)}: {tasks[:5].tolist()}")
+            self._problem(demo, "task_index", "an episode must have one task", f"{len(tasks)}: {tasks[:5].tolist()}")
         if len(tasks) == 1 and int(tasks[0]) not in self.data.tasks:
-            self._problem(demo, "task_index", "tasks are in the table of tasks", str(int(tasks[0])))
+            self._problem(demo, "task_index", "tasks must be in the table of tasks", str(int(tasks[0])))
         return self.data.tasks.get(int(tasks[0]), "") if len(tasks) else ""
 
     def _info(self, demo: str, name: str, length: int) -> DatasetInfo:
@@ -213,7 +213,7 @@ class _Scan:
         if squares_overflow(values) and no_deviation(stated):
             self.stated_wrong.add(name)
         if wrong := differs(values, stated, self.data.stats.get(name, {})):
-            rule = "the statistics that the data set states are those of its data"
+            rule = "the statistics that the data set states must be those of its data"
             self._problem(
                 demo, name, rule, wrong, "compute them again with LeRobot, or leave the episode out with --on-error skip"
             )

@@ -217,7 +217,9 @@ def _keys(shape_meta: Mapping[str, Any], store: Store) -> tuple[tuple[str, ...],
     kinds = {key: str(entry.get("type", "low_dim")) for key, entry in shape_meta["obs"].items()}
     names = ", ".join(store.keys)
     if missing := [key for key in (*kinds, "actions") if key not in store.keys]:
-        raise WindowError(f"diffusion policy · {missing[0]}: a key of the store; it has {names} → name one in shape_meta.obs")
+        raise WindowError(
+            f"diffusion policy · {missing[0]}: is not a key of the store, which has {names} → name one in shape_meta.obs"
+        )
     if bad := [key for key, kind in kinds.items() if kind not in ("rgb", "low_dim")]:
         raise WindowError(f"diffusion policy · {bad[0]}: type rgb or low_dim; got {kinds[bad[0]]} → state one of these")
     pictures = tuple(key for key, kind in kinds.items() if kind == "rgb")

@@ -86,7 +86,9 @@ def export_replay_buffer(
     check_free(path)
     wanted = list(opened.keys) if keys is None else list(dict.fromkeys([*keys, "actions"]))
     if missing := [key for key in wanted if key not in opened.keys]:
-        raise WindowError(f"diffusion policy · {missing[0]}: a key of the store; it has {', '.join(opened.keys)} → name one")
+        raise WindowError(
+            f"diffusion policy · {missing[0]}: is not a key of the store, which has {', '.join(opened.keys)} → name one"
+        )
     if "action" in wanted:
         raise WindowError("diffusion policy · action: the name of the actions; the store has another key of it → leave it out")
     with appearing(path) as stage, _files(stage) as put:

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib
+import json
 import os
+import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +20,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 import zarr
 from numpy.typing import NDArray
+from recipes import blocks, shell
 from stored import column
 from torch.utils.data import DataLoader
 from zarr.storage import ZipStore
@@ -38,6 +44,34 @@ META: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def store(sample_store: Path) -> Store:
     return open_store(sample_store)
+
+
+def test_the_recipes_configuration_makes_a_data_set(
+    store: Store, sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As hydra does: values by their names, ``eval:`` upstream's resolver."""
+    [text] = blocks("diffusion_policy", "yaml")
+    values = {"horizon": 16, "n_obs_steps": 2, "n_latency_steps": 0, "n_action_steps": 8, "dataset_obs_steps": 2}
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", str(value))
+    text = re.sub(r"\$\{eval:'([-+0-9]+)'\}", lambda found: str(eval(found[1])), text)
+    options = yaml.safe_load(f"shape_meta: &shape_meta {json.dumps(META)}\n{text}")["dataset"]
+    module, _, name = options.pop("_target_").rpartition(".")
+    (tmp_path / options["dataset_path"]).symlink_to(sample_store)
+    monkeypatch.chdir(tmp_path)
+    dataset = getattr(importlib.import_module(module), name)(**options)
+    expected = DiffusionPolicyDataset(META, store, 16, 1, 7, 2, val_ratio=0.02)
+    assert len(dataset) == len(expected)
+    assert torch.equal(dataset[3]["action"], expected[3]["action"])
+
+
+@pytest.mark.slow(reason="two processes")
+def test_the_recipes_commands(sample_store: Path, tmp_path: Path) -> None:
+    [commands] = blocks("diffusion_policy", "bash")
+    shutil.copytree(sample_store, tmp_path / "libero_spatial.zarr")
+    shell(commands, tmp_path)
+    again = open_store(tmp_path / "again.zarr")
+    np.testing.assert_array_equal(column(again, "actions"), column(open_store(sample_store), "actions"))
 
 
 def upstream_indices(ends: list[int], horizon: int, mask: NDArray[np.bool_], before: int, after: int) -> list[list[int]]:
@@ -165,7 +199,7 @@ def test_absolute_actions(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: a key of the store; it has actions,"),
+        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: is not a key of the store, which has actions,"),
         ({"obs": {"ee_pos": {"shape": [4]}}}, r"ee_pos: the shape that shape_meta states, \[4\]; the store has \[3\]"),
         ({"obs": {"agentview_rgb": {"shape": [3, 84, 84], "type": "rgb"}}}, r"\[3, 84, 84\]; the store has \[3, 128, 128\]"),
         ({"obs": {"ee_pos": {"shape": [3], "type": "depth"}}}, r"type rgb or low_dim; got depth"),

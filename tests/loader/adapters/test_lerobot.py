@@ -290,7 +290,7 @@ def test_interrupted_export_leaves_nothing(store: Store, tmp_path: Path, video: 
 
 @pytest.mark.slow(reason="two processes")
 def test_command_lines(store: Store, tmp_path: Path) -> None:
-    """The commands of docs/recipes/lerobot.md and diffusion_policy.md."""
+    """As in docs/recipes/lerobot.md and diffusion_policy.md; a folder that is there is refused."""
     for name, output in (("lerobot", "out"), ("diffusion-policy", "out.zarr.zip")):
         command = [sys.executable, "-m", "robozarr", "export", name, store.path, "--output", str(tmp_path / output), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
