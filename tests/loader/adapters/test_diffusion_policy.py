@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import importlib
-import json
 import os
 import re
 import shutil
@@ -55,19 +54,19 @@ def test_the_recipes_configuration_makes_a_data_set(
     for name, value in values.items():
         text = text.replace(f"${{{name}}}", str(value))
     text = re.sub(r"\$\{eval:'([-+0-9]+)'\}", lambda found: str(eval(found[1])), text)
-    options = yaml.safe_load(f"shape_meta: &shape_meta {json.dumps(META)}\n{text}")["dataset"]
+    options = yaml.safe_load(text)["dataset"]
     module, _, name = options.pop("_target_").rpartition(".")
     (tmp_path / options["dataset_path"]).symlink_to(sample_store)
     monkeypatch.chdir(tmp_path)
     dataset = getattr(importlib.import_module(module), name)(**options)
-    expected = DiffusionPolicyDataset(META, store, 16, 1, 7, 2, val_ratio=0.02)
+    expected = DiffusionPolicyDataset(META, store, 16, 1, 7, 2, val_ratio=0.02, causal=True)
     assert len(dataset) == len(expected)
     assert torch.equal(dataset[3]["action"], expected[3]["action"])
 
 
 @pytest.mark.slow(reason="two processes")
 def test_the_recipes_commands(sample_store: Path, tmp_path: Path) -> None:
-    [commands] = blocks("diffusion_policy", "bash")
+    [_, commands] = blocks("diffusion_policy", "bash")
     shutil.copytree(sample_store, tmp_path / "libero_spatial.zarr")
     shell(commands, tmp_path)
     again = open_store(tmp_path / "again.zarr")
