@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \
+.PHONY: demo test test-all tests test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \
         bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
         experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
-ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types and compiling, two at a time
+ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types, and tests, two at a time
 MAKEFLAGS += --jobs=2
 endif
 
@@ -18,13 +18,14 @@ demo: $(VENV)/to-use  ## set up, then convert, verify and show the embedded samp
 	$(INSTALL)
 	$(BIN)/python examples/demo.py --store $(STORE) --report $(STORE:.zarr=.html)
 
-test: check compiled  ## set up, then style, types, tests with doctests, and the wheel
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 -m "not slow" tests benchmarks
-	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
+test: TESTS := -m "not slow"
+test: style tests types  ## set up, then style, types, tests with doctests, and the wheel
 
-test-all: check compiled  ## the same with the tests marked slow, and all that each test can try; CI runs this
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 --full tests benchmarks
-	$(BIN)/pytest -q --doctest-modules --pyargs robozarr
+test-all: TESTS := --full
+test-all: style tests types  ## the same with the tests marked slow, and all that each test can try; CI runs this
+
+tests: compiled
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal --durations=10 $(TESTS) tests benchmarks
 
 check: style types  ## style, types, and which room imports which
 
@@ -47,14 +48,14 @@ $(VENV)/to-use: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info >= (3, 11) or sys.exit(f"robozarr needs Python 3.11 or later; found {v}. Name another: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing torch (200 MB without CUDA, 3 GB with it) …"
-	@$(PIP) -c constraints.txt torch==2.13.0
+	@$(PIP) -c constraints.txt torch==2.13.0 hatchling editables
 	@echo "installing robozarr's other packages …"
-	@$(PIP) -c constraints.txt hatchling editables '.[convert,train,view]'
+	@$(PIP) -c constraints.txt --no-build-isolation '.[convert,train,view]'
 	touch $@
 
 $(VENV)/dependencies: $(VENV)/to-use
 	@echo "installing what the tests and benchmarks need …"
-	@$(PIP) -c constraints.txt '.[dev]'
+	@$(PIP) -c constraints.txt --no-build-isolation '.[dev]'
 	touch $@
 
 # installed, not editable: the tests see what a user gets
@@ -83,7 +84,7 @@ test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robo
 # (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above, and robomimic
 # a second time, as LIBERO asks for it; torchvision's Python is imported beside a torch that its compiled part does not go with
 # (tests/train/site). Repositories that are on no registry are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of
-# them, by which their own code is run.
+# them, by which their own code is run. Diffusion policy's own data sets read by Zarr 2, which lies in a folder beside.
 TRAIN := $(VENV)-train
 TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
 $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
@@ -92,14 +93,16 @@ $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
 	$(TRAIN_PIP) torch==2.13.0
 	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
 	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
-	$(TRAIN_PIP) cloudpickle easydict einops future hydra-core imageio matplotlib psutil six termcolor thop tqdm
+	$(TRAIN_PIP) cloudpickle dill easydict einops future hydra-core imageio matplotlib pandas psutil six termcolor thop tqdm wandb
 	$(TRAIN_PIP) --no-deps libero robomimic torchvision
 	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/robomimic-0.2.0 robomimic==0.2.0
+	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/zarr2 asciitree==1.0.0 deprecated==1.3.1 fasteners==0.20 \
+	    numcodecs==0.15.1 wrapt==2.5.2 zarr==2.18.7
 	touch $@
 
-test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot
+test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot, diffusion policy
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
-	$(TRAIN)/bin/python -m pytest -q -rs tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+	$(TRAIN)/bin/python -m pytest -q -rs tests/train/diffusion_policy tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
 
 # An environment of its own: what openpi pins, of which only jax, flax and what is around them matter to its loader and statistics.
 OPENPI := $(VENV)-openpi
@@ -135,9 +138,9 @@ $(LEROBOT)/dependencies: pyproject.toml constraints.txt
 	$(LEROBOT_PIP) --no-deps lerobot==$(LEROBOT_VERSION) torchvision==0.28.0
 	touch $@
 
-test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store; diffusion policy's, where a checkout is named
+test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store
 	$(LEROBOT_PIP) --no-deps --force-reinstall .
-	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot tests/train/diffusion_policy
+	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot
 
 # Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
 # Each has an environment of its own, without constraints; of pyarrow 26 pip does not know that it wants numpy 2. Where there is no such Python, it says so.
@@ -225,7 +228,7 @@ bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 win
 gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, and the way to the device against its limits
 	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
+	PYTHONPATH=benchmarks:benchmarks/load $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
 
 # an environment of its own: nothing else needs mkdocs. griffe reads the sources, so robozarr itself needs no extra there
 DOCS := $(VENV)-docs
@@ -235,7 +238,7 @@ $(DOCS)/dependencies: pyproject.toml constraints.txt
 	touch $@
 
 docs: $(DOCS)/dependencies  ## the docs site, strict, into build/site
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build  # not --quiet: then no warning fails it
 
 dist: install  ## the wheel and the sdist, as they are published
 	rm -rf dist

@@ -59,7 +59,7 @@ def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
             given = old.path != entry.name
             if not given and old.demos and _is_called(Path(file.path), entry.name) and _of_one_task(old, file):
                 value = f"{file.size} bytes, digest {file.digest}; in the store {entry.size} bytes, digest {entry.digest}"
-                rule = f"{entry.name} is the file that the store holds"
+                rule = f"{entry.name} must be the file that the store holds"
                 remedy = "convert all into a new store, or rename its folder if it is another"
                 problems.append(Problem(file=file.path, rule=rule, value=value, remedy=remedy))
     if problems:

@@ -198,6 +198,9 @@ class Journal:
             return None
         except BucketError:
             raise
+        except PermissionError as exc:
+            where = self.place.at("plan.json")
+            raise StoreError(f"{where}: cannot be read ({exc.strerror}); change the rights, or give another --store") from exc
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
             raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); start again with --overwrite") from exc
 

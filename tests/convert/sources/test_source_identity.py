@@ -118,7 +118,7 @@ def test_a_moved_folder_holds_the_same_sources_and_a_changed_file_is_named(tmp_p
     before = {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")}
     with pytest.raises(SourceError, match="sources of the store have changed; nothing was appended") as caught:
         convert(file, tmp_path / "a.zarr", workers=0, append=True)
-    assert "s/a_demo.hdf5 is the file that the store holds" in str(caught.value)
+    assert "s/a_demo.hdf5 must be the file that the store holds" in str(caught.value)
     assert {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")} == before
     found = verify(tmp_path / "a.zarr", sources=tmp_path / "there", workers=0)
     assert any("index/flags: not what the sources say" in violation.text for violation in found.violations)

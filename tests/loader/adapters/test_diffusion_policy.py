@@ -1,7 +1,7 @@
 """Diffusion policy's data set and ReplayBuffer, against its own rules written down as loops.
 
 real-stanford/diffusion_policy, 5ba07ac6661db573af695b419a7947ecb704690f: diffusion_policy/common/sampler.py, dataset/
-robomimic_replay_image_dataset.py. ``make test-train-lerobot ROBOZARR_UPSTREAM=…`` compares with the package itself.
+robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` compares with the package itself.
 """
 
 from __future__ import annotations
@@ -130,6 +130,25 @@ def test_every_item(
             np.testing.assert_array_equal(item["action"].numpy(), expected)
 
 
+def test_causal(store: Store) -> None:
+    """LIBERO's files were recorded after the action: of a sequence, action t is the one recorded at t + 1."""
+    dataset = DiffusionPolicyDataset(META, store, horizon=4, pad_before=1, pad_after=2, causal=True)
+    episodes, actions = zip(store.episodes.start, store.episodes.length, strict=True), column(store, "actions")
+    frames, number = column(store, "agentview_rgb"), 0
+    for start, length in episodes:
+        for first in range(-1, length - 1 - 4 + 2 + 1):
+            steps = np.clip(np.arange(first, first + 4), 0, length - 2)
+            item = dataset[number]
+            np.testing.assert_array_equal(item["action"].numpy(), actions[start + steps + 1].astype(np.float32))
+            picture = np.moveaxis(frames[start + steps], -1, 1).astype(np.float32) / np.float32(255)
+            np.testing.assert_array_equal(item["obs"]["agentview_rgb"].numpy(), picture)
+            number += 1
+    assert len(dataset) == number
+    np.testing.assert_array_equal(
+        dataset.get_all_actions().numpy(), np.delete(actions, store.episodes.start, axis=0).astype(np.float32)
+    )
+
+
 def test_validation_split_is_upstreams(store: Store) -> None:
     """sampler.py: get_val_mask and downsample_mask, with numpy's generator of the same seed."""
     dataset = DiffusionPolicyDataset(META, store, val_ratio=0.5, seed=3, max_train_episodes=1)
@@ -176,7 +195,7 @@ def test_absolute_actions(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: a key of the store; it has actions,"),
+        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: is not a key of the store, which has actions,"),
         ({"obs": {"ee_pos": {"shape": [4]}}}, r"ee_pos: the shape that shape_meta states, \[4\]; the store has \[3\]"),
         ({"obs": {"agentview_rgb": {"shape": [3, 84, 84], "type": "rgb"}}}, r"\[3, 84, 84\]; the store has \[3, 128, 128\]"),
         ({"obs": {"ee_pos": {"shape": [3], "type": "depth"}}}, r"type rgb or low_dim; got depth"),
