@@ -6,6 +6,9 @@ robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` com
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -25,6 +28,7 @@ from robozarr.loader.adapters.diffusion_policy import DiffusionPolicyDataset
 from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
 from robozarr.loader.adapters.diffusion_policy.rotations import absolute_actions, rotation_6d
 from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.opened import Store, open_store
 
 META: dict[str, Any] = {
@@ -208,6 +212,51 @@ def test_replay_buffer(store: Store, tmp_path: Path, name: str) -> None:
         assert len(names) == len(set(names))
     with pytest.raises(StoreError, match="is there already"):
         export_replay_buffer(store, tmp_path / name)
+
+
+def test_float32(store: Store, tmp_path: Path) -> None:
+    """Upstream's data set for robomimic trains on float32 only; other types stay."""
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=["ee_pos", "rewards"], float32=True)
+    root: Any = zarr.open_group(tmp_path / "a.zarr", mode="r", zarr_format=2)
+    for name, key in (("action", "actions"), ("ee_pos", "ee_pos")):
+        np.testing.assert_array_equal(root[f"data/{name}"][:], column(store, key).astype(np.float32))
+        assert root[f"data/{name}"].dtype == np.float32
+    assert root["data/rewards"].dtype == np.uint8
+
+
+def test_chunks_of_some_steps(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last chunk is filled up, and read back as what there is."""
+    monkeypatch.setattr("robozarr.loader.adapters.diffusion_policy.export.CHUNK_BYTES", 1000)
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    array: Any = zarr.open_array(tmp_path / "a.zarr" / "data" / "action", mode="r", zarr_format=2)
+    assert store.n_steps % array.chunks[0]
+    np.testing.assert_array_equal(array[:], column(store, "actions"))
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])
+def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One line says it, and nothing is left."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(StoreError, match=rf"{name}: cannot be written, .*No space left on device → make room"):
+        export_replay_buffer(store, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed(store: Store, tmp_path: Path) -> None:
+    """Its folder is removed by the next one; that of one which still runs, and holds its lock, is not."""
+    for number in (1, 2):
+        folder = tmp_path / f".a.zarr.{number}{TEMPORARY}"
+        folder.mkdir()
+        (folder / "lock").touch()
+    with (tmp_path / f".a.zarr.2{TEMPORARY}" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.zarr.2{TEMPORARY}", "a.zarr"]
 
 
 @pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])
