@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+# before anything imports torch: its threads wait for each other by computing, most of its time with two processes on two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import effort
 import pytest
@@ -18,6 +24,8 @@ settings.register_profile(
     "robozarr", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("robozarr")
+multiprocessing.set_forkserver_preload(["blosc2", "numba", "torch", "zarr"])  # imported once for all workers of all tests
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,11 +34,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     effort.set_full(config.getoption("--full"))
+    # temporary files in memory, where there is enough: half of a small conversion is a file system making files
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; tests interrupt themselves
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--full"):
         settings.register_profile("quick", settings.get_profile("robozarr"), max_examples=25)
         settings.load_profile("quick")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector need not look at a million objects again, nor copy them in each fork that ends."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

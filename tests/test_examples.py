@@ -15,14 +15,18 @@ from robozarr.convert import convert
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_bc.py"
 
 
-@pytest.fixture(scope="module")
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("train_bc", EXAMPLE)
+def imported(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    return imported(EXAMPLE)
 
 
 def test_it_is_short() -> None:
@@ -66,9 +70,26 @@ def test_a_finished_checkpoint_says_so(
     assert capsys.readouterr().out == "nothing left to do: 1 epochs are trained; raise --epochs\n"
 
 
-def test_the_demo_shows_every_stage(tmp_path: Path) -> None:
-    command = [sys.executable, str(EXAMPLE.parent / "demo.py"), "--store", "a.zarr", "--report", "a.html"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    for said in ("identical to its sources", "h5py ", "WindowLoader ", "windows/s with the training", f"next: open {tmp_path}"):
-        assert said in done.stdout
-    assert (tmp_path / "a.html").stat().st_size > 10_000
+DEMO = EXAMPLE.with_name("demo.py")
+
+
+def check_every_stage(said: str, folder: Path) -> None:
+    for part in ("identical to its sources", "h5py ", "WindowLoader ", "windows/s with the training", f"next: open {folder}"):
+        assert part in said
+    assert (folder / "a.html").stat().st_size > 10_000
+
+
+def test_the_demo_shows_every_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    demo = imported(DEMO)
+    monkeypatch.setattr(demo, "SECONDS", 0.05)
+    demo.run(tmp_path / "a.zarr", tmp_path / "a.html")
+    check_every_stage(capsys.readouterr().out, tmp_path)
+
+
+@pytest.mark.slow(reason="starts Python with torch")
+def test_the_demo_as_a_command(tmp_path: Path) -> None:
+    command = [sys.executable, str(DEMO), "--store", "a.zarr", "--report", "a.html"]
+    check_every_stage(subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout, tmp_path)

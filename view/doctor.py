@@ -80,6 +80,13 @@ def check_packages() -> Iterator[Finding]:
 
     missing: dict[str, list[str]] = {}
     versions, wrong = [], []
+    own = _installed("robozarr")
+    if own is None:
+        yield Finding(
+            level="problem", title="robozarr runs from a folder and is not installed",
+            detail="its packages, and zarr's name of its codec, come with installing → pip install '.[convert,train,view]'",
+        )  # fmt: skip
+        return
     for line in metadata.requires("robozarr") or ():
         wanted = Requirement(line)
         extras = [name for name in ("", *EXTRAS) if wanted.marker is None or wanted.marker.evaluate({"extra": name})]
@@ -94,7 +101,6 @@ def check_packages() -> Iterator[Finding]:
         else:
             versions.append(f"{wanted.name} {version}")
     python = ".".join(map(str, sys.version_info[:3]))
-    own = _installed("robozarr")
     yield Finding(level="good", title=f"robozarr {own}, Python {python}", detail=", ".join(sorted(set(versions))))
     for text in sorted(set(wrong)):
         name = text.partition(" ")[0]

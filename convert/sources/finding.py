@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robozarr.convert.sources.lerobot.folder import data_files
+from robozarr.convert.sources.lerobot.folder import data_files, is_data_set
 from robozarr.convert.sources.remedies import is_apple_double
 from robozarr.convert.sources.replay_buffer import replay_buffer_in
 from robozarr.schemas.errors import Problem, SourceError
@@ -31,11 +31,16 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
         If an argument leads to no file.
     """
     found: dict[str, Path] = {}
-    problems = []
+    problems: list[Problem] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir() and (of_lerobot := data_files(path)) is not None:
-            files, rule, remedy = of_lerobot, "a LeRobot data set must have Parquet files in data/", "copy or download it again"
+        if path.is_dir() and is_data_set(path):
+            try:
+                files = data_files(path)
+            except SourceError as exc:
+                problems += exc.problems
+                continue
+            rule, remedy = "a LeRobot data set must have Parquet files in data/", "copy or download it again"
         elif path.is_dir() and (buffer := replay_buffer_in(path)) is not None:
             files, rule, remedy = [buffer], "", ""
         elif path.is_dir():

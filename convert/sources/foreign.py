@@ -86,7 +86,8 @@ def rules_of(rules: FlagRules, made: Mapping[str, Any]) -> FlagRules:
     if rules.gripper != "layout":
         return rules
     gripper = made.get("gripper")
-    switches = tuple(element for element in made.get("switches", ()) if isinstance(element, int))
+    stated = made.get("switches")
+    switches = tuple(element for element in stated if isinstance(element, int)) if isinstance(stated, list) else ()
     return replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
 
 

@@ -19,7 +19,7 @@ from robozarr.convert.records import DatasetInfo, Fault
 from robozarr.convert.sources.attributes import attributes_json, bytes_of, read_attribute, text_of
 from robozarr.convert.sources.finding import find_sources
 from robozarr.convert.sources.instructions import find_words, words_at
-from robozarr.convert.sources.integrity import Integrity
+from robozarr.convert.sources.integrity import Integrity, too_large_step
 from robozarr.convert.sources.layouts.catalogue import DEMOS, recognise
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.sources.links import DEAD_LINK, dead_link, name_text, resolve
@@ -36,7 +36,7 @@ __all__ = ["SourceFile", "find_sources"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError)
+DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError, MemoryError)
 """Errors that h5py raises on damaged metadata, found by changing random bytes of good files."""
 
 
@@ -165,7 +165,8 @@ class SourceFile:
             if isinstance(item, h5py.Dataset):
                 dtype = item.dtype
                 name = dtype.newbyteorder("=").name if dtype.kind in "biuf" and dtype.itemsize <= 8 else None
-                shape, fault = tuple(item.shape or ()), self._integrity.fault(item)
+                shape = tuple(item.shape or ())
+                fault = self._integrity.fault(item) or (too_large_step(item) if name else None)
                 found.append(DatasetInfo(path=path, shape=shape, dtype=name, stored_as=str(dtype), fault=fault))
             elif item is None:
                 fault = dead_link(self._demo(demo).group, path)
@@ -202,6 +203,9 @@ class SourceFile:
                 space = item.get_space()
                 space.select_hyperslab((start, *[0] * (out.ndim - 1)), out.shape)
                 item.read(h5py.h5s.create_simple(out.shape), space, out)
+        except MemoryError as exc:
+            rule = f"steps {start} to {stop} must fit into memory"
+            raise self.error(rule, first_line(exc), "leave the key out with --without", demo, dataset) from exc
         except DAMAGE as exc:
             raise self.error(
                 f"steps {start} to {stop} cannot be read",

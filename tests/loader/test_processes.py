@@ -36,8 +36,9 @@ def test_workers_serve_the_same_and_share_memory(store_path: Path, method: str) 
     if method == "fork":  # others cannot inherit an open file by accident
         whole(dataset)
     loader = rz.WindowDataLoader(
-        dataset, 4, order={"seed": 1}, num_workers=2, multiprocessing_context=method, persistent_workers=True, prefetch_factor=1
-    )
+        dataset, 4, order={"seed": 1}, num_workers=1 if method == "spawn" else 2, multiprocessing_context=method,
+        persistent_workers=True, prefetch_factor=1,
+    )  # fmt: skip
     assert_same(gather(loader), whole(dataset))
     column = dataset.windows.reader.column("actions")
     column[7, 1] = 123.5  # no copy: the workers, which are running, see what is written here

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from environments import linked_environment
+from mypy.modulefinder import FindModuleCache, SearchPaths
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("robozarr", "convert", "loader", "schemas", "store", "view")
@@ -75,11 +75,10 @@ def test_the_sdist_holds_sources_but_no_data(built: Path) -> None:
 
 
 def test_mypy_checks_every_module() -> None:
-    command = [sys.executable, "-m", "mypy", "-p", "robozarr"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    match = re.search(r"Success: no issues found in (\d+) source files", done.stdout)
-    assert match, done.stdout
-    assert int(match.group(1)) == sum(name.endswith(".py") for name in expected_modules())
+    """What ``mypy -p robozarr`` of ``make types`` looks for, by mypy's own search: also behind the links."""
+    found = FindModuleCache(SearchPaths((str(ROOT),), (), (), ()), None, None).find_modules_recursive("robozarr")
+    names = {Path(source.path).relative_to(ROOT).as_posix() for source in found if source.path}
+    assert names == {name for name in expected_modules() if name.endswith(".py")}
 
 
 def installed(python: str | Path, *modules: str) -> str:
@@ -108,7 +107,7 @@ def check_that_it_converts(venv: Path, folder: Path) -> None:
     """Convert and verify in an environment that has nothing of the loader's or the view's."""
     robozarr = str(venv / "bin" / "robozarr")
     subprocess.run([robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", "2"], check=True, cwd=folder)
-    subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample")], check=True, cwd=folder)
+    subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample"), "-w", "0"], check=True, cwd=folder)
     assert installed(venv / "bin" / "python", "torch", "numba", "blosc2", "matplotlib", "pandas") == "[]"
 
 

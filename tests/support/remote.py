@@ -22,8 +22,28 @@ __all__ = ["BUCKET", "CREDENTIALS", "new_place", "read_and_tell", "same_objects"
 BUCKET = "robots"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test", "AWS_REGION": "us-east-1"}
 SERVER = """
-import logging, socketserver, sys
+import contextlib, functools, logging, socketserver, sys, threading
+from moto import backends
+from moto.core import serialize
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
+
+# moto looks whether an object is there, and then writes it: of two that write it only if it is not there, both may
+answer, one = DomainDispatcherApplication.__call__, threading.Lock()
+def answer_conditions_one_by_one(self, environ, start):
+    with one if "HTTP_IF_NONE_MATCH" in environ or "HTTP_IF_MATCH" in environ else contextlib.nullcontext():
+        return answer(self, environ, start)
+DomainDispatcherApplication.__call__ = answer_conditions_one_by_one
+
+# Half of moto's time: it lists its own folder at each request, parses the date of each object of a list, and looks for the
+# fields of each in six spellings, while they are a dict of their names.
+names = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: names
+serialize.parse_to_aware_datetime = functools.cache(serialize.parse_to_aware_datetime)
+pick = serialize.AttributePicker.__call__
+serialize.AttributePicker.__call__ = lambda self, at: (
+    at.obj.get(at.key) if ".Contents" in at.key_path and type(at.obj) is dict else pick(self, at)
+)
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 socketserver.StreamRequestHandler.disable_nagle_algorithm = True  # it sends head and body apart
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

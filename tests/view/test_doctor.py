@@ -59,6 +59,15 @@ def test_missing_packages_are_named_by_their_extra(monkeypatch: pytest.MonkeyPat
     assert not list(doctor.check_cuda(answers(0, "")))
 
 
+def test_a_folder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    problems = only(list(doctor.check_packages()), "problem")
+    assert list(problems) == ["robozarr runs from a folder and is not installed"]
+
+
 def test_a_codec_that_is_not_registered(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(name: str) -> None:
         raise KeyError(name)

@@ -56,6 +56,7 @@ def export_replay_buffer(
     output: str | Path,
     *,
     keys: Sequence[str] | None = None,
+    float32: bool = False,
     progress: Progress | None = None,
 ) -> ReplayBufferExport:
     """Write a ReplayBuffer, which appears when it is whole: a file if `output` ends in ``.zip``, else a folder.
@@ -67,6 +68,8 @@ def export_replay_buffer(
         Not there yet.
     keys : keys, optional
         Default: all. ``actions``, which is called ``action`` there, always is one.
+    float32 : bool
+        Write float64 as float32, rounded, as upstream's own scripts do: its data set for robomimic trains on nothing else.
     progress : Progress, optional
 
     Raises
@@ -89,7 +92,7 @@ def export_replay_buffer(
         target: Any = ZipStore(stage, mode="w") if path.suffix == ".zip" else LocalStore(stage)
         try:
             root = zarr.create_group(target, zarr_format=2, attributes={"robozarr": _facts(opened)})
-            left_out = _write(opened, wanted, root, progress)
+            left_out = _write(opened, wanted, root, float32, progress)
         finally:
             target.close()
     return ReplayBufferExport(
@@ -102,7 +105,7 @@ def export_replay_buffer(
     )
 
 
-def _write(store: Store, wanted: Sequence[str], root: zarr.Group, progress: Progress | None) -> dict[str, str]:
+def _write(store: Store, wanted: Sequence[str], root: zarr.Group, float32: bool, progress: Progress | None) -> dict[str, str]:
     """Write all arrays; returns what was left out."""
     data, meta = root.create_group("data"), root.create_group("meta")
     ends = (store.episodes.start + store.episodes.length).astype(np.int64)
@@ -116,19 +119,20 @@ def _write(store: Store, wanted: Sequence[str], root: zarr.Group, progress: Prog
             if values is None:
                 left_out[key] = "its width differs between episodes"
             else:
-                _put(data, key, values)
+                _put(data, key, values, float32)
         elif store.keys[key].frame:
             _put_frames(data, key, store)
         else:
             reader = WindowDataset(store, {key: [0]}).windows.reader
-            _put(data, _name(key), reader.column(key))
+            _put(data, _name(key), reader.column(key), float32)
         if progress is not None:
             progress.advance()
     return left_out
 
 
-def _put(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
+def _put(group: zarr.Group, name: str, values: NDArray[Any], float32: bool) -> None:
     """Write numbers in chunks of some steps, each once: a file in a ZIP cannot be written again."""
+    values = values.astype(np.float32) if float32 and values.dtype == np.float64 else values
     rows = max(1, min(len(values), int(CHUNK_BYTES // max(1, values[:1].nbytes))))
     array = _array(group, name, values.shape, values.dtype, (rows, *values.shape[1:]))
     for start in range(0, len(values), rows):

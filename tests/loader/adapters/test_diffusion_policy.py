@@ -1,11 +1,15 @@
 """Diffusion policy's data set and ReplayBuffer, against its own rules written down as loops.
 
 real-stanford/diffusion_policy, 5ba07ac6661db573af695b419a7947ecb704690f: diffusion_policy/common/sampler.py, dataset/
-robomimic_replay_image_dataset.py. ``make test-train DIFFUSION_POLICY=…`` compares with the package itself.
+robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` compares with the package itself.
 """
 
 from __future__ import annotations
 
+import importlib
+import json
+import re
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 import zarr
 from numpy.typing import NDArray
+from recipes import blocks, shell
 from stored import column
 from torch.utils.data import DataLoader
 from zarr.storage import ZipStore
@@ -34,6 +40,34 @@ META: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def store(sample_store: Path) -> Store:
     return open_store(sample_store)
+
+
+def test_the_recipes_configuration_makes_a_data_set(
+    store: Store, sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As hydra does: values by their names, ``eval:`` upstream's resolver."""
+    [text] = blocks("diffusion_policy", "yaml")
+    values = {"horizon": 16, "n_obs_steps": 2, "n_latency_steps": 0, "n_action_steps": 8, "dataset_obs_steps": 2}
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", str(value))
+    text = re.sub(r"\$\{eval:'([-+0-9]+)'\}", lambda found: str(eval(found[1])), text)
+    options = yaml.safe_load(f"shape_meta: &shape_meta {json.dumps(META)}\n{text}")["dataset"]
+    module, _, name = options.pop("_target_").rpartition(".")
+    (tmp_path / options["dataset_path"]).symlink_to(sample_store)
+    monkeypatch.chdir(tmp_path)
+    dataset = getattr(importlib.import_module(module), name)(**options)
+    expected = DiffusionPolicyDataset(META, store, 16, 1, 7, 2, val_ratio=0.02)
+    assert len(dataset) == len(expected)
+    assert torch.equal(dataset[3]["action"], expected[3]["action"])
+
+
+@pytest.mark.slow(reason="two processes")
+def test_the_recipes_commands(sample_store: Path, tmp_path: Path) -> None:
+    [commands] = blocks("diffusion_policy", "bash")
+    shutil.copytree(sample_store, tmp_path / "libero_spatial.zarr")
+    shell(commands, tmp_path)
+    again = open_store(tmp_path / "again.zarr")
+    np.testing.assert_array_equal(column(again, "actions"), column(open_store(sample_store), "actions"))
 
 
 def upstream_indices(ends: list[int], horizon: int, mask: NDArray[np.bool_], before: int, after: int) -> list[list[int]]:
@@ -94,6 +128,25 @@ def test_every_item(
             np.testing.assert_array_equal(item["obs"]["ee_pos"].numpy(), expected)
             expected = upstream_sequence(actions, each, horizon).astype(np.float32)
             np.testing.assert_array_equal(item["action"].numpy(), expected)
+
+
+def test_causal(store: Store) -> None:
+    """LIBERO's files were recorded after the action: of a sequence, action t is the one recorded at t + 1."""
+    dataset = DiffusionPolicyDataset(META, store, horizon=4, pad_before=1, pad_after=2, causal=True)
+    episodes, actions = zip(store.episodes.start, store.episodes.length, strict=True), column(store, "actions")
+    frames, number = column(store, "agentview_rgb"), 0
+    for start, length in episodes:
+        for first in range(-1, length - 1 - 4 + 2 + 1):
+            steps = np.clip(np.arange(first, first + 4), 0, length - 2)
+            item = dataset[number]
+            np.testing.assert_array_equal(item["action"].numpy(), actions[start + steps + 1].astype(np.float32))
+            picture = np.moveaxis(frames[start + steps], -1, 1).astype(np.float32) / np.float32(255)
+            np.testing.assert_array_equal(item["obs"]["agentview_rgb"].numpy(), picture)
+            number += 1
+    assert len(dataset) == number
+    np.testing.assert_array_equal(
+        dataset.get_all_actions().numpy(), np.delete(actions, store.episodes.start, axis=0).astype(np.float32)
+    )
 
 
 def test_validation_split_is_upstreams(store: Store) -> None:
