@@ -32,7 +32,7 @@ def error_of(function: Callable[[], object]) -> str:
 
 
 def train(loader: Iterable[dict[str, Any]], n_epochs: int) -> list[list[list[int]]]:
-    """As DDP trains: gradients are summed over all ranks at each step, and a rank with fewer steps leaves the others waiting.
+    """As DDP trains: gradients are summed over ranks at each step, so that a rank with fewer steps leaves the others waiting.
 
     Not DDP itself, which takes four seconds of each process to import; Lightning's loop below has it.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, PR_CAPBSET_DROP = 1, 2, 24  # of linux/capability.h and linux/prctl.h
 
@@ -12,6 +13,13 @@ def without_roots_rights() -> None:
     prctl = ctypes.CDLL(None).prctl
     for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
         prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+
+
+def let_others_reach(folder: Path) -> None:
+    """A folder of temporary files, and those above it, which pytest makes for one user alone."""
+    for path in (folder, *folder.parents):
+        if not path.stat().st_mode & 0o001:
+            path.chmod(0o755)
 
 
 def without_progress(stderr: str) -> list[str]:

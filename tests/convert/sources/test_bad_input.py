@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 from killing import convert_command, same_bytes
+from rights import let_others_reach
 from stored import stored_values
 
 import robozarr
@@ -248,9 +249,8 @@ def test_two_files_of_one_name_and_different_content(tmp_path: Path, capsys: pyt
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not read")
 def test_an_unreadable_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for parent in [folder, tmp_path, *tmp_path.parents]:
-        if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-            parent.chmod(0o755)
+    let_others_reach(folder)
+    let_others_reach(tmp_path)
     (tmp_path / "out").mkdir()
     for source in (folder, tmp_path / "nowhere"):  # imports everything: somebody else may not read root's Python
         command(capsys, "convert", source, "--store", tmp_path / "before.zarr", "-w", "0", "--json", "--on-error", "skip")

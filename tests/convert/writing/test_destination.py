@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rights import let_others_reach
 
 import synthetic
 from robozarr.convert import convert, verify
@@ -75,9 +76,7 @@ def test_links_to_one_file_give_one_source_by_the_same_name_in_any_order(tmp_pat
 def test_a_folder_of_somebody_else_is_refused_with_one_line(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir(mode=0o755)
-    for parent in [*tmp_path.parents, tmp_path]:
-        if parent.is_relative_to("/tmp") and parent != Path("/tmp"):
-            parent.chmod(0o755)
+    let_others_reach(tmp_path)
     pid = os.fork()
     if pid == 0:  # not a new process: somebody else may not run root's Python
         try:
