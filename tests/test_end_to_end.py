@@ -287,7 +287,7 @@ def processes_left(group: int) -> bytes:
 def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path: Path, signum: signal.Signals) -> None:
     source, path = tmp_path / "s", tmp_path / "a.zarr"
     for number in range(3):
-        synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(150, 160), size=96, seed=number)
+        synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(80, 90), size=96, seed=number)
     command = [
         sys.executable,
         "-m",

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from command import run_here
 from numpy.typing import NDArray
 from refused import assert_refused
 from stored import column
@@ -508,3 +509,16 @@ def test_info_is_kept_short(exported: Path) -> None:
     info = json.loads((exported / "meta/info.json").read_text())
     assert info["robozarr"]["features"]["action"] == {"key": "actions", "shape": [7]}
     assert info["robozarr"]["turn"] == "none"
+
+
+def test_the_commands_say_what_it_is(v21: Path, tmp_path: Path) -> None:
+    """`layouts` lists and recognises the sources that are not HDF5; `convert` has a line for what many files hold alike."""
+    listed = run_here("layouts").stdout
+    for name, path in (("lerobot", v21), ("replay_buffer", Path(__file__).with_name("replay_buffer.zarr.zip"))):
+        assert f"\n{name}" in listed
+        assert f"{path}: {name} (" in run_here("layouts", path).stdout
+        assert "not kept: " in run_here("layouts", name).stdout
+    assert [each["name"] for each in json.loads(run_here("layouts", "--json").stdout)["others"]] == ["lerobot", "replay_buffer"]
+    converted = run_here("convert", v21, "--store", tmp_path / "a.zarr", "--workers", "0").stdout
+    assert converted.count("not stored: timestamp") == 1
+    assert "not stored: timestamp in 3 demos of chunk-000/episode_000000.parquet and 2 more files: follows from" in converted

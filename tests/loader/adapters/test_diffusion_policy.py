@@ -6,9 +6,9 @@ robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` com
 
 from __future__ import annotations
 
-import importlib
-import json
-import re
+import errno
+import fcntl
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 import zarr
 from numpy.typing import NDArray
 from recipes import blocks, shell
@@ -29,6 +28,7 @@ from robozarr.loader.adapters.diffusion_policy import DiffusionPolicyDataset
 from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
 from robozarr.loader.adapters.diffusion_policy.rotations import absolute_actions, rotation_6d
 from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.opened import Store, open_store
 
 META: dict[str, Any] = {
@@ -42,28 +42,9 @@ def store(sample_store: Path) -> Store:
     return open_store(sample_store)
 
 
-def test_the_recipes_configuration_makes_a_data_set(
-    store: Store, sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As hydra does: values by their names, ``eval:`` upstream's resolver."""
-    [text] = blocks("diffusion_policy", "yaml")
-    values = {"horizon": 16, "n_obs_steps": 2, "n_latency_steps": 0, "n_action_steps": 8, "dataset_obs_steps": 2}
-    for name, value in values.items():
-        text = text.replace(f"${{{name}}}", str(value))
-    text = re.sub(r"\$\{eval:'([-+0-9]+)'\}", lambda found: str(eval(found[1])), text)
-    options = yaml.safe_load(f"shape_meta: &shape_meta {json.dumps(META)}\n{text}")["dataset"]
-    module, _, name = options.pop("_target_").rpartition(".")
-    (tmp_path / options["dataset_path"]).symlink_to(sample_store)
-    monkeypatch.chdir(tmp_path)
-    dataset = getattr(importlib.import_module(module), name)(**options)
-    expected = DiffusionPolicyDataset(META, store, 16, 1, 7, 2, val_ratio=0.02)
-    assert len(dataset) == len(expected)
-    assert torch.equal(dataset[3]["action"], expected[3]["action"])
-
-
 @pytest.mark.slow(reason="two processes")
 def test_the_recipes_commands(sample_store: Path, tmp_path: Path) -> None:
-    [commands] = blocks("diffusion_policy", "bash")
+    _, commands = blocks("diffusion_policy", "bash")
     shutil.copytree(sample_store, tmp_path / "libero_spatial.zarr")
     shell(commands, tmp_path)
     again = open_store(tmp_path / "again.zarr")
@@ -231,6 +212,51 @@ def test_replay_buffer(store: Store, tmp_path: Path, name: str) -> None:
         assert len(names) == len(set(names))
     with pytest.raises(StoreError, match="is there already"):
         export_replay_buffer(store, tmp_path / name)
+
+
+def test_float32(store: Store, tmp_path: Path) -> None:
+    """Upstream's data set for robomimic trains on float32 only; other types stay."""
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=["ee_pos", "rewards"], float32=True)
+    root: Any = zarr.open_group(tmp_path / "a.zarr", mode="r", zarr_format=2)
+    for name, key in (("action", "actions"), ("ee_pos", "ee_pos")):
+        np.testing.assert_array_equal(root[f"data/{name}"][:], column(store, key).astype(np.float32))
+        assert root[f"data/{name}"].dtype == np.float32
+    assert root["data/rewards"].dtype == np.uint8
+
+
+def test_chunks_of_some_steps(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last chunk is filled up, and read back as what there is."""
+    monkeypatch.setattr("robozarr.loader.adapters.diffusion_policy.export.CHUNK_BYTES", 1000)
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    array: Any = zarr.open_array(tmp_path / "a.zarr" / "data" / "action", mode="r", zarr_format=2)
+    assert store.n_steps % array.chunks[0]
+    np.testing.assert_array_equal(array[:], column(store, "actions"))
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])
+def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One line says it, and nothing is left."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(StoreError, match=rf"{name}: cannot be written, .*No space left on device → make room"):
+        export_replay_buffer(store, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed(store: Store, tmp_path: Path) -> None:
+    """Its folder is removed by the next one; that of one which still runs, and holds its lock, is not."""
+    for number in (1, 2):
+        folder = tmp_path / f".a.zarr.{number}{TEMPORARY}"
+        folder.mkdir()
+        (folder / "lock").touch()
+    with (tmp_path / f".a.zarr.2{TEMPORARY}" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.zarr.2{TEMPORARY}", "a.zarr"]
 
 
 @pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])

@@ -181,7 +181,7 @@ def test_statistics_of_constants() -> None:
         ({"state": ["agentview_rgb"]}, r"observation\.state: vectors of the store; agentview_rgb: neither a vector"),
         ({"state": ["nowhere"]}, r"nowhere: the store has actions,"),
         ({"images": ["ee_pos"]}, r"ee_pos: pictures of uint8 with three channels; the store has agentview_rgb"),
-        ({"keys": ["nowhere"]}, r"nowhere: a key of the store"),
+        ({"keys": ["nowhere"]}, r"nowhere: is not a key of the store, which has actions,"),
         ({"turn": "left"}, r'turn: "rotate", "upright" or "none"'),
         ({"fps": 0}, r"fps: steps a second"),
     ],
