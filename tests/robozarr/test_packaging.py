@@ -35,7 +35,7 @@ def test_the_version_stands_in_one_place() -> None:
         if path.is_file()
         and path.suffix != ".txt"
         and path.name != "CHANGELOG.md"  # which names versions of other things, and old ones
-        if re.search(rf"\b{re.escape(robozarr.__version__)}\b", path.read_text())
+        if re.search(rf"(?<!robomimic[=-])(?<!==)\b{re.escape(robozarr.__version__)}\b", path.read_text())
     ]
     assert found == ["robozarr/version.py"]
 
