@@ -216,7 +216,10 @@ class BucketPlace:
         return tag, found["version"], found["size"], found["last_modified"]
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Names of all objects below, sorted, by one listing; or the first ones found."""
+        """Names of all objects below, sorted, by one listing; or the first ones found.
+
+        An object whose name is a folder of others', by which consoles show a folder, is left out.
+        """
 
         def all_pages() -> list[str]:
             names: set[str] = set()
@@ -230,7 +233,8 @@ class BucketPlace:
                 names |= new
                 if limit is not None and len(names) >= limit:
                     break
-            return sorted(names)[:limit]
+            folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
+            return sorted(names - folders - {""})[:limit]
 
         found = self._ask("", "listed", all_pages)
         if not found and self.exists(f".{uuid.uuid4().hex}"):  # obstore takes a page of HTML for an empty listing
