@@ -217,7 +217,10 @@ class BucketPlace:
         return tag, found["version"], found["size"], found["last_modified"]
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Names of all objects below, sorted, by one listing; or the first ones found."""
+        """Names of all objects below, sorted, by one listing; or the first ones found.
+
+        An object whose name is a folder of others', by which consoles show a folder, is left out.
+        """
         service = self.endpoint_url or "the service"
         found = self._ask("", "listed", lambda: listed_names(self.store.list(), self.url, service, limit))
         if not found and self.exists(f".{uuid.uuid4().hex}"):  # obstore takes a page of HTML for an empty listing

@@ -18,6 +18,8 @@ as many empty pages as a service announces."""
 def listed_names(pages: Iterator[Any], url: str, service: str, limit: int | None = None) -> list[str]:
     """Names of all objects in the pages of a listing, sorted; or the first ones found.
 
+    An object whose name is a folder of others', by which consoles show a folder, is left out.
+
     Raises
     ------
     BucketError
@@ -41,4 +43,5 @@ def listed_names(pages: Iterator[Any], url: str, service: str, limit: int | None
         names |= new
         if limit is not None and len(names) >= limit:
             break
-    return sorted(names)[:limit]
+    folders = {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
+    return sorted(names - folders - {""})[:limit]

@@ -143,6 +143,8 @@ class SourceFile:
         ]
         if not names and not self.dead_demos():
             raise self.error(f"'{parent}' must hold demos (demo_0, demo_1, …)", "no group", "leave the file out")
+        if strange := [name for name in names if isinstance(name, bytes)]:
+            raise self.error("the names of demos must be UTF-8", repr(strange[0]), "rename the group")
         try:
             return sorted(names, key=lambda name: (demo_number(name), name))
         except ValueError as exc:
@@ -163,7 +165,11 @@ class SourceFile:
         found = []
         for path, item in self._demo(demo).tree:
             if isinstance(item, h5py.Dataset):
-                dtype = item.dtype
+                try:
+                    dtype = item.dtype
+                except TypeError as exc:  # of a type that numpy lacks, such as a time
+                    found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=None, stored_as=first_line(exc)))
+                    continue
                 name = dtype.newbyteorder("=").name if dtype.kind in "biuf" and dtype.itemsize <= 8 else None
                 shape = tuple(item.shape or ())
                 fault = self._integrity.fault(item) or (too_large_step(item) if name else None)
@@ -203,6 +209,8 @@ class SourceFile:
                 space = item.get_space()
                 space.select_hyperslab((start, *[0] * (out.ndim - 1)), out.shape)
                 item.read(h5py.h5s.create_simple(out.shape), space, out)
+            if out.dtype == np.bool_ and out.size and out.view(np.uint8).max() > 1:
+                raise ValueError(f"a bool that is neither 0 nor 1, but {out.view(np.uint8).max()}")
         except MemoryError as exc:
             rule = f"steps {start} to {stop} must fit into memory"
             raise self.error(rule, first_line(exc), "leave the key out with --without", demo, dataset) from exc

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.shared import Json, console, errors_as_json, examples, print_json
+from robozarr.schemas.visible import visible
 
 __all__ = ["EXAMPLES", "layouts"]
 
@@ -44,7 +45,11 @@ def layouts(
         if name is not None and Path(name).is_file():
             with SourceFile(name) as source:
                 found = source.recognise(own)
-            return print_json(found.to_json()) if as_json else print(f"{name}: {found.name} ({found.title or 'your own'})")
+            return (
+                print_json(found.to_json())
+                if as_json
+                else print(visible(f"{name}: {found.name} ({found.title or 'your own'})"))
+            )
         if name is not None:
             text = layout_text(name)
             known = next(each for each in built_in() if each.name == name)
