@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 STORE ?= $(VENV)/demo.zarr
 
-.PHONY: demo test test-all tests test-interop test-matrix test-train test-train-lerobot check style types compiled install bench-convert \
+.PHONY: demo test test-all tests test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \
         bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
         experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
@@ -81,9 +81,10 @@ test-interop: $(INTEROP)/dependencies  ## sample by sample against the real robo
 	$(INTEROP)/bin/python -m pytest -q tests/interop
 
 # An environment of its own: what training repositories ask for. numpy is 1.26, for imgaug (RDT), jax and TensorFlow of that time
-# (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above; torchvision's
-# Python is imported beside a torch that its compiled part does not go with (tests/train/site). Repositories that are on no registry
-# are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of them, by which their own code is run.
+# (openpi, OpenVLA) know no 2.0. robomimic, LIBERO and torchvision come without dependencies, for the reasons above, and robomimic
+# a second time, as LIBERO asks for it; torchvision's Python is imported beside a torch that its compiled part does not go with
+# (tests/train/site). Repositories that are on no registry are re-created in the tests; ROBOZARR_UPSTREAM=FOLDER names checkouts of
+# them, by which their own code is run. Diffusion policy's own data sets read by Zarr 2, which lies in a folder beside.
 TRAIN := $(VENV)-train
 TRAIN_PIP := $(TRAIN)/bin/python -m pip install -q -c tests/train/constraints.txt
 $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
@@ -92,13 +93,33 @@ $(TRAIN)/dependencies: pyproject.toml tests/train/constraints.txt
 	$(TRAIN_PIP) torch==2.13.0
 	$(TRAIN_PIP) '.[convert,train]' hypothesis pytest
 	$(TRAIN_PIP) accelerate diffusers imgaug sentencepiece tensorboard timm transformers
-	$(TRAIN_PIP) cloudpickle easydict einops future imageio matplotlib psutil six termcolor tqdm
+	$(TRAIN_PIP) cloudpickle dill easydict einops future hydra-core imageio matplotlib pandas psutil six termcolor thop tqdm wandb
 	$(TRAIN_PIP) --no-deps libero robomimic torchvision
+	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/robomimic-0.2.0 robomimic==0.2.0
+	$(TRAIN)/bin/python -m pip install -q --no-deps --target $(TRAIN)/zarr2 asciitree==1.0.0 deprecated==1.3.1 fasteners==0.20 \
+	    numcodecs==0.15.1 wrapt==2.5.2 zarr==2.18.7
 	touch $@
 
-test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot
+test-train: $(TRAIN)/dependencies test-train-lerobot  ## each recipe's lines and commands, in training loops of RDT, robomimic, LIBERO, OpenVLA, openpi, LeRobot, diffusion policy
 	$(TRAIN)/bin/python -m pip install -q --no-deps --force-reinstall .
-	$(TRAIN)/bin/python -m pytest -q tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+	$(TRAIN)/bin/python -m pytest -q -rs tests/train/diffusion_policy tests/train/libero tests/train/openpi tests/train/openvla tests/train/rdt tests/train/robomimic
+
+# An environment of its own: what openpi pins, of which only jax, flax and what is around them matter to its loader and statistics.
+OPENPI := $(VENV)-openpi
+OPENPI_PIP := $(OPENPI)/bin/python -m pip install -q torch==2.13.0 numpy==1.26.4
+$(OPENPI)/dependencies: pyproject.toml
+	$(PYTHON) -m venv $(OPENPI)
+	$(OPENPI)/bin/python -m pip install -q --upgrade pip
+	$(OPENPI_PIP)
+	$(OPENPI_PIP) '.[convert,train]' hypothesis pytest
+	$(OPENPI_PIP) jax==0.5.3 flax==0.10.2 orbax-checkpoint==0.11.13 chex==0.1.90 ml_dtypes==0.4.1 tensorstore==0.1.74 \
+	    jaxtyping==0.2.36 beartype==0.19.0 ml_collections==1.0.0 transformers==4.53.2 \
+	    augmax dm-tree einops equinox 'fsspec[gcs]' numpydantic polars rich sentencepiece tqdm-loggable treescope tyro
+	touch $@
+
+test-train-openpi: $(OPENPI)/dependencies  ## openpi's own loader and statistics over a store, where ROBOZARR_UPSTREAM names a checkout
+	$(OPENPI)/bin/python -m pip install -q --no-deps --force-reinstall .
+	$(OPENPI)/bin/python -m pytest -q -rs tests/train/openpi
 
 # An environment of its own. LeRobot's pins exclude this torch (0.4.4 asks for one below 2.11, 0.6 for one below 2.12), so that it and
 # torchvision come without their dependencies but for those that they import; tests/train/lerobot/conftest.py says what is put in the
@@ -117,15 +138,15 @@ $(LEROBOT)/dependencies: pyproject.toml constraints.txt
 	$(LEROBOT_PIP) --no-deps lerobot==$(LEROBOT_VERSION) torchvision==0.28.0
 	touch $@
 
-test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store; diffusion policy's, where a checkout is named
+test-train-lerobot: $(LEROBOT)/dependencies  ## items, metadata and training of the real LeRobot beside a store
 	$(LEROBOT_PIP) --no-deps --force-reinstall .
-	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot tests/train/diffusion_policy
+	$(LEROBOT)/bin/python -m pytest -q -s -W ignore tests/train/lerobot
 
 # Versions that others bring: numpy 1.26 for openpi, RDT and OpenVLA, the lowest that this package allows, the newest of everything.
-# Each has an environment of its own, without constraints. Where there is no such Python, it says so.
-MATRIX_np126 := python3.11 numpy==1.26.4 zarr==3.1.5
-MATRIX_np126-py312 := python3.12 numpy==1.26.4 zarr==3.1.5
-MATRIX_lowest := python3.11 numpy==1.26.0 zarr==3.1.3
+# Each has an environment of its own, without constraints; of pyarrow 26 pip does not know that it wants numpy 2. Where there is no such Python, it says so.
+MATRIX_np126 := python3.11 numpy==1.26.4 zarr==3.1.5 pyarrow==25.0.1
+MATRIX_np126-py312 := python3.12 numpy==1.26.4 zarr==3.1.5 pyarrow==25.0.1
+MATRIX_lowest := python3.11 numpy==1.26.0 zarr==3.1.3 pyarrow==25.0.1
 MATRIX_lowest-py313 := python3.13 numpy==2.1.0 zarr==3.1.3
 MATRIX_newest := python3.11
 MATRIX := np126 np126-py312 lowest lowest-py313 newest
@@ -207,7 +228,7 @@ bench-scale: install  ## opening, memory and time a window from 10^3 to 10^7 win
 gpu-check: install  ## on a machine with a CUDA device: the tests marked gpu, and the way to the device against its limits
 	$(BIN)/python -c 'import torch; torch.cuda.is_available() or exit(f"torch {torch.__version__} sees no CUDA device: install a build with CUDA, look at nvidia-smi")'
 	$(BIN)/pytest -q -m gpu tests/test_gpu.py
-	PYTHONPATH=benchmarks $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
+	PYTHONPATH=benchmarks:benchmarks/load $(BIN)/python benchmarks/gpu/bench_gpu.py $(ARGS)
 
 # an environment of its own: nothing else needs mkdocs. griffe reads the sources, so robozarr itself needs no extra there
 DOCS := $(VENV)-docs
@@ -217,7 +238,7 @@ $(DOCS)/dependencies: pyproject.toml constraints.txt
 	touch $@
 
 docs: $(DOCS)/dependencies  ## the docs site, strict, into build/site
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=. $(DOCS)/bin/mkdocs build  # not --quiet: then no warning fails it
 
 dist: install  ## the wheel and the sdist, as they are published
 	rm -rf dist
@@ -236,4 +257,4 @@ image-check:  ## the image, run as its users run it: users, mounts, SIGTERM, res
 	DOCKER="$(DOCKER)" tests/support/container.sh $(IMAGE)
 
 clean:
-	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-lerobot-* $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-interop $(VENV)-train $(VENV)-openpi $(VENV)-lerobot-* $(VENV)-matrix-* $(VENV)-docs $(VENV)-experiments build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

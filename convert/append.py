@@ -20,7 +20,7 @@ from robozarr.convert.writing.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.store.reading import read_metadata
 
-__all__ = ["check_unchanged", "commit", "new_sources", "recover"]
+__all__ = ["check_still_the_same", "check_unchanged", "commit", "new_sources", "recover"]
 
 
 def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
@@ -59,11 +59,24 @@ def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
             given = old.path != entry.name
             if not given and old.demos and _is_called(Path(file.path), entry.name) and _of_one_task(old, file):
                 value = f"{file.size} bytes, digest {file.digest}; in the store {entry.size} bytes, digest {entry.digest}"
-                rule = f"{entry.name} is the file that the store holds"
+                rule = f"{entry.name} must be the file that the store holds"
                 remedy = "convert all into a new store, or rename its folder if it is another"
                 problems.append(Problem(file=file.path, rule=rule, value=value, remedy=remedy))
     if problems:
         raise SourceError("sources of the store have changed; nothing was appended:", problems)
+
+
+def check_still_the_same(files: Sequence[FileScan]) -> None:
+    """Refuse sources whose content is no longer what was scanned, even where size and time of change are; SourceError."""
+    problems = []
+    for file in (file for file in files if file.demos and file.digest):
+        found = digest_or_nothing(file.path)
+        if found != file.digest:
+            rule, remedy = "a source does not change while it is converted", "start again with --overwrite"
+            value = f"digest {found or 'unknown'}; {file.digest} when scanned"
+            problems.append(Problem(file=file.path, rule=rule, value=value, remedy=remedy))
+    if problems:
+        raise SourceError("sources have changed; the store is not finished:", problems)
 
 
 def _of_one_task(old: FileScan, new: FileScan) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robozarr.convert.append import check_unchanged, commit, new_sources, recover
+from robozarr.convert.append import check_still_the_same, check_unchanged, commit, new_sources, recover
 from robozarr.convert.planning.by_hand import give_by_hand
 from robozarr.convert.planning.infer import Base, OnError
 from robozarr.convert.planning.left_out import not_wanted
@@ -315,6 +315,8 @@ def _write(
     sums |= {**written.files, **write_statistics(executor, journal, place, plan, base, written, progress)}
     if wish.origin is not None:
         check_columns(wish.origin, place, plan)
+    else:
+        check_still_the_same(plan.files if base is None else plan.files[len(base.files) :])
     files = bind_files(plan.layouts, sums, None if base is None else base.metadata, wish.store)
     write_metadata(root, plan.metadata.completed().bound_to(files))
     if base is None:

@@ -79,7 +79,7 @@ def _rescue_scan(child: ChildProcess, scan: partial[FileScan], limit_s: float, p
 
 
 def _harm(path: str, demo: str, key: str, exc: ChildDied) -> Problem:
-    rule, remedy = "HDF5 reads it, and comes back", "copy or download the file again, or leave it out with --on-error skip"
+    rule, remedy = "HDF5 must read it without a crash", "copy or download the file again, or leave it out with --on-error skip"
     return Problem(file=path, demo=demo, key=key, rule=rule, value=exc.how, remedy=remedy)
 
 

@@ -86,14 +86,16 @@ def main(store: str | None) -> None:
 
 def of_store(store: str, folder: Path) -> None:
     """Write the pictures of the report and of the notebook."""
-    write_report(open_store(store), folder / "report.html")
+    report = folder / "report.html"
+    write_report(open_store(store), report)
+    report.write_text(report.read_text().replace(f"{Path.cwd()}/", ""))  # nobody's folder in a picture
     os.environ["ROBOZARR_STORE"] = store
     notebook = nbformat.read(DOCS.parent / "notebooks" / "inspect.ipynb", 4)
     NotebookClient(notebook, resources={"metadata": {"path": str(Path.cwd())}}).execute()
     (folder / "notebook.html").write_text(HTMLExporter().from_notebook_node(notebook)[0])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        report, tour = folder / "report.html", folder / "notebook.html"
+        tour = folder / "notebook.html"
         beside(
             [
                 shoot(browser, report, 900, 1000, "light"),

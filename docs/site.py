@@ -13,10 +13,10 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the pages that lie elsewhere: README.md, schemas/FORMAT.md, and the reference."""
     from mkdocs.structure.files import File
 
-    readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text()).replace("](schemas/FORMAT.md", "](FORMAT.md")
+    readme = re.sub(r"\]\(docs/", "](", (ROOT / "README.md").read_text()).replace("](schemas/FORMAT.md", "](specification.md")
     for path, text in (
         ("index.md", readme),
-        ("FORMAT.md", (ROOT / "schemas" / "FORMAT.md").read_text()),
+        ("specification.md", (ROOT / "schemas" / "FORMAT.md").read_text()),
         ("api.md", reference()),
     ):
         files.append(File.generated(config, path, content=text))
@@ -24,8 +24,8 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Links out of the docs: FORMAT.md has a page here; other files of the repository are named without a link."""
-    markdown = re.sub(r"\]\((?:\.\./)+schemas/FORMAT\.md", "](FORMAT.md", markdown)
+    """Links out of the docs: FORMAT.md is the page specification; other files are named without a link."""
+    markdown = re.sub(r"\]\((?:\.\./)+schemas/FORMAT\.md", "](specification.md", markdown)
     markdown = re.sub(r"\[([^\]]+)\]\((?:\.\./)+(?!recipes/|\w+\.md)[^)]*\)", r"`\1`", markdown)
     if page.file.src_uri == "index.md":
         markdown = re.sub(r"\[([^\]]+)\]\((?:sample/|CONTRIBUTING|SECURITY|CHANGELOG)[^)]*\)", r"`\1`", markdown)

@@ -66,7 +66,7 @@ class Relative:
                 )
             if 0 not in offsets[state] or reader.spec.shifted_keys(reader.store.metadata) & {state}:
                 raise WindowError(
-                    f"relative · {name}: {state} at the anchor, offset 0; the window has it at {list(offsets[state])} → add 0"
+                    f"relative · {name}: {state} at step t, offset 0; the window has it at {list(offsets[state])} → add 0"
                 )
             shapes = [stored[key].shape for key in (name, state)]
             if any(len(shape) != 1 or stored[key].frame for shape, key in zip(shapes, (name, state), strict=True)):

@@ -6,7 +6,7 @@ sharded by rank already, moves on to the next epoch by itself, and refuses what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import replace
 from typing import Any, Final
 from weakref import ref
@@ -279,6 +279,11 @@ class WindowDataLoader(DataLoader[Any]):
                 f"WindowDataLoader · dataset: a WindowDataset; got {type(enumerated).__name__} → pass one, or windows= the "
                 "WindowDataset whose windows it makes something of"
             )
+        if isinstance(dataset, Sized) and len(dataset) != len(enumerated):
+            raise WindowError(
+                f"WindowDataLoader · windows: those that dataset makes something of; it has {len(dataset):,}, windows= has "
+                f"{len(enumerated):,}, so that others would be served → pass the WindowDataset that this dataset reads"
+            )
         if augment is not None and windows is not None:
             raise WindowError(
                 "WindowDataLoader · augment: of the batches of a WindowDataset; by windows= dataset makes others of them "
@@ -286,7 +291,7 @@ class WindowDataLoader(DataLoader[Any]):
             )
         self.schedule = Schedule([enumerated], batch_size, augment=told_augment(augment), **(dict(order or {}) | own))
         self._own: Iteration | None = None
-        self._augmented = augmented_batches(enumerated.windows, augment, int(own.get("seed", (order or {}).get("seed", 0))))
+        self._augmented = augmented_batches(enumerated.windows, augment, self.schedule.order.seed)
         options.setdefault("collate_fn", enumerated.collate if windows is None else None)
         batches = WindowBatchSampler(_Sharded(self.schedule))
         super().__init__(dataset, batch_size=batch_size, sampler=batches.sampler, **options)

@@ -155,7 +155,7 @@ class Schedule:
         self._windows_of = [
             fingerprint(dataset.spec, dataset.table) | {"store": dataset.store.identity} for dataset in datasets
         ]
-        self._augment = augment
+        self.augment = augment
         self.state = OrderState()
         self._resumed = False
         self._latest: Iteration | None = None
@@ -316,7 +316,7 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """State of the run as JSON values; the batch that was handed out last counts as consumed."""
-        return self.state.state_dict(self.order) | {"windows": self._windows_of, "augment": self._augment}
+        return self.state.state_dict(self.order) | {"windows": self._windows_of, "augment": self.augment}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; batch size and world size may differ.
@@ -332,9 +332,9 @@ class Schedule:
         loaded = OrderState.load_state_dict({name: state[name] for name in state if name not in beside}, self.order)
         if "windows" in state:
             check_same_windows(state["windows"], self._windows_of)
-        if state.get("augment", self._augment) != self._augment:
+        if state.get("augment", self.augment) != self.augment:
             raise WindowError(
-                f"order · state: of this augmentation; saved with {state['augment']}, now {self._augment} → pass the same "
+                f"order · state: of this augmentation; saved with {state['augment']}, now {self.augment} → pass the same "
                 "augment=, or take 'augment' out of the state to go on with another"
             )
         self.state, self._resumed, self._latest, self.placed = loaded, True, None, True

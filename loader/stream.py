@@ -202,7 +202,8 @@ class WindowLoader(TakenApart):
         """The host memory that is lent to batches."""
         self._threads = default_threads() if threads is None else threads
         self._remote = any(reader.store.remote for reader in self._readers)
-        self._parts = 1 if self._remote else max(1, min(self._threads, batch_size // PART))
+        # frames that lie on the device leave little to read: a batch is one thread's work
+        self._parts = 1 if self._remote or cache == "device" else max(1, min(self._threads, batch_size // PART))
         default_ahead = IN_FLIGHT if self._remote else -(-self._threads // self._parts) + 1
         self._ahead = default_ahead if prefetch is None else prefetch
         if self._remote:

@@ -1,4 +1,4 @@
-"""Limits on what a store may claim, checked before memory is taken; imports nothing.
+"""Limits on what a store or a source may claim, checked before memory is taken; imports nothing.
 
 Each is far above what robozarr writes, and a store that needs more can be cut into several.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MOST_CHUNKS", "MOST_CHUNK_BYTES", "MOST_DOCUMENT_BYTES", "MOST_ROWS", "MOST_SHARDS", "MOST_SHARD_BYTES"]
+__all__ = [
+    "MOST_CHUNKS",
+    "MOST_CHUNK_BYTES",
+    "MOST_DOCUMENT_BYTES",
+    "MOST_ROWS",
+    "MOST_SHARDS",
+    "MOST_SHARD_BYTES",
+    "MOST_STEP_BYTES",
+]
 
 MOST_DOCUMENT_BYTES: Final = 2**26
 """Largest ``zarr.json``. The root's is the largest: about 200 bytes per source file."""
@@ -18,6 +26,8 @@ MOST_SHARDS: Final = 2**24
 MOST_CHUNKS: Final = 2**20
 """Most chunks of a shard: an index of 16 MiB. robozarr writes at most 4,096."""
 MOST_CHUNK_BYTES: Final = 2**30
-"""Largest decoded chunk. Blosc cannot hold twice as much."""
+"""Largest decoded chunk, of a store and of HDF5, which unpacks a chunk whole. Blosc cannot hold twice as much."""
+MOST_STEP_BYTES: Final = 2**26
+"""Largest step of a key in a source: 16 are a chunk. An RGB picture of 4,700 × 4,700."""
 MOST_SHARD_BYTES: Final = 2**32
 """Largest shard, decoded or encoded. robozarr writes at most 32 MiB, or one frame."""

@@ -21,6 +21,7 @@ __all__ = [
     "REQUIRED_KEYS",
     "SOURCE_SUFFIXES",
     "Role",
+    "as_utf8",
     "demo_number",
     "instruction_from_name",
     "is_array_name",
@@ -169,6 +170,15 @@ def is_array_name(name: str) -> bool:
     return name.isprintable() and len(name.encode()) <= 200 and not reserved
 
 
+def as_utf8(name: str) -> str:
+    r"""A name of a file or an HDF5 object, with bytes that are no UTF-8 (lone surrogates) as escapes: a document is text.
+
+    >>> print(as_utf8("caf\udce9"))
+    caf\udce9
+    """
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def demo_number(name: str) -> int:
     """Number of a demo, used for sorting; h5py lists demo_10 before demo_2.
 
@@ -209,7 +219,7 @@ def source_names(paths: Sequence[PurePath]) -> list[str]:
     """
 
     def tail(path: PurePath, n: int) -> str:
-        return "/".join(part for part in path.parts[-n:] if part != path.anchor)
+        return as_utf8("/".join(part for part in path.parts[-n:] if part != path.anchor))
 
     depth = dict.fromkeys(paths, 2)
     while True:

@@ -186,7 +186,7 @@ class WindowSpec(Presets):
             if name not in stored:
                 close = difflib.get_close_matches(name, can_serve, n=1)
                 problems.append(
-                    f"window · {name}: a key of the store; it has {', '.join(can_serve)} → "
+                    f"window · {name}: is not a key of the store, which has {', '.join(can_serve)} → "
                     + (f"did you mean {close[0]!r}?" if close else "take one of these, or convert with this key")
                 )
             elif stored[name].ragged:
@@ -267,7 +267,7 @@ def _as_offsets(name: str, offsets: Iterable[int]) -> tuple[int, ...]:
     if not values or len(integers) < len(values):
         raise WindowError(
             f"window · {name}: offsets are at least one integer, in a list or range, within ±{OFFSET_MAX}; got {offsets!r} "
-            "→ pass [0] for the anchor's step, range(64) for 64 steps from it on"
+            "→ pass [0] for step t of the window, range(64) for 64 steps from t on"
         )
     return tuple(integers)
 

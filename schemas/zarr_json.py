@@ -173,8 +173,8 @@ def _without_liberties(document: Mapping[str, Any], layout: ArrayLayout) -> dict
             del codec["configuration"]
     if layout.effort is not None:
         return value
-    if _itemsize(layout.dtype) == 1:
-        sharding["codecs"][0].pop("configuration", None)
+    if sharding["codecs"][0].get("configuration") in ({"endian": "little"}, {"endian": "big"}) and _itemsize(layout.dtype) == 1:
+        del sharding["codecs"][0]["configuration"]  # one byte has no order
     for codec in sharding["codecs"][1:-1]:
         configuration = codec["configuration"]
         blocksize = configuration.get("blocksize")

@@ -28,6 +28,7 @@ from robozarr.store.bucket_errors import (
     is_web_page,
     to_be_asked_again,
 )
+from robozarr.store.bucket_listing import listed_names
 from robozarr.store.interrupts import heeding_signals, on_the_way_out
 from robozarr.store.place import Buffer, Place
 
@@ -216,23 +217,12 @@ class BucketPlace:
         return tag, found["version"], found["size"], found["last_modified"]
 
     def names(self, limit: int | None = None) -> list[str]:
-        """Names of all objects below, sorted, by one listing; or the first ones found."""
+        """Names of all objects below, sorted, by one listing; or the first ones found.
 
-        def all_pages() -> list[str]:
-            names: set[str] = set()
-            for page in self.store.list():
-                new = {entry["path"] for entry in page} - names
-                if page and not new:
-                    raise BucketError(
-                        f"{self.url}: cannot be listed: {self.endpoint_url or 'the service'} lists the same objects again and "
-                        "again; check --endpoint-url and proxies"
-                    )
-                names |= new
-                if limit is not None and len(names) >= limit:
-                    break
-            return sorted(names)[:limit]
-
-        found = self._ask("", "listed", all_pages)
+        An object whose name is a folder of others', by which consoles show a folder, is left out.
+        """
+        service = self.endpoint_url or "the service"
+        found = self._ask("", "listed", lambda: listed_names(self.store.list(), self.url, service, limit))
         if not found and self.exists(f".{uuid.uuid4().hex}"):  # obstore takes a page of HTML for an empty listing
             raise self._web_page("", "listed")
         return found

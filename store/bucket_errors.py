@@ -143,6 +143,8 @@ def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, st
     if re.search(r"Got invalid \w+ response|non-partial response|Header missing|extract metadata", words):
         reason = reason.removeprefix("Generic S3 error: ").removeprefix("Generic GCS error: ")
         return f"{service} answers as no service that speaks S3 does ({reason})", "check --endpoint-url, proxies and logins"
+    if "object with invalid path" in words:
+        return reason, "rename or remove that object, or give another prefix"
     if "error sending request" in words:
         return f"{service} does not answer ({reason})", "check --endpoint-url, the network and the time-outs of proxies"
     return reason, AGAIN

@@ -157,10 +157,7 @@ class FolderPlace:
             raise
         except OSError as exc:
             temporary.unlink(missing_ok=True)
-            reason = exc.strerror or exc
-            raise StoreError(
-                f"{file}: cannot be written: {reason}; make room or change the rights, then convert again"
-            ) from exc
+            raise _not_changed(file, "written", exc) from exc
 
     replace = write  # a process that was killed renames nothing any more
 
@@ -169,13 +166,20 @@ class FolderPlace:
         assert isinstance(to, FolderPlace)
         source, target = self._inside(path), to._inside(path)
         make_folder(target.parent)
-        source.replace(target)
+        try:
+            source.replace(target)
+        except OSError as exc:
+            raise _not_changed(target, "written", exc) from exc
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove files, and folders that become empty."""
         folders = set()
         for path in paths:
-            self._inside(path).unlink(missing_ok=True)
+            file = self._inside(path)
+            try:
+                file.unlink(missing_ok=True)
+            except OSError as exc:
+                raise _not_changed(file, "removed", exc) from exc
             folders |= set(Path(path).parents) - {Path()}
         for folder in sorted(folders, reverse=True):  # those inside come before those around them
             with suppress(OSError):  # not empty
@@ -185,10 +189,15 @@ class FolderPlace:
         """Remove folders with everything in them; of a link, only the link."""
         for folder in folders:
             path = self._inside(folder)
-            if path.is_symlink():
-                path.unlink()
-            elif path.exists():
-                shutil.rmtree(path)
+            try:
+                if path.is_symlink():
+                    path.unlink()
+                elif path.is_dir():  # rmtree waits for ever for somebody at the other end of a FIFO
+                    shutil.rmtree(path)
+                elif path.exists():
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            except OSError as exc:
+                raise _not_changed(path, "emptied", exc) from exc
 
     def _inside(self, path: str) -> Path:
         """Path of a file to write or remove; StoreError if a folder on the way is a link, which may lead outside."""
@@ -201,6 +210,14 @@ class FolderPlace:
                     "leads to, or remove it"
                 )
         return self.folder / path
+
+
+def _not_changed(path: Path, what: str, exc: OSError) -> StoreError:
+    """The error for a change that the system refuses."""
+    advice = "make room or change the rights, then convert again"
+    if isinstance(exc, IsADirectoryError | NotADirectoryError):
+        advice = "a store's file is to be there; move away what is"
+    return StoreError(f"{path}: cannot be {what}: {exc.strerror or exc}; {advice}")
 
 
 def make_folder(path: Path) -> None:

@@ -16,9 +16,12 @@ FAREWELL_S: Final = 1.5
 Result = TypeVar("Result")
 
 
-def heeding_signals(request: Callable[[], Result]) -> Result:
-    """Run a request and react to Ctrl-C and SIGTERM meanwhile; obstore itself may wait in compiled code for minutes."""
-    if threading.current_thread() is not threading.main_thread():
+def heeding_signals(request: Callable[[], Result], most_s: float | None = None) -> Result:
+    """Run a request and react to Ctrl-C and SIGTERM meanwhile; obstore itself may wait in compiled code for minutes.
+
+    TimeoutError, if it takes more than `most_s` seconds; it then goes on, and nobody waits for it.
+    """
+    if most_s is None and threading.current_thread() is not threading.main_thread():
         return request()
     result: Future[Result] = Future()
 
@@ -29,7 +32,7 @@ def heeding_signals(request: Callable[[], Result]) -> Result:
             result.set_exception(exc)
 
     threading.Thread(target=run, daemon=True, name="robozarr-request").start()
-    return result.result()
+    return result.result(most_s)
 
 
 def on_the_way_out(act: Callable[[], object]) -> None:

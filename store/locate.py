@@ -25,7 +25,7 @@ def place_of(store: str | Path | Place, endpoint_url: str | None = None) -> Plac
     Raises
     ------
     StoreError
-        If the URL is of another kind, or names no bucket.
+        If the URL is of another kind, or names no bucket; or if a relative path leads nowhere any more.
 
     Examples
     --------
@@ -46,6 +46,11 @@ def place_of(store: str | Path | Place, endpoint_url: str | None = None) -> Plac
             )
         if endpoint_url is not None:
             raise StoreError(f"{store}: a folder has no endpoint; leave out --endpoint-url, or give s3://bucket/prefix")
+        if not Path(store).is_absolute():
+            try:
+                Path.cwd()
+            except FileNotFoundError as exc:
+                raise StoreError(f"{store}: the folder that this process works in was removed; give an absolute path") from exc
         return FolderPlace(Path(store))
     from robozarr.store.bucket import BucketPlace
 

@@ -24,10 +24,12 @@ from robozarr.schemas.metadata import (
     Key,
     StoreMetadata,
 )
+from robozarr.schemas.source import SOURCE_SUFFIXES
 from robozarr.store.cache_dir import DEFAULT_BYTES, CacheDir
 from robozarr.store.checked_files import REMOTE_THREADS, CheckedFiles, parts_of_texts
 from robozarr.store.identity import changed_since, check_identity
 from robozarr.store.locate import place_of
+from robozarr.store.misspelt import did_you_mean
 from robozarr.store.place import Place
 from robozarr.store.reading import read_metadata
 from robozarr.store.table_rules import (
@@ -321,9 +323,18 @@ def _open(place: Place, cache: CacheDir | None, foreign_codecs: frozenset[str]) 
     except StoreError as exc:
         if not isinstance(getattr(exc.__cause__, "__cause__", None), FileNotFoundError | NotADirectoryError):
             raise
-        raise StoreError(f"{path}: no store there; make one with: robozarr convert SOURCE --store {path}") from exc
+        raise StoreError(f"{path}: no store there{_instead(place)}") from exc
     check_identity(metadata, place.url)
     return Store(place, None, metadata, cache, foreign_codecs)
+
+
+def _instead(place: Place) -> str:
+    """What to do where no store is: convert the files that are there, or those of a source; or spell the path otherwise."""
+    at = place.folder
+    files = [] if at is None else [*at.glob("*"), *at.glob("*/*")] if at.is_dir() else [at] if at.is_file() else []
+    if any(file.suffix.lower() in SOURCE_SUFFIXES for file in files):
+        return f", but HDF5; convert it, and open what comes out: robozarr convert {at} --store {Path(place.url).stem}.zarr"
+    return f"; make one with: robozarr convert SOURCE --store {place.url}{did_you_mean(at) if at is not None else ''}"
 
 
 def _reopen(

@@ -62,7 +62,15 @@ def test_convert_verify_info_as_a_new_user_would(tmp_path: Path) -> None:
     assert "identical to its sources" in checked.stdout
     shown = run("info", store)
     assert shown.returncode == 0, shown.stderr
-    for word in ("agentview_rgb", "put the bowl on the stove", "libero_spatial", "noop", "key_moment", "blosc-lz4", "opengl 4"):
+    for word in (
+        "agentview_rgb",
+        "put the bowl on the stove",
+        "libero_spatial",
+        "noop",
+        "key_moment",
+        "blosc-lz4",
+        "bottom row first (opengl): 4 episodes",
+    ):
         assert word in shown.stdout
 
 
@@ -165,7 +173,7 @@ def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
         (["convert", str(SAMPLE), "--store", "{tmp}", "--overwrite"], 3, "is not a robozarr store, so it is not touched"),
         (["verify", "{tmp}/none.zarr"], 3, "is this the path of a store?"),
         (["info", "{tmp}/none.zarr"], 3, "no store there; make one with: robozarr convert"),
-        (["verify", "{store}", "--source", "{tmp}"], 1, "a folder holds"),
+        (["verify", "{store}", "--source", "{tmp}"], 1, "a folder must hold"),
     ],
 )
 def test_exit_codes_and_what_is_said(tmp_path: Path, store: Path, arguments: list[str], code: int, message: str) -> None:
@@ -239,8 +247,8 @@ def test_every_problem_is_listed_at_once(tmp_path: Path) -> None:
     for part in (
         "a_demo.hdf5 · demo_0 · actions",
         "a_demo.hdf5 · demo_1",
-        "demo_1 · actions: actions are finite; found nan at step 2, column 3",
-        "a step is uint8",
+        "demo_1 · actions: actions must be finite; found nan at step 2, column 3",
+        "a step must be uint8",
         "d.hdf5: the file is cut off",
     ):
         assert part in done.stderr, part
@@ -257,7 +265,7 @@ def test_a_source_that_changes_after_the_scan_is_refused(tmp_path: Path) -> None
     synthetic.write_libero(source, lengths=(6, 7))
     plan = make_plan([scan_file(str(source), FlagRules())], profile="raw", rules=FlagRules())
     os.utime(source, ns=(1, 1))
-    with pytest.raises(SourceError, match=r"a source does not change while it is converted.*start again with --overwrite"):
+    with pytest.raises(SourceError, match=r"a source must not change while it is converted.*start again with --overwrite"):
         read_partition(next(plan.partitions()))
 
 

@@ -80,6 +80,9 @@ def test_the_command_lists_shows_and_recognises(tmp_path: Path, capsys: pytest.C
     (tmp_path / "mine.toml").write_text(shown.replace('name = "aloha"', 'name = "mine"'))
     source = families.write_aloha(tmp_path / "t/episode_0.hdf5")
     assert f"{source}: aloha" in layouts(source)[0]
+    steering = source.rename(source.with_name("a\x1b[31m.hdf5"))
+    assert "a\\x1b[31m.hdf5: aloha" in layouts(steering)[0]
+    steering.rename(source)
     assert f"{source}: mine" in layouts(source, "--layout", tmp_path / "mine.toml")[0]
     assert "there is none of that name" in layouts("alhoa", code=2)[1]
     assert all(name in layouts()[0] for name in ORDER)

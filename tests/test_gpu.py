@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -227,3 +231,134 @@ def test_augmented_pictures_and_relative_actions_are_the_same(
             # convolutions on a GPU round to ten bits
             assert (one[name] - other[name]).abs().max() < (5e-3 if preset == "rdt" else 1e-4), name
         assert (one["actions"] - other["actions"]).abs().max() < 1e-4
+
+
+def test_a_full_device_is_torchs_own_error_and_no_batch_is_lost(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    dataset = rz.WindowDataset(stores["raw"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 16))
+    loader = rz.WindowLoader(dataset, 16, device=cuda)
+    torch.cuda.empty_cache()
+    limit = (torch.cuda.memory_reserved(cuda) + 64 * 2**20) / torch.cuda.get_device_properties(cuda).total_memory
+    torch.cuda.set_per_process_memory_fraction(limit, cuda)
+    kept: list[Any] = []
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            kept.extend(itertools.chain.from_iterable(itertools.repeat(loader)))
+        assert len(kept) > len(expected)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, cuda)
+    assert_same(on_host(iter(kept[: len(expected)])), expected)
+    kept.clear()
+    loader = rz.WindowLoader(dataset, 16, device=cuda)
+    assert_same(on_host(loader), expected)
+
+
+def test_in_a_thread_beside_another_loader(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    """An evaluation in another thread; a thread's current stream is its own."""
+    datasets = [rz.WindowDataset(stores[name], SPEC) for name in ("raw", "compact")]
+    expected = [on_host(rz.WindowLoader(dataset, 16, seed=n)) for n, dataset in enumerate(datasets)]
+
+    def read(n: int) -> list[dict[str, Any]]:
+        with torch.cuda.stream(torch.cuda.Stream(cuda)):  # type: ignore[no-untyped-call]
+            kept = list(rz.WindowLoader(datasets[n], 16, seed=n, device=cuda))
+            torch.cuda._sleep(5_000_000)  # type: ignore[no-untyped-call]
+            return on_host(iter(kept))
+
+    with ThreadPoolExecutor(2) as pool:
+        for got, wanted in zip(pool.map(read, range(2)), expected, strict=True):
+            assert_same(got, wanted)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_of_torchs_loader_pinned(stores: dict[str, rz.Store], cuda: torch.device, method: str) -> None:
+    """WindowDataLoader's own pinning thread; its workers begin after CUDA did."""
+    torch.zeros(1, device=cuda)
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 16, seed=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of forks beside threads
+        loader = rz.WindowDataLoader(dataset, 16, seed=1, num_workers=2, pin_memory=True, multiprocessing_context=method)
+        got = []
+        for batch in loader:
+            assert batch["agentview_rgb"].is_pinned()
+            got.append({
+                name: value.to(cuda, non_blocking=True) if isinstance(value, torch.Tensor) else value
+                for name, value in batch.items()
+            })  # fmt: skip
+    assert_same(on_host(iter(got)), expected)
+
+
+@pytest.mark.parametrize("loaded", ["WindowLoader", "WindowDataLoader"])
+def test_lightning_trains_on_every_window_once_an_epoch(
+    stores: dict[str, rz.Store], cuda: torch.device, tmp_path: Path, loaded: str
+) -> None:
+    lightning = pytest.importorskip("pytorch_lightning")
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    seen: list[tuple[int, int]] = []
+
+    class Policy(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(7, 7)
+
+        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+            assert batch["agentview_rgb"].device == batch["actions"].device == cuda
+            seen.extend(zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True))
+            error = self.linear(batch["joint_states"][:, 0].float()) - batch["actions"][:, 0].float()
+            return torch.mean(error.square())
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 1e-3)
+
+    loader = (
+        rz.WindowLoader(dataset, 16, device=cuda)
+        if loaded == "WindowLoader"
+        else rz.WindowDataLoader(dataset, 16, num_workers=0)
+    )
+    trainer = lightning.Trainer(
+        accelerator="gpu", devices=1, max_epochs=2, precision="bf16-mixed", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(Policy(), loader)
+    n = len(dataset)
+    assert len(seen) == 2 * n
+    assert sorted(seen[:n]) == sorted(seen[n:]) == sorted(set(seen))
+    assert seen[:n] != seen[n:]
+
+
+def test_accelerate_leaves_batches_where_they_are(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    dataset = rz.WindowDataset(stores["fast"], SPEC)
+    expected = on_host(rz.WindowLoader(dataset, 16, seed=2))
+    accelerator = accelerate.Accelerator(mixed_precision="bf16")
+    model = torch.nn.Linear(7, 7)
+    loader = rz.WindowLoader(dataset, 16, seed=2, device=accelerator.device)
+    model, optimiser = accelerator.prepare(model, torch.optim.SGD(model.parameters(), 1e-3))
+    got = []
+    for batch in loader:
+        loss = (model(batch["joint_states"][:, 0].float()) - batch["actions"][:, 0].float()).square().mean()
+        accelerator.backward(loss)
+        optimiser.step()
+        optimiser.zero_grad()
+        got.append(batch)
+    assert_same(on_host(iter(got)), expected)
+
+
+def test_a_compiled_step_over_batches_of_a_cuda_graph(stores: dict[str, rz.Store], cuda: torch.device) -> None:
+    """Captured once, replayed on each whole batch that is copied into its input."""
+    dataset = rz.WindowDataset(stores["raw"], SPEC)
+    loader = rz.WindowLoader(dataset, 16, device=cuda, drop_last=True)
+    expected = [batch["agentview_rgb"].sum(dtype=torch.int64) for batch in rz.WindowLoader(dataset, 16, drop_last=True)]
+    given = torch.zeros((16, 2, *stores["raw"].keys["agentview_rgb"].shape), dtype=torch.uint8, device=cuda)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(cuda)  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        given.sum(dtype=torch.int64)
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        total = given.sum(dtype=torch.int64)
+    sums = []
+    for batch in loader:
+        given.copy_(batch["agentview_rgb"])
+        graph.replay()
+        sums.append(total.clone())
+    assert [one.item() for one in sums] == [one.item() for one in expected]

@@ -101,7 +101,7 @@ def _draw_tails(axes: Axes, tails: Tails) -> None:
     axes.hist(tails.left, bins=list(np.arange(0, high + width + 1, width) - 0.5), color=BLUE, edgecolor="none")
     axes.axvline(tails.chunk - 0.5, color=VERMILLION, linestyle="--")
     side = "right" if tails.chunk > high / 2 else "left"
-    text, at = f" left of C = {tails.chunk}: never an anchor ", (tails.chunk - 0.5, 0.97)
+    text, at = f" left of C = {tails.chunk}: never begins a window ", (tails.chunk - 0.5, 0.97)
     axes.annotate(text, at, xycoords=("data", "axes fraction"), fontsize=8, color=VERMILLION, ha=side, va="top")
     axes.set(xlabel=f"steps left after the {tails.moment}", ylabel="episodes", xlim=(-0.5, high + width))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -31,9 +31,9 @@ Weights = Literal["steps", "demos", "equal"]
 """How files are drawn: by number of steps (RDT's rule), by number of demos, or all alike."""
 
 MEASURES: Final = {
-    "windows": "anchors seen, of all steps",
-    "episode tails": "anchors seen, of the last C steps of every episode",
-    "key moments": "anchors seen, of the steps where the gripper's command changes nearby",
+    "windows": "windows seen, of all",
+    "episode tails": "windows seen, of those that begin in the last C steps of an episode",
+    "key moments": "windows seen, of those that begin near a change of the gripper's command",
     "actions in a chunk": "actions read in the chunk of any window seen, of all steps",
 }
 """Names of the measures. The last one favours random sampling most: a chunk also reads actions that are no window's anchor."""

@@ -23,7 +23,7 @@ from robozarr.view.words import size_words
 
 __all__ = ["diagnose"]
 
-EXTRAS: Final = {"convert": "convert", "train": "load", "view": "look at stores", "s3": "use buckets"}
+EXTRAS: Final = {"convert": "convert HDF5 files", "train": "train from a store", "view": "show stores", "s3": "use buckets"}
 """Extras, and what cannot be done without each."""
 FEW_BYTES: Final = 2 << 30
 """Less free memory than this is worth a notice: a worker of a conversion takes up to 400 MB, torch alone some 500."""
@@ -36,18 +36,18 @@ Run = Callable[[Sequence[str]], tuple[int, str]]
 
 
 def run_python(arguments: Sequence[str]) -> tuple[int, str]:
-    """Exit code and output of a Python process; its own text if it does not end or cannot start."""
+    """Exit code and output of a Python process, errors first; its own text if it does not end or cannot start."""
     try:
         done = subprocess.run(
             [sys.executable, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return -1, str(exc)
-    return done.returncode, (done.stdout + done.stderr).strip()
+    return done.returncode, (done.stderr + done.stdout).strip()
 
 
-def diagnose(places: Sequence[str] = (), endpoint_url: str | None = None, run: Run = run_python) -> tuple[Finding, ...]:
-    """Check everything, and each of some places.
+def diagnose(places: Sequence[str] = (), endpoint_url: str | None = None, run: Run = run_python) -> Iterator[Finding]:
+    """Check everything, and each of some places; findings come as they are made.
 
     Parameters
     ----------
@@ -58,10 +58,13 @@ def diagnose(places: Sequence[str] = (), endpoint_url: str | None = None, run: R
     run : callable
         Runs Python with arguments; for tests.
     """
-    found = [*check_packages(), *check_codec(), *check_compiler(run), *check_cuda(run), *check_machine()]
+    yield from check_packages()
+    yield from check_codec()
+    yield from check_machine()
+    yield from check_cuda(run)
+    yield from check_compiler(run)
     for place in places:
-        found += check_place(place, endpoint_url)
-    return tuple(found)
+        yield from check_place(place, endpoint_url)
 
 
 def _installed(name: str) -> str | None:
@@ -77,6 +80,13 @@ def check_packages() -> Iterator[Finding]:
 
     missing: dict[str, list[str]] = {}
     versions, wrong = [], []
+    own = _installed("robozarr")
+    if own is None:
+        yield Finding(
+            level="problem", title="robozarr runs from a folder and is not installed",
+            detail="its packages, and zarr's name of its codec, come with installing → pip install '.[convert,train,view]'",
+        )  # fmt: skip
+        return
     for line in metadata.requires("robozarr") or ():
         wanted = Requirement(line)
         extras = [name for name in ("", *EXTRAS) if wanted.marker is None or wanted.marker.evaluate({"extra": name})]
@@ -91,7 +101,6 @@ def check_packages() -> Iterator[Finding]:
         else:
             versions.append(f"{wanted.name} {version}")
     python = ".".join(map(str, sys.version_info[:3]))
-    own = _installed("robozarr")
     yield Finding(level="good", title=f"robozarr {own}, Python {python}", detail=", ".join(sorted(set(versions))))
     for text in sorted(set(wrong)):
         name = text.partition(" ")[0]
@@ -100,7 +109,8 @@ def check_packages() -> Iterator[Finding]:
         if extra:
             yield Finding(
                 level="notice", title=f"Extra {extra!r} is not installed",
-                detail=f"{', '.join(names)} missing: this installation cannot {EXTRAS[extra]} → pip install '.[{extra}]'",
+                detail=f"{', '.join(names)} missing: this installation cannot {EXTRAS[extra]} → pip install '.[{extra}]' "
+                "in a clone of robozarr",
             )  # fmt: skip
         else:
             yield Finding(
@@ -109,9 +119,15 @@ def check_packages() -> Iterator[Finding]:
 
 
 def check_codec() -> Iterator[Finding]:
-    """Whether zarr-python finds the codec of frames, by its entry point."""
-    from zarr.registry import get_codec_class
-
+    """Whether zarr-python can be imported, and finds the codec of frames by its entry point."""
+    try:
+        from zarr.registry import get_codec_class
+    except Exception as exc:
+        yield Finding(
+            level="problem", title="zarr cannot be imported",
+            detail=f"{type(exc).__name__}: {exc} → pip install --upgrade --force-reinstall zarr",
+        )  # fmt: skip
+        return
     try:
         get_codec_class("robozarr.frames")
     except Exception as exc:
@@ -145,7 +161,7 @@ def check_compiler(run: Run) -> Iterator[Finding]:
     else:
         yield Finding(
             level="problem", title="The reader does not compile",
-            detail=f"{last} → install the wheels again: pip install --force-reinstall '.[train]'",
+            detail=f"{last} → install the wheels again: pip install --force-reinstall blosc2 numba",
         )  # fmt: skip
 
 

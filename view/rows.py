@@ -143,7 +143,7 @@ def _compare(
     store: Store, part: bytes, layout: ArrayLayout, shard: int, chunk: int, rows: NDArray[np.int64], sums: _Sums
 ) -> None:
     """CorruptChunkError unless frames, and their keyframes, have the checksums that ``checksums/`` states for their steps."""
-    rule = "the frame has the checksum that checksums/ states for its step"
+    rule = "the frame must have the checksum that checksums/ states for its step"
     if layout.effort is None:
         if int.from_bytes(part[-CRC_BYTES:], "little") != int(sums.of(rows[:1])[0]):
             raise corrupt_chunk("M21", layout, shard, chunk, rule, "another frame")

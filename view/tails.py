@@ -61,13 +61,13 @@ class Tails:
         """What to know before training on windows of t in [0, T − C); None where nothing is lost.
 
         >>> Tails(chunk=64, n_episodes=2, known=True, release=True, left=(14, 20)).warning
-        'with chunk 64, the release of 100% of episodes is never an anchor'
+        'with chunk 64, the release of 100% of episodes never begins a window'
         """
         share = self.never()
         if not share > 0:
             return None
         of = "episodes" if len(self.left) == self.n_episodes else f"the {len(self.left):,} episodes that have one"
-        return f"with chunk {self.chunk}, the {self.moment} of {share_words(share)} of {of} is never an anchor"
+        return f"with chunk {self.chunk}, the {self.moment} of {share_words(share)} of {of} never begins a window"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON values; null where there is nothing to see."""

@@ -18,6 +18,10 @@ from robozarr.view.words import key_shape, printable, share_words, size_words, t
 
 __all__ = ["print_coverage", "print_info", "print_tails"]
 
+ALIGNMENTS = {"after": "observations after the action", "before": "observations before the action"}
+"""When observations of a step were recorded, by the name of the alignment."""
+CONVENTIONS = {"opengl": "bottom row first (opengl)", "opencv": "top row first (opencv)"}
+"""Which way up pictures are stored, by the name of the convention."""
 NARROW = 100
 """Columns of a terminal below which the simulated shares are left out, so that a row stays on one line."""
 N_LINES = 20
@@ -52,8 +56,8 @@ def print_info(summary: StoreSummary, console: Console) -> None:
     no_gripper = "" if "noop" in summary.flags else " · noop, key_moment: the gripper's element of the actions is not known"
     facts.add_row("[dim]flagged steps[/]", " · ".join(flags) + no_gripper)
     for title, counts in (
-        ("alignment", summary.alignment),
-        ("image convention", summary.image_convention),
+        ("recorded", {ALIGNMENTS.get(name, name): n for name, n in summary.alignment.items()}),
+        ("pictures", {CONVENTIONS.get(name, name): n for name, n in summary.image_convention.items()}),
         ("instructions", summary.instructions),
         ("success", summary.success),
         ("splits", summary.splits),
@@ -110,7 +114,7 @@ def print_tails(tails: Tails, console: Console) -> None:
         "fewer than C steps are left."
     )
     table = _table("action chunk C", *(f">{chunk}" for chunk in tails.by_chunk))
-    table.add_row(f"episodes whose {tails.moment} is never an anchor", *map(share_words, tails.by_chunk.values()))
+    table.add_row(f"episodes whose {tails.moment} never begins a window", *map(share_words, tails.by_chunk.values()))
     console.print("", table, "")
     if tails.warning is not None:
         console.print(
@@ -183,7 +187,7 @@ def _table(*columns: str, gap: int = 2) -> Table:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return " · ".join(f"{escape(name)} {n:,}" for name, n in counts.items() if n)
+    return " · ".join(f"{escape(name)}: {n:,} episode{'s' * (n != 1)}" for name, n in counts.items() if n)
 
 
 def _more(console: Console, n: int, what: str) -> None:

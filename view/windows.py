@@ -105,7 +105,7 @@ class WindowView:
                 cells.append(f'<td style="text-align:center"><div style="{style}">{tag}</div><small>{text}</small></td>')
             rows.append(f'<tr><th style="text-align:left">{html.escape(key.name)}</th>{"".join(cells)}</tr>')
         return (
-            f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div><p><small>Offsets are steps from the anchor. '
+            f'<div style="overflow-x:auto"><table>{"".join(rows)}</table></div><p><small>Offsets are steps from t. '
             f"Pictures are {orientation(convention)}.</small></p>"
         )
 
@@ -141,7 +141,7 @@ class WindowView:
         _draw_masks(panels[-1], self)
         padded = sum(int(self.sample[f"{key.name}_is_pad"].sum()) for key in self.spec.keys)
         length = int(self.store.episodes.length[self.episode])
-        title = f"Window {self.window}: anchor t = {self.step} of {length} steps of episode {self.episode}; " + (
+        title = f"Window {self.window}: t = {self.step} of {length} steps of episode {self.episode}; " + (
             f"{padded} rows lie outside the episode and are padding (hollow)" if padded else "no row is padding"
         )
         return Chart(figure, title)
@@ -149,7 +149,7 @@ class WindowView:
     def _repr_html_(self) -> str:
         task = html.escape(str(self.sample["instruction"]))
         return (
-            f"<div><h3>Window {self.window}</h3><p>{task}; episode {self.episode}, anchor at t = {self.step}</p>"
+            f"<div><h3>Window {self.window}</h3><p>{task}; episode {self.episode}, t = {self.step}</p>"
             f"{self.frames()}{self.plot()._repr_html_()}</div>"
         )
 
@@ -167,7 +167,7 @@ def _draw_masks(axes: Any, view: WindowView) -> None:
     axes.set_ylim(len(view.spec.keys) - 0.5, -0.5)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle=":")
     axes.set_title("Masks: full is data, hollow is padding")
-    axes.set_xlabel("offset from the anchor (steps)")
+    axes.set_xlabel("offset from t (steps)")
 
 
 def _n(n: int, word: str) -> str:

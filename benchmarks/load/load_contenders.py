@@ -27,7 +27,7 @@ from robozarr.schemas.layout import PROFILES, Profile
 from robozarr.store.opened import open_store
 from scale_store import window
 
-__all__ = ["BEFORE", "MEMMAP", "STANDARD", "contenders", "naive"]
+__all__ = ["BEFORE", "MEMMAP", "STANDARD", "OpenFiles", "contenders", "naive"]
 
 STANDARD: Final[tuple[Profile, ...]] = ("raw", "fast")
 """Profiles of standard codecs, which other libraries read too."""
@@ -87,10 +87,13 @@ class OpenFiles:
 
     def items(self, task: Task) -> Iterator[Arrays]:
         """Read window by window, through h5py's slices."""
-        for windows in task.batches:
-            episode, rows, masks = self.demos.plan(windows)
-            numbers = enumerate(episode.tolist())
-            yield _stack([_item(self.datasets[n], int(self.demos.start[n]), rows, i) for i, n in numbers], masks)
+        yield from map(self.batch, task.batches)
+
+    def batch(self, windows: I64) -> Arrays:
+        """One batch of such windows."""
+        episode, rows, masks = self.demos.plan(windows)
+        numbers = enumerate(episode.tolist())
+        return _stack([_item(self.datasets[n], int(self.demos.start[n]), rows, i) for i, n in numbers], masks)
 
     def batched(self, task: Task) -> Iterator[Arrays]:
         """Read straight into a ready batch with HDF5's low-level calls and reused selections; small keys are in memory."""

@@ -116,8 +116,9 @@ def _names_that_differ(names: Sequence[str], files: Sequence[FileScan]) -> Itera
         if named and stated and not any(same_wording(text, named) for text in stated):
             found.append(f"{name} states {shown(stated[0])}, its name says {shown(named)}")
     if found:
-        more = f"; and {len(found) - 1} more files" if len(found) > 1 else ""
-        yield f"file names differ from the instructions that files state, which are used: {found[0]}{more}"
+        n_more = len(found) - 1
+        more = f"; and {n_more} more file{'s' * (n_more > 1)}" if n_more else ""
+        yield f"the files' own words are used; their names say something else: {found[0]}{more}"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from robozarr.convert.planning.infer import Inferred, is_of_split
 from robozarr.convert.planning.majority import LeftOutKeys
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.metadata import LEFT_OUT, NOT_WANTED, NotStored, StoreMetadata
-from robozarr.schemas.source import demo_number
+from robozarr.schemas.source import as_utf8, demo_number
 
 __all__ = ["REPEATS", "left_out_of", "not_stored", "not_wanted"]
 
@@ -21,6 +21,11 @@ REPEATS: Final = "equals obs one step later at every step but the last, whose ne
 
 def not_stored(inferred: Inferred, names: Sequence[str]) -> Iterator[NotStored]:
     """Entries for everything that the files hold and the store does not; `names` are the files' names in the store."""
+    for entry in _not_stored(inferred, names):
+        yield replace(entry, path=as_utf8(entry.path), reason=as_utf8(entry.reason))
+
+
+def _not_stored(inferred: Inferred, names: Sequence[str]) -> Iterator[NotStored]:
     for file, name in zip(inferred.files, names, strict=True):
         held = Counter(info.path for demo in file.demos for info in demo.datasets)
         left_out = {path: why for (of, path), why in inferred.left_out_keys.items() if of == file.path}

@@ -161,12 +161,12 @@ def _unlike(each: _Demo, usual: dict[str, Kind], halves: set[str], base: Base | 
         if found == (dtype, shape):
             continue
         if found is not None:
-            rule = f"a step is {dtype} {shape}, as in {'the store' if base is not None else 'most demos'}"
+            rule = f"a step must be {dtype} {shape}, as in {'the store' if base is not None else 'most demos'}"
             value, remedy = f"{found[0]} {found[1]}", APART
         elif path in rows:
             rule, value, remedy = AS_MANY, f"{rows[path]} and {each.demo.length} steps", OF_DEMO
         else:
-            rule, value, remedy = "every demo holds the keys that the others hold", "nothing", OF_DEMO
+            rule, value, remedy = "every demo must hold the keys that the others hold", "nothing", OF_DEMO
         yield Problem(
             file=each.file.path,
             demo=each.demo.name,
@@ -184,7 +184,7 @@ def _odd_key(file: str, path: str, holders: list[str], n_hold: int, n_demos: int
     if 2 * n_hold == n_demos:
         rule = "half of the demos, and the first of them, do not hold it"
     if base is not None:
-        rule, value = "what is appended holds the store's keys and no other", "a key that the store lacks"
+        rule, value = "an append must hold the store's keys and no others", "a key that the store lacks"
         remedy = "leave the key out with --on-error skip, or convert all sources into a new store"
     if len(holders) > 1:
         more = f", … {holders[-1]}" if len(holders) > 2 else ""

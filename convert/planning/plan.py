@@ -297,7 +297,7 @@ def _tables(
     texts["episodes/attributes"] = [demo.attributes for demo in scans]
     texts["sources/attributes"] = [file.attributes for file in files]
     for path, values in texts.items():
-        encoded = [value.encode("utf-8", "replace") for value in values]
+        encoded = [value.encode("utf-8", "backslashreplace") for value in values]
         tables[f"{path}/offsets"] = _offsets([len(value) for value in encoded])
         tables[f"{path}/bytes"] = np.frombuffer(b"".join(encoded), np.uint8)
     return tables

@@ -147,7 +147,7 @@ class _BucketLock:
 def _parsed(data: bytes) -> dict[str, Any]:
     try:
         holder = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
 

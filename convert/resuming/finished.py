@@ -8,17 +8,18 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Final, Protocol
 
 from robozarr.convert.records import FinishedPartition
 from robozarr.schemas.errors import StoreError
 from robozarr.store.bucket import on_the_way_out
 from robozarr.store.concurrent import run_concurrently
+from robozarr.store.folder import FolderPlace
 from robozarr.store.place import Place
 
 __all__ = ["FinishedFile", "FinishedObjects", "FinishedRecord"]
 
+FILE: Final = "done.jsonl"
 SHARE_OF_TIME: Final = 0.01
 """Longest pause between two objects, as a share of the run's time: a kill loses that much of the work."""
 LEAST_INTERVAL_S: Final = 2.0
@@ -47,32 +48,53 @@ class FinishedRecord(Protocol):
 def _parsed(lines: Sequence[bytes]) -> Iterator[FinishedPartition]:
     for line in lines:
         try:
-            yield FinishedPartition(**json.loads(line))
-        except (ValueError, TypeError):  # the last line of a writer that was killed; the partition is done again
+            finished = FinishedPartition(**json.loads(line))
+            hash((finished.path, finished.shard))
+            yield finished
+        except (
+            ValueError,
+            TypeError,
+            RecursionError,
+        ):  # the last line of a writer that was killed; it is done again
             continue
 
 
 class FinishedFile:
     """The record as a file with one line per partition."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, journal: FolderPlace) -> None:
+        self._journal = journal
+        self._path = journal.folder / FILE
         self._file: int | None = None
 
     def read(self) -> Iterator[FinishedPartition]:
         """Every complete line."""
-        return _parsed(self._path.read_bytes().splitlines() if self._path.exists() else [])
+        try:
+            return _parsed(self._journal.read(FILE).splitlines())
+        except (FileNotFoundError, NotADirectoryError):
+            return iter(())
+        except OSError as exc:
+            raise StoreError(f"{self._path}: cannot be read: {exc.strerror or exc}; remove it, then convert again") from exc
 
     def add(self, finished: FinishedPartition) -> None:
         """Add a line."""
         try:
             if self._file is None:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-                os.write(self._file, b"\n")  # what a killed writer left of a line ends here
+                self._file = self._open()
             os.write(self._file, json.dumps(asdict(finished)).encode() + b"\n")
         except OSError as exc:
             reason = exc.strerror or exc
             raise StoreError(f"{self._path.parent}: cannot be written: {reason}; make room, then convert again") from exc
+
+    def _open(self) -> int:
+        """Open the file to add to; a copy where it has another name too, so that nothing else grows with it."""
+        there = b""
+        if self._path.exists() and self._path.stat().st_nlink > 1:
+            there = self._journal.read(FILE)
+            self._path.unlink()
+        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        os.write(file, there + b"\n")  # what a killed writer left of a line ends here
+        return file
 
     def close(self) -> None:
         """Close the file."""
@@ -83,7 +105,7 @@ class FinishedFile:
     def forget(self) -> None:
         """Remove the file."""
         self.close()
-        self._path.unlink(missing_ok=True)
+        self._journal.remove([FILE])
 
 
 class FinishedObjects:

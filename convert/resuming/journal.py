@@ -27,6 +27,7 @@ from robozarr.convert.resuming.states import Command, Found, State, state_of
 from robozarr.schemas.errors import BucketError, PlanError, Problem, SourceError, StoreError
 from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.bucket import on_the_way_out
+from robozarr.store.folder import FolderPlace
 from robozarr.store.place import Place
 
 __all__ = ["FOLDER", "Begun", "Fence", "Journal", "SourceFacts", "check_same", "digest"]
@@ -124,9 +125,8 @@ class Journal:
         self._fence: Fence | None = None
         self._run = uuid.uuid4().hex
         self._checked = CheckedPlace(self.place, self.check)
-        folder = self.place.folder
         self._finished: FinishedRecord = (
-            FinishedObjects(self._checked.below("done")) if folder is None else FinishedFile(folder / "done.jsonl")
+            FinishedFile(self.place) if isinstance(self.place, FolderPlace) else FinishedObjects(self._checked.below("done"))
         )
 
     def check(self) -> None:
@@ -198,7 +198,10 @@ class Journal:
             return None
         except BucketError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as exc:
+        except PermissionError as exc:
+            where = self.place.at("plan.json")
+            raise StoreError(f"{where}: cannot be read ({exc.strerror}); change the rights, or give another --store") from exc
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
             raise StoreError(f"{self.place.at('plan.json')}: cannot be read ({exc!r}); start again with --overwrite") from exc
 
     def begin(self, begun: Begun) -> None:

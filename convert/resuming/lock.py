@@ -98,7 +98,9 @@ def _acquire(path: Path, store: Path) -> tuple[int, bytes]:
             if not locked or (holder and _lives_elsewhere(descriptor, holder)):
                 raise refused(str(store), str(path), holder)
             if _is_same_file(descriptor, path):
-                return descriptor, _write(descriptor)
+                if os.fstat(descriptor).st_nlink == 1:
+                    return descriptor, _write(descriptor)
+                path.unlink()  # by another name it is somebody's, such as that of a copy made of hard links
         except OSError as exc:  # a full disk
             if locked:
                 path.unlink(missing_ok=True)
@@ -142,7 +144,7 @@ def _read(descriptor: int) -> dict[str, Any]:
     data = os.pread(descriptor, 4096, 0)
     try:
         holder = json.loads(data)
-    except ValueError:  # empty, or torn by a crash
+    except (ValueError, RecursionError):  # empty, or torn by a crash
         return {}
     return holder if isinstance(holder, dict) else {}
 

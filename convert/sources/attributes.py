@@ -13,6 +13,8 @@ from typing import Any
 import h5py
 import numpy as np
 
+from robozarr.convert.sources.links import name_text
+
 __all__ = ["attributes_json", "bytes_of", "read_attribute", "text_of"]
 
 
@@ -64,18 +66,18 @@ def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, li
     result: dict[str, dict[str, Any]] = {}
     lost = []
     for path, item, without in items:
-        for name in () if item is None else sorted(item.attrs):
+        for name in () if item is None else sorted(item.attrs, key=name_text):
             if name in without:
                 continue
             value = _attribute_value(item, name)
             if value is None:
-                lost.append(f"{path}@{name}")
+                lost.append(f"{path}@{name_text(name)}")
             else:
-                result.setdefault(path, {})[name] = value
+                result.setdefault(path, {})[name_text(name)] = value
     return json.dumps(result, sort_keys=True, allow_nan=False), lost  # ASCII, so that bytes that are no UTF-8 stay apart
 
 
-def _attribute_value(item: Any, name: str) -> dict[str, Any] | None:
+def _attribute_value(item: Any, name: str | bytes) -> dict[str, Any] | None:
     try:
         value = item.attrs[name]
     except (OSError, TypeError, ValueError):  # a type that h5py cannot read: references to what is gone, say

@@ -22,20 +22,20 @@ MOST_FILES: Final = 512
 def digest_of_file(path: str | Path) -> str:
     """The sampled digest of a file's content (``schemas.digest``); it reads 4 MiB, however large the file.
 
-    A file of a LeRobot data set says little without others: ``meta/info.json``, the tasks, its videos; and a ReplayBuffer in a
-    folder is many files. Their digests count too; of very many files those of some, and all names and sizes.
+    A file of a LeRobot data set says little without others: its videos, and what ``meta/`` says of its rows; and a ReplayBuffer
+    in a folder is many files. Their digests count too; of very many files those of some, and all names and sizes.
 
     Raises
     ------
     OSError
         If the file cannot be read, or is no regular file.
     """
-    others = beside(path) if is_data_file(path) else files_of(path)
-    if not others:
+    others, said = beside(path) if is_data_file(path) else (files_of(path), "")
+    if not others and not said:
         return _digest(path)
-    some = others[:: -(-len(others) // MOST_FILES)]
+    some = others[:: max(1, -(-len(others) // MOST_FILES))]
     names = [f"{each.relative_to(Path(path).parent)} {each.stat().st_size}\n" for each in files_of(path)]
-    together = "".join([*names, *(_digest(each) for each in [path, *some])]).encode()
+    together = "".join([said, *names, *(_digest(each) for each in [path, *some])]).encode()
     return sampled_digest(len(together), lambda start, n: together[start : start + n])
 
 

@@ -8,11 +8,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robozarr.convert.sources.lerobot.folder import data_files
+from robozarr.convert.sources.lerobot.folder import data_files, is_data_set
 from robozarr.convert.sources.remedies import is_apple_double
 from robozarr.convert.sources.replay_buffer import replay_buffer_in
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.source import SOURCE_SUFFIXES
+from robozarr.store.misspelt import did_you_mean
 
 __all__ = ["find_sources"]
 
@@ -30,22 +31,28 @@ def find_sources(sources: Sequence[str | Path]) -> list[Path]:
         If an argument leads to no file.
     """
     found: dict[str, Path] = {}
-    problems = []
+    problems: list[Problem] = []
     for source in sources:
         path = Path(source)
-        if path.is_dir() and (of_lerobot := data_files(path)) is not None:
-            files, rule, remedy = of_lerobot, "a LeRobot data set has Parquet files in data/", "copy or download it again"
+        if path.is_dir() and is_data_set(path):
+            try:
+                files = data_files(path)
+            except SourceError as exc:
+                problems += exc.problems
+                continue
+            rule, remedy = "a LeRobot data set must have Parquet files in data/", "copy or download it again"
         elif path.is_dir() and (buffer := replay_buffer_in(path)) is not None:
             files, rule, remedy = [buffer], "", ""
         elif path.is_dir():
             files = _files_below(path)
-            rule, remedy = "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set or a ReplayBuffer", "name another"
+            rule, remedy = "a folder must hold *.hdf5 or *.h5 files, or be a LeRobot data set or a ReplayBuffer", "name another"
         elif path.exists():
             files, rule, remedy = [path], "", ""
         else:
             names = glob.glob(str(source), recursive=True)  # noqa: PTH207 - absolute patterns
             files = [path for path in map(Path, names) if path.is_file() and not is_apple_double(path)]
-            rule, remedy = "a source is a file, a folder, or a pattern that matches files", "check the path"
+            rule = "a source must be a file, a folder, or a pattern that matches files"
+            remedy = f"check the path{did_you_mean(source)}"
         if not files:
             problems.append(Problem(file=str(source), rule=rule, value="none", remedy=remedy))
         for file in files:
@@ -70,7 +77,7 @@ def _files_below(folder: Path) -> list[Path]:
     def refuse(error: OSError) -> None:
         problem = Problem(
             file=str(error.filename),
-            rule="every folder below a source can be read",
+            rule="every folder below a source must be readable",
             value=error.strerror or str(error),
             remedy="change the rights, or name the files",
         )

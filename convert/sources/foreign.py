@@ -54,7 +54,7 @@ class ForeignFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
+            raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
     def place(self, demo: str, group: str) -> None:
         """Nothing: an episode is found by its name."""
@@ -86,7 +86,8 @@ def rules_of(rules: FlagRules, made: Mapping[str, Any]) -> FlagRules:
     if rules.gripper != "layout":
         return rules
     gripper = made.get("gripper")
-    switches = tuple(element for element in made.get("switches", ()) if isinstance(element, int))
+    stated = made.get("switches")
+    switches = tuple(element for element in stated if isinstance(element, int)) if isinstance(stated, list) else ()
     return replace(rules, gripper=gripper if isinstance(gripper, int) else None, switches=switches)
 
 

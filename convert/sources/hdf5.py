@@ -19,7 +19,7 @@ from robozarr.convert.records import DatasetInfo, Fault
 from robozarr.convert.sources.attributes import attributes_json, bytes_of, read_attribute, text_of
 from robozarr.convert.sources.finding import find_sources
 from robozarr.convert.sources.instructions import find_words, words_at
-from robozarr.convert.sources.integrity import Integrity
+from robozarr.convert.sources.integrity import Integrity, too_large_step
 from robozarr.convert.sources.layouts.catalogue import DEMOS, recognise
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.sources.links import DEAD_LINK, dead_link, name_text, resolve
@@ -36,7 +36,7 @@ __all__ = ["SourceFile", "find_sources"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError)
+DAMAGE = (OSError, RuntimeError, KeyError, AttributeError, TypeError, ValueError, MemoryError)
 """Errors that h5py raises on damaged metadata, found by changing random bytes of good files."""
 
 
@@ -97,7 +97,7 @@ class SourceFile:
         stat = Path(self.path).stat()
         if (stat.st_size, stat.st_mtime_ns) != (size, mtime_ns):
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
-            raise self.error("a source does not change while it is converted", value, "start again with --overwrite")
+            raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
     def error(self, rule: str, value: str, remedy: str, demo: str = "", key: str = "") -> SourceError:
         """A SourceError about this file with one problem."""
@@ -137,16 +137,18 @@ class SourceFile:
                 raise self.error(fault.rule, fault.value, fault.remedy, key=parent)
             inside = ", ".join(map(name_text, self._file)) or "nothing"
             remedy = "give files of a layout that robozarr layouts lists, or describe theirs with --layout"
-            raise self.error(f"the file has a group '{parent}'", f"only {inside}", remedy)
+            raise self.error(f"the file must have a group '{parent}'", f"only {inside}", remedy)
         names = [
             name for name in data if self.layout.is_episode(name_text(name)) and isinstance(resolve(data, name), h5py.Group)
         ]
         if not names and not self.dead_demos():
-            raise self.error(f"'{parent}' holds demos (demo_0, demo_1, …)", "no group", "leave the file out")
+            raise self.error(f"'{parent}' must hold demos (demo_0, demo_1, …)", "no group", "leave the file out")
+        if strange := [name for name in names if isinstance(name, bytes)]:
+            raise self.error("the names of demos must be UTF-8", repr(strange[0]), "rename the group")
         try:
             return sorted(names, key=lambda name: (demo_number(name), name))
         except ValueError as exc:
-            raise self.error("the names of demos end in their number", str(exc), "rename the group") from exc
+            raise self.error("the name of a demo must end in its number", str(exc), "rename the group") from exc
 
     @_names_damage
     def dead_demos(self) -> dict[str, Fault]:
@@ -163,9 +165,14 @@ class SourceFile:
         found = []
         for path, item in self._demo(demo).tree:
             if isinstance(item, h5py.Dataset):
-                dtype = item.dtype
+                try:
+                    dtype = item.dtype
+                except TypeError as exc:  # of a type that numpy lacks, such as a time
+                    found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=None, stored_as=first_line(exc)))
+                    continue
                 name = dtype.newbyteorder("=").name if dtype.kind in "biuf" and dtype.itemsize <= 8 else None
-                shape, fault = tuple(item.shape or ()), self._integrity.fault(item)
+                shape = tuple(item.shape or ())
+                fault = self._integrity.fault(item) or (too_large_step(item) if name else None)
                 found.append(DatasetInfo(path=path, shape=shape, dtype=name, stored_as=str(dtype), fault=fault))
             elif item is None:
                 fault = dead_link(self._demo(demo).group, path)
@@ -202,6 +209,11 @@ class SourceFile:
                 space = item.get_space()
                 space.select_hyperslab((start, *[0] * (out.ndim - 1)), out.shape)
                 item.read(h5py.h5s.create_simple(out.shape), space, out)
+            if out.dtype == np.bool_ and out.size and out.view(np.uint8).max() > 1:
+                raise ValueError(f"a bool that is neither 0 nor 1, but {out.view(np.uint8).max()}")
+        except MemoryError as exc:
+            rule = f"steps {start} to {stop} must fit into memory"
+            raise self.error(rule, first_line(exc), "leave the key out with --without", demo, dataset) from exc
         except DAMAGE as exc:
             raise self.error(
                 f"steps {start} to {stop} cannot be read",
@@ -231,7 +243,7 @@ class SourceFile:
             try:
                 decode(row_bytes(row), frame)
             except PictureError as exc:
-                rule = "every frame can be decoded, to the size of the demo's first"
+                rule = "every frame must decode to the size of the demo's first"
                 remedy = "copy or download the file again, or leave the demo out with --on-error skip"
                 raise self.error(rule, f"{exc} at step {start + number}", remedy, demo, dataset) from exc
         return out

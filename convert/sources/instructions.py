@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from robozarr.convert.sources.attributes import read_attribute, text_of
+from robozarr.convert.sources.links import name_text
 from robozarr.schemas.instructions import (
     CONTAINERS,
     MAX_CHARACTERS,
@@ -73,19 +74,22 @@ def words_at(places: Iterable[str], demo: Any, file: Any) -> Words:
 
 def is_text_dataset(item: Any) -> bool:
     """Whether an h5py object is a dataset of text."""
-    dtype = getattr(item, "dtype", None)
+    try:
+        dtype = getattr(item, "dtype", None)
+    except TypeError:  # of a type that numpy lacks, such as a time
+        return False
     return dtype is not None and (dtype.kind in "SU" or (dtype.metadata or {}).get("vlen") in (str, bytes))
 
 
 def _found_in(path: str, item: Any, source: InstructionSource) -> Iterator[Found]:
     name = path.rpartition("/")[2]
-    if hasattr(item, "dtype"):
+    if hasattr(item, "shape"):
         if is_named_so(name) and is_text_dataset(item):
             value, why_not = _constant_text(item)
             yield Found(f"dataset {path}", name.lower(), value, InstructionSource.DATASET, path, why_not)
         return
     inside = f"{path}@" if path else ""
-    for name in item.attrs:
+    for name in map(name_text, item.attrs):
         if is_named_so(name):
             yield Found(f"attribute {inside}{name}", name.lower(), read_attribute(item.attrs, name), source)
         elif name.lower() in CONTAINERS:

@@ -21,8 +21,9 @@ import numpy as np
 from robozarr.convert.records import Fault
 from robozarr.convert.sources.links import candidates, name_text, put_back
 from robozarr.convert.sources.mappings import Axes, Mapping, TooFineError, first_uncovered_row, mappings_of
+from robozarr.schemas.limits import MOST_CHUNK_BYTES, MOST_STEP_BYTES
 
-__all__ = ["Integrity"]
+__all__ = ["Integrity", "too_large_step"]
 
 DEPTH: Final = 32
 """How many levels of virtual datasets of virtual datasets are followed."""
@@ -30,6 +31,8 @@ NEVER: Final = "nothing was ever written to it"
 PARTLY: Final = "a part of it was never written"
 VIRTUAL: Final = "a virtual dataset lacks values"
 EXTERNAL: Final = "a dataset's external file lacks values"
+LARGE_CHUNK: Final = f"a chunk, which HDF5 unpacks whole, must have at most {MOST_CHUNK_BYTES / 1e9:.1f} GB"
+LARGE_STEP: Final = f"a step of a key must have at most {MOST_STEP_BYTES / 1e6:.0f} MB"
 PACKED: Final = "its values are packed by a filter that is not installed here"
 RECORD_AGAIN: Final = (
     "record or copy it again, or leave it out with --on-error skip (if the fill value is meant, write it to the file)"
@@ -85,7 +88,7 @@ class Integrity:
             return None
         if kind == h5py.h5d.CONTIGUOUS:
             return Fault(rule=NEVER, value=f"no storage; HDF5 reads {_fill(dataset, made)}", remedy=RECORD_AGAIN)
-        return _missing_chunks(dataset, made) or _missing_filter(dataset, made)
+        return _missing_chunks(dataset, made) or _large_chunk(dataset, made) or _missing_filter(dataset, made)
 
     def _virtual_fault(self, dataset: Any, made: Any, depth: int) -> Fault | None:
         if depth >= DEPTH:
@@ -191,6 +194,24 @@ def _missing_chunks(dataset: Any, made: Any) -> Fault | None:
     first = gap // strides[0] * chunks[0]
     value = f"{n_all - n_there} of {n_all} chunks are missing, the first at step {first}; HDF5 reads {_fill(dataset, made)}"
     return Fault(rule=PARTLY, value=value, remedy=RECORD_AGAIN)
+
+
+def _large_chunk(dataset: Any, made: Any) -> Fault | None:
+    """Find chunks that would take all memory: zeros are packed a thousand times smaller than they are."""
+    n_bytes = math.prod(made.get_chunk()) * dataset.dtype.itemsize
+    if n_bytes <= MOST_CHUNK_BYTES:
+        return None
+    remedy = f"make them smaller: h5repack -l {name_text(dataset.name.encode()).lstrip('/')}:CHUNK=… FILE NEW_FILE"
+    return Fault(rule=LARGE_CHUNK, value=f"{n_bytes / 1e9:.1f} GB", remedy=remedy)
+
+
+def too_large_step(dataset: Any) -> Fault | None:
+    """Why one step of a dataset of numbers is more than can be kept; None if it is not."""
+    n_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize if dataset.shape else 0
+    if n_bytes <= MOST_STEP_BYTES:
+        return None
+    remedy = "leave the key out with --without, or make its steps smaller"
+    return Fault(rule=LARGE_STEP, value=f"{n_bytes / 1e6:,.0f} MB", remedy=remedy)
 
 
 def _missing_filter(dataset: Any, made: Any) -> Fault | None:

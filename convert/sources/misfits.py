@@ -9,7 +9,7 @@ from robozarr.schemas.errors import Problem
 
 __all__ = ["AS_MANY", "Misfits"]
 
-AS_MANY = "every dataset of a demo has as many steps as its actions"
+AS_MANY = "every dataset of a demo must have as many steps as its actions"
 REMEDY = "leave the demo out with --on-error skip, or the key with --keys"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from robozarr.store.system import fcntl
 __all__ = ["is_apple_double", "open_hdf5", "why_not_open"]
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
+NO_FILE: Final = "a folder, FIFO, socket or device"
 APPLE_DOUBLE: Final = b"\x00\x05\x16\x07"
 """First bytes of the files that macOS writes beside others on foreign disks, named ``._`` and the other's name."""
 HELD: Final = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
@@ -47,8 +49,10 @@ LOOKS: Final[tuple[tuple[bytes, str, str], ...]] = (
 def open_hdf5(path: str) -> Any:
     """Open a file for reading with h5py; without a lock if the file system has none.
 
-    Raises OSError as h5py does; ``why_not_open`` explains it.
+    Raises OSError as h5py does, and for what is no file: a FIFO would wait for its writer; ``why_not_open`` explains it.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - of a text
+        raise OSError(errno.EINVAL, NO_FILE)
     try:
         return h5py.File(path, "r", locking="best-effort")
     except OSError as exc:
@@ -66,7 +70,7 @@ def lock_error(exc: OSError) -> int | None:
 
 def is_apple_double(path: Path) -> bool:
     """Whether a file is one of macOS's ``._`` files."""
-    if not path.name.startswith("._"):
+    if not path.name.startswith("._") or not path.is_file():
         return False
     try:
         with path.open("rb") as file:
@@ -83,6 +87,8 @@ def why_not_open(path: str, exc: OSError) -> Fault:
             return Fault(rule="another program has the file open for writing", value="it holds HDF5's lock", remedy=WAIT)
         remedy = "export HDF5_USE_FILE_LOCKING=FALSE, then run the same command again"
         return Fault(rule="the file system has no locks", value=os.strerror(number), remedy=remedy)
+    if exc.strerror == NO_FILE:
+        return Fault(rule="the file cannot be read", value=NO_FILE, remedy="leave it out")
     try:
         with Path(path).open("rb") as file:
             head, size = file.read(1024), os.fstat(file.fileno()).st_size
@@ -100,7 +106,7 @@ def why_not_open(path: str, exc: OSError) -> Fault:
         rule = "the file is marked as open for writing"
         if held:
             return Fault(rule=rule, value="a program has it locked", remedy=WAIT)
-        value = "no lock on it: the program that wrote it was probably killed"
+        value = "no lock on it: the program that wrote it was probably killed, or writes in SWMR mode"
         return Fault(
             rule=rule, value=value, remedy=f"if nothing writes to it any more: h5clear -s {path} (of hdf5-tools); else wait"
         )

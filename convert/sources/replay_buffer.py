@@ -6,6 +6,8 @@ a chunk that is missing as fill values, so every chunk must be there.
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -29,8 +31,11 @@ __all__ = ["ReplayBufferFile", "files_of", "is_replay_buffer", "replay_buffer_in
 
 ROOT: Final = ".zgroup"
 ACTION: Final = "action"
-DAMAGE: Final = (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError, IndexError, NotImplementedError)
-"""Errors that zarr and its codecs raise on damaged data; a broken ZIP file is a ValueError or an OSError too."""
+ENDS: Final = "meta/episode_ends"
+MOST: Final = 1 << 24
+"""Most episodes, and most chunks of an array: more are made to exhaust memory. As frames 230 hours at 20 a second."""
+MOST_CHUNK_BYTES: Final = 1 << 32
+"""A chunk is decoded as a whole; more than this is damaged, or made to exhaust memory."""
 
 
 def is_replay_buffer(path: str | Path) -> bool:
@@ -60,16 +65,27 @@ class ReplayBufferFile(ForeignFile):
         try:
             source = Path(path)
             self._store: Any = LocalStore(source.parent, read_only=True) if source.name == ROOT else ZipStore(source, mode="r")
-            root: Any = zarr.open_group(self._store, mode="r", zarr_format=2)
-            self.ends = np.asarray(root["meta"]["episode_ends"][:], np.int64)
-            self.arrays: dict[str, Any] = {name: item for name, item in root["data"].members() if _is_array(item)}
+            # the arrays' own documents: upstream never writes a copy of them, and one that others left may be older
+            root: Any = zarr.open_group(self._store, mode="r", zarr_format=2, use_consolidated=False)
+            ends = root[ENDS]
+            if ends.ndim != 1 or ends.dtype.kind not in "iu" or ends.size > MOST or _lacks_chunks(ends):
+                raise ValueError(f"{ENDS} of {ends.dtype} {ends.shape}, or without some of its chunks")
+            self.ends = np.asarray(ends[:], np.int64)
+            self.names = names_in(source)
+            self.arrays: dict[str, Any] = {}
+            for name in sorted(name for name in self.names if name.startswith("data/")):
+                item = root[name]
+                if _is_array(item):
+                    self.arrays[name.removeprefix("data/")] = item
+                elif self.names[name]:
+                    raise ValueError(f"{name}/.zarray is no array's document")
             made = root.attrs.asdict().get("robozarr")
         except Exception as exc:  # zarr and zipfile raise classes of their own
-            rule = "the file is a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
+            rule = "the file must be a ReplayBuffer: data/, and meta/episode_ends, of Zarr v2"
             raise self.error(rule, f"{type(exc).__name__}: {first_line(exc)}", AGAIN) from exc
         self.made: Mapping[str, Any] = made if isinstance(made, dict) else {}
-        if self.ends.ndim != 1 or not self.ends.size or (np.diff(self.ends, prepend=0) <= 0).any():
-            raise self.error("meta/episode_ends ascends from 1", f"{self.ends.tolist()[:8]}", AGAIN)
+        if not self.ends.size or (np.diff(self.ends, prepend=0) <= 0).any():
+            raise self.error(f"{ENDS} must ascend from 1", f"{self.ends.tolist()[:8]}", AGAIN)
         self.demos = {demo_of(i): rows for i, rows in enumerate(pairwise([0, *self.ends.tolist()]))}
         """Rows [start, stop) of each episode."""
 
@@ -87,7 +103,7 @@ class ReplayBufferFile(ForeignFile):
             if values.dtype.newbyteorder("=") != out.dtype or values.size != out.size:
                 raise ValueError(f"{values.dtype} {values.shape}, not {out.dtype} {out.shape}")
             out[...] = values.reshape(out.shape)
-        except DAMAGE as exc:
+        except Exception as exc:  # zarr, zipfile and codecs raise classes of their own
             raise self.error(f"steps {start} to {stop} cannot be read", first_line(exc), AGAIN, demo, dataset) from exc
         return out
 
@@ -127,20 +143,24 @@ class _Scan:
         arrays = self._arrays()
         demos = []
         if ACTION not in arrays and not self.problems:
-            self._problem(ACTION, "a ReplayBuffer has data/action [n, dim]", "none", "name it so")
+            self._problem(ACTION, "a ReplayBuffer must have data/action [n, dim]", "none", "name it so")
         elif ACTION in arrays:
             demos = [demo for name in source.demos if (demo := self._demo(name, arrays))]
+        other = [name for name in source.names if name != ENDS and name.removeprefix("data/") not in source.arrays]
+        not_stored = [*self.not_stored.items(), *(((name, "no array of steps in data/"), 0) for name in other)]
         frequency = source.made.get("control_freq")
+        if not isinstance(frequency, int | float) or isinstance(frequency, bool) or not 0 < frequency < math.inf:
+            frequency = None
         return FileScan(
             path=source.path,
             size=status.st_size,
             mtime_ns=status.st_mtime_ns,
             problems=tuple(self.problems),
             demos=tuple(demos),
-            not_stored=tuple((name, n, why) for (name, why), n in sorted(self.not_stored.items())),
+            not_stored=tuple((name, n, why) for (name, why), n in sorted(not_stored)),
             suite=root.parent.name,
             task=root.name.removesuffix(".zip").removesuffix(".zarr"),
-            control_freq=float(frequency) if isinstance(frequency, int | float) and frequency > 0 else None,
+            control_freq=None if frequency is None else float(frequency),
             usual_freq=None,
             layout="replay_buffer",
             called=tuple((name, _key(name)) for name in sorted({name for name, _ in self.not_stored})),
@@ -163,15 +183,20 @@ class _Scan:
                 self.not_stored[name, f"no numbers: {array.dtype}"] += n
             elif not array.shape or array.shape[0] != source.ends[-1]:
                 value = f"{array.shape} and {source.ends[-1]} steps"
-                self._problem(name, "an array has a row a step", value, other)
-            elif array.nchunks_initialized != array.nchunks:
+                self._problem(name, "an array must have one row per step", value, other)
+            elif math.prod(array.chunks) * array.dtype.itemsize > MOST_CHUNK_BYTES or array.nchunks > MOST:
+                rule = f"a chunk must have at most {MOST_CHUNK_BYTES >> 30} GiB, an array at most {MOST} chunks"
+                self._problem(name, rule, f"{array.nchunks} of {array.chunks}, {array.dtype}", f"write it anew, or {other}")
+            elif _lacks_chunks(array):
                 value = f"{array.nchunks_initialized} of {array.nchunks}"
-                self._problem(name, "every chunk is there: zarr reads a missing one as fill values", value, AGAIN)
+                self._problem(name, "every chunk must be there: zarr reads a missing one as fill values", value, AGAIN)
             else:
                 try:
                     source.read_rows(demo_of(0), name, 0, 1)
                 except Exception as exc:  # a codec that is not installed, such as upstream's JPEG 2000, raises what it likes
-                    self._problem(name, "the array can be decoded", first_line(exc), f"write it with another codec, or {other}")
+                    self._problem(
+                        name, "the array must be decodable", first_line(exc), f"write it with another codec, or {other}"
+                    )
                 else:
                     kept[name] = array
         return kept
@@ -181,10 +206,10 @@ class _Scan:
         start, stop = source.demos[demo]
         actions = source.read_rows(demo, ACTION, 0, stop - start)
         if actions.ndim != 2 or not actions.shape[1]:
-            self._problem(ACTION, "actions are numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
+            self._problem(ACTION, "actions must be numbers [steps, n]", str(actions.shape), LEAVE_OUT, demo)
             return None
         if value := first_not_finite(actions):
-            self._problem(ACTION, "actions are finite", value, LEAVE_OUT, demo)
+            self._problem(ACTION, "actions must be finite", value, LEAVE_OUT, demo)
             return None
         infos = tuple(
             DatasetInfo(
@@ -199,8 +224,23 @@ class _Scan:
         return describe(demo, actions, infos, made.get("joint_key"), joints_at, facts, self.rules, words)
 
 
+def names_in(path: Path) -> dict[str, bool]:
+    """What lies in the groups, ``data/img`` and such, whether it can be opened or not → whether it has an array's document."""
+    if path.name == ROOT:
+        inner = [each for group in path.parent.iterdir() if group.is_dir() for each in group.iterdir() if each.is_dir()]
+        return {f"{each.parent.name}/{each.name}": (each / ".zarray").is_file() for each in inner}
+    with zipfile.ZipFile(path) as archive:
+        files = set(archive.namelist())
+    names = {"/".join(file.split("/")[:2]) for file in files if file.count("/") > 1}
+    return {name: f"{name}/.zarray" in files for name in names}
+
+
+def _lacks_chunks(array: Any) -> bool:
+    return bool(array.nchunks_initialized != array.nchunks)
+
+
 def _key(name: str) -> str:
-    return "actions" if name == ACTION else name
+    return {ACTION: "actions", "actions": "data.actions"}.get(name, name)
 
 
 def _of(made: Mapping[str, Any], name: str, number: int) -> Any:

@@ -187,11 +187,11 @@ class _Scan:
             near = near_names(key, infos)
             value = f"nothing, but {', '.join(near)}" if near else "nothing"
             remedy = f"rename {near[0]} to {key}, or {LEAVE_OUT}" if near else LEAVE_OUT
-            self._problem(name, key, "every demo holds it", value, remedy)
+            self._problem(name, key, "every demo must hold it", value, remedy)
             return None
         actions = infos[key]
         if len(actions.shape) != 2 or 0 in actions.shape or actions.dtype is None:
-            rule, value = "actions are numbers [steps, n], n ≥ 1, of 1 step or more", f"{actions.stored_as} {actions.shape}"
+            rule, value = "actions must be numbers [steps, n], n ≥ 1, of 1 step or more", f"{actions.stored_as} {actions.shape}"
             fault = actions.fault or Fault(rule=rule, value=value, remedy=LEAVE_OUT)
             self._fault(name, key, fault)
             return None
@@ -207,11 +207,13 @@ class _Scan:
             return None
         values = source.read(name, key)
         if value := first_not_finite(values):
-            self._problem(name, key, "actions are finite", value, LEAVE_OUT)
+            self._problem(name, key, "actions must be finite", value, LEAVE_OUT)
         width = values.shape[1]
         if isinstance(self.rules.gripper, int) and not -width <= self.rules.gripper < width:
             remedy = "name an element that is there"
-            self._problem(name, key, "--gripper names an element of the actions", f"{self.rules.gripper} of {width}", remedy)
+            self._problem(
+                name, key, "--gripper must name an element of the actions", f"{self.rules.gripper} of {width}", remedy
+            )
         if len(self.problems) + len(self.blocking) > n_problems:
             return None
         demo = self._describe(name, infos, datasets, values, splits)
@@ -252,7 +254,7 @@ class _Scan:
             value = "" if tuple(last) == first else f"{last[0]} {last[1]} at the last step, {first[0]} {first[1]} at the first"
         except PictureError as exc:
             value = f"{exc} at step {info.shape[0] - 1}"
-        rule = "every frame can be decoded, to the size of the demo's first"
+        rule = "every frame must decode to the size of the demo's first"
         return Fault(rule=rule, value=value, remedy=LEAVE_OUT) if value else None
 
     def _describe(
@@ -357,7 +359,7 @@ class _Scan:
             elif not self._fits(info, length):
                 self.misfits.add(demo, path, info.shape[0], length)
             elif is_ragged(self.layout.key_name(path)) and len(info.shape) != 2:
-                self._problem(demo, path, "a step is a vector", f"shape {info.shape}", "leave the key out with --keys")
+                self._problem(demo, path, "a step must be a vector", f"shape {info.shape}", "leave the key out with --keys")
             else:
                 self.misfits.add(demo, path, length, length)
                 kept[path] = self._named(info, length)

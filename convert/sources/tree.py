@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import h5py
 
 from robozarr.convert.sources.links import name_text, resolve
 
 __all__ = ["OpenDemo", "all_but", "tree_of"]
+
+MOST_PATHS: Final = 2**14
+"""Most objects that are looked at in a demo, or in a group outside the demos: some seconds; demos hold some dozens."""
 
 
 class OpenDemo:
@@ -35,17 +38,25 @@ class OpenDemo:
         return self._attributes[name]
 
 
-def tree_of(group: Any, prefix: str = "", above: frozenset[Any] = frozenset()) -> Iterator[tuple[str, Any]]:
+def tree_of(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Everything below a group by path, following links; None for a link that leads nowhere.
 
-    h5py's own visitor leaves out soft and external links, and names a dataset that has two names once.
+    h5py's own visitor leaves out soft and external links, and names a dataset that has two names once. ValueError if there are
+    more than `MOST_PATHS`: thirty groups that each hold the next one twice have a thousand million.
     """
+    for n, found in enumerate(_below(group, prefix, frozenset())):
+        if n == MOST_PATHS:
+            raise ValueError(f"more than {MOST_PATHS} paths lead to something in {group.name}")
+        yield found
+
+
+def _below(group: Any, prefix: str, above: frozenset[Any]) -> Iterator[tuple[str, Any]]:
     above |= {_identity(group)}
     for name in group:
         item, path = resolve(group, name), prefix + name_text(name)
         yield path, item
         if isinstance(item, h5py.Group) and _identity(item) not in above:
-            yield from tree_of(item, f"{path}/", above)
+            yield from _below(item, f"{path}/", above)
 
 
 def all_but(group: Any, prefix: str, apart: Callable[[str, Any], bool]) -> Iterator[tuple[str, Any]]:

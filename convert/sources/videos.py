@@ -46,7 +46,7 @@ def video_fault(videos: list[str], stored: Iterable[DatasetInfo]) -> Fault | Non
     more = f" and {len(videos) - LISTED} more" if len(videos) > LISTED else ""
     group = videos[0].partition("/")[0] if videos[0].startswith("recordings/") else videos[0].rpartition("/")[0]
     return Fault(
-        rule="pictures are datasets, a frame a step",
+        rule="pictures must be datasets, one frame per step",
         value=f"no picture, but videos: {', '.join(videos[:LISTED])}{more}",
         remedy="write the frames into a copy of the file, as a dataset [steps, y, x, 3] (robozarr layouts droid says what does "
         f"that for DROID), and convert the copy; or convert without pictures: --without {group}",

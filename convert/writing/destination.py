@@ -91,12 +91,12 @@ def _check_writable(place: Place) -> None:
         return
     parent = next(folder for folder in (store, *store.absolute().parents) if folder.exists())
     if not parent.is_dir():
-        raise StoreError(f"{parent}: no folder that may be written to; give another --store")
+        raise StoreError(f"{parent}: not a folder, so no store can be written there; give another --store")
     if not os.access(parent, os.W_OK | os.X_OK):
         why = _why_not_writable(parent)
         if parent not in (store, store.absolute().parent):
             why += f", and {store.absolute().parent} is not there (a mount that was left out?)"
-        raise StoreError(f"{parent}: no folder that may be written to: {why}; give another --store or change the rights")
+        raise StoreError(f"{parent}: this folder cannot be written to: {why}; give another --store or change the rights")
 
 
 def _why_not_writable(folder: Path) -> str:

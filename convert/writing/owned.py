@@ -1,7 +1,7 @@
 """Tell which files at a store's place belong to the store: those that FORMAT.md names, and a writer's temporary files.
 
-All else belongs to somebody: notes beside the arrays, a store inside a group. It is neither removed nor written over, and
-nothing is reached through a link. Imports no Dask.
+All else belongs to somebody: notes beside the arrays, arrays that somebody added, a store inside a group. It is neither removed
+nor written over, and nothing is reached through a link. Imports no Dask.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from robozarr.schemas.errors import BucketError, StoreError
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import GROUPS, TEMPORARY, Key, StoreMetadata, array_layouts, fixed_layouts
+from robozarr.schemas.zarr_json import parse_array_document
 from robozarr.store.concurrent import run_concurrently
 from robozarr.store.place import Place
+from robozarr.store.reading import read_metadata
 
 __all__ = ["check_links", "check_room", "owned_files", "parent_groups", "temporaries", "unplanned_files"]
 
@@ -64,13 +66,31 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def owned_files(place: Place, names: Sequence[str]) -> list[str]:
-    """Those of `names` (all files of a place) that belong to a store, except its root document."""
-    candidates = list(_by_name(names))
+    """Those of `names` (all files of a place) that belong to a store, except its root document.
+
+    The root of a complete store names its arrays. What an unfinished conversion left is told by the form of its documents.
+    """
+    bound, (arrays, _) = _bound_arrays(place), _patterns()
+    candidates = [
+        (name, path)
+        for name, path in _by_name(names)
+        if not bound or path in bound or not arrays.fullmatch(path) or path.startswith(f"{EMBEDDING}/")
+    ]
     there = set(names)
     paths = sorted({path for _, path in candidates if f"{path}/zarr.json" in there})
     kinds = dict(zip(paths, run_concurrently(partial(_kind, place), paths), strict=True))
     foreign = [path for path, kind in kinds.items() if not _fits(path, kind)]
     return [name for name, path in candidates if not any(path == other or path.startswith(f"{other}/") for other in foreign)]
+
+
+def _bound_arrays(place: Place) -> frozenset[str]:
+    """The arrays that the root of a complete store binds (M23); none if there is no such root."""
+    try:
+        return frozenset(read_metadata(place).files)
+    except BucketError:
+        raise
+    except StoreError:
+        return frozenset()
 
 
 def _by_name(names: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -86,7 +106,7 @@ def _by_name(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _kind(place: Place, path: str) -> str:
-    """What a document describes: ``array``, ``group``, or ``other`` for another program's store or group."""
+    """What a document describes: ``array``, ``group``, or ``other`` for another program's store, group or array."""
     try:
         document = json.loads(place.read(f"{path}/zarr.json"))
     except BucketError:
@@ -97,6 +117,14 @@ def _kind(place: Place, path: str) -> str:
         return ""
     if document.get("node_type") == "group" and document.get("attributes"):
         return "other"
+    if document.get("node_type") == "array" and not path.startswith(f"{EMBEDDING}/"):
+        try:
+            dims = parse_array_document(path, document).dims
+        except StoreError:  # a store has no such array
+            return "other"
+        group, _, name = path.rpartition("/")
+        if group == "steps" and not all(dim.startswith(f"{name}_") for dim in dims[1:]):  # a copy under another name
+            return "other"
     return str(document.get("node_type"))
 
 

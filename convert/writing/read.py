@@ -84,5 +84,5 @@ def _compare_steps(store: Place, data: bytes, layout: ArrayLayout, shard: int) -
     start, stop = layout.rows_of_shard(shard)
     different = np.flatnonzero(read_array(store, table)[start:stop] != step_checksums(data, layout, shard))
     if different.size:
-        rule = "the frame has the checksum that checksums/ states for its step"
+        rule = "the frame must have the checksum that checksums/ states for its step"
         raise corrupt_chunk("M21", layout, shard, int(different[0]), rule, "another frame")

@@ -72,7 +72,7 @@ def _in_short(results: Results, rows: Sequence[RowOutcome]) -> Iterator[str]:
     yield (
         f"The demonstrations have {length.min()} to {length.max()} steps; the hand lets go {after.min()} to {after.max()} "
         f"steps before the end. With chunks of 64 actions the usual sampler takes t in [0, L − 64), so the release of "
-        f"{np.mean(after < 64):.0%} of the demonstrations is never an anchor."
+        f"{np.mean(after < 64):.0%} of the demonstrations never begins a window."
     )
     if a and c:
         yield (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from multiprocessing.sharedctypes import RawValue
 from typing import Any, Protocol
 
 from torch.utils.data import Dataset
@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from robozarr.loader.adapters.libero import LiberoWindows
 from robozarr.loader.dataset import Sample
 from robozarr.loader.device.augmenting.augment import Augment
+from robozarr.loader.device.augmenting.of_cameras import told_augment
 from robozarr.loader.sampler import WindowDataLoader
 
 __all__ = ["AugmentedDataLoader", "AugmentedSamples"]
@@ -27,22 +28,21 @@ class Samples(Protocol):
 
 
 class AugmentedSamples(Dataset[Any]):
-    """Samples of which `cameras` are augmented.
+    """Samples whose pictures are changed.
 
     Parameters
     ----------
     inner : OpenVLADataset
-    augment : Augment
-    cameras : sequence of str
-        Fields of a batch, uint8 [b, n, y, x, 3]; those that are not there are left out.
-    seed : int
-        The loader's.
+    augments : mapping of str to Augment
+        What changes each field of a batch, uint8 [b, n, y, x, 3].
     """
 
-    def __init__(self, inner: Samples, augment: Augment, cameras: Sequence[str], *, seed: int) -> None:
-        self.inner, self.augment, self.cameras, self.seed = inner, augment, tuple(cameras), seed
-        self.epoch = multiprocessing.Value("q", 0)
-        """Shared with workers."""
+    def __init__(self, inner: Samples, augments: Mapping[str, Augment]) -> None:
+        self.inner, self.augments = inner, augments
+        self.seed = 0
+        """That of the order; the loader tells it."""
+        self.epoch = RawValue("q", 0)
+        """Shared with workers, however they are started."""
 
     def begin_epoch(self, epoch: int) -> None:
         """The epoch of the windows that are asked for from now on."""
@@ -54,17 +54,19 @@ class AugmentedSamples(Dataset[Any]):
     def __getitems__(self, windows: Sequence[int]) -> list[Any]:
         """Samples of several windows, read and augmented together; called by ``DataLoader``."""
         batch = self.inner.make(self.inner.windows.read(windows))
-        cameras = [name for name in self.cameras if name in batch]
-        augmented = self.augment(batch, cameras, seed=self.seed, epoch=int(self.epoch.value), channels_first=False)
-        return self.inner.samples(augmented)
+        for field, augment in self.augments.items():
+            batch = augment(batch, [field], seed=self.seed, epoch=int(self.epoch.value), channels_first=False)
+        return self.inner.samples(batch)
 
     def __getitem__(self, index: int) -> Any:
         return self.__getitems__([index])[0]
 
 
 class AugmentedDataLoader(WindowDataLoader):
-    """A ``WindowDataLoader`` of ``AugmentedSamples``, which tells them the epoch."""
+    """A ``WindowDataLoader`` of ``AugmentedSamples``, which tells them seed and epoch; its state names the augmentation."""
 
     def __init__(self, dataset: AugmentedSamples, batch_size: int, **options: Any) -> None:
         super().__init__(dataset, batch_size, **options)
+        self.schedule.augment = told_augment(dataset.augments)
+        dataset.seed = self.schedule.order.seed
         self.batch_sampler.sampler.tell_epoch = dataset.begin_epoch  # type: ignore[union-attr]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing import context
 from typing import Any
 
@@ -18,8 +19,8 @@ __all__ = ["Walk"]
 class Walk:
     """Windows in the epoch's order, one per call: each once per epoch, over all workers of a rank and all ranks.
 
-    The place is a counter that the processes of a rank share: workers that are forked, or started anew by multiprocessing, take
-    turns, and workers of the next epoch go on where the last ones ended.
+    Place and seed are shared by the processes of a rank: workers that are forked, or started anew by multiprocessing, take
+    turns, workers of the next epoch go on where the last ones ended, and a loaded place holds for those that run already.
 
     Parameters
     ----------
@@ -43,8 +44,16 @@ class Walk:
         """Whether the seed was drawn where no other rank could be told."""
         if seed is None:
             seed, self._drawn_alone = _drawn_seed()
-        self.order = Order(n_windows=n_windows, seed=seed)
-        self._taken = multiprocessing.Value("q", 0)
+        self._order = Order(n_windows=n_windows, seed=seed)
+        self._shared = _shared([0, seed])
+        """Number of samples that this rank has taken; seed."""
+
+    @property
+    def order(self) -> Order:
+        """The order of the present seed."""
+        if self._order.seed != self._shared[1]:
+            self._order = replace(self._order, seed=self._shared[1])
+        return self._order
 
     def take(self) -> int:
         """Take the next window."""
@@ -54,20 +63,20 @@ class Walk:
                 f"order · seed: the same on {world_size} ranks; it was drawn before torch.distributed was in use → pass "
                 "seed=, or make the dataset after init_process_group (Accelerator() calls it)"
             )
-        with self._taken.get_lock():
-            taken = self._taken.value
-            self._taken.value = taken + 1
-        epoch, position = divmod(taken * world_size + rank, self.order.n_positions)
-        return int(self.order.windows([position], epoch)[0])
+        with self._shared.get_lock():
+            taken, order = self._shared[0], self.order
+            self._shared[0] = taken + 1
+        epoch, position = divmod(taken * world_size + rank, order.n_positions)
+        return int(order.windows([position], epoch)[0])
 
     @property
     def taken(self) -> int:
         """Number of samples that this rank has taken; may be set to resume."""
-        return int(self._taken.value)
+        return int(self._shared[0])
 
     @taken.setter
     def taken(self, n: int) -> None:
-        self._taken.value = n
+        self._shared[0] = n
 
     def state_dict(self) -> dict[str, int]:
         """The place: number of windows in an epoch, seed, samples taken by all ranks."""
@@ -75,7 +84,7 @@ class Walk:
         return {"n_windows": self.order.n_windows, "seed": self.order.seed, "position": self.taken * world_size}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a place, on any number of ranks, before workers are started.
+        """Go on from a place, on any number of ranks.
 
         Raises
         ------
@@ -87,21 +96,25 @@ class Walk:
                 f"order · state: of {self.order.n_windows} windows, as the dataset has; the state is of {state['n_windows']} → "
                 "open the store, and filter it, as in the run that saved it"
             )
-        self.order, self._drawn_alone = Order(n_windows=self.order.n_windows, seed=state["seed"]), False
-        self.taken = state["position"] // self._ranks.here()[1]
+        self._shared[:], self._drawn_alone = [state["position"] // self._ranks.here()[1], state["seed"]], False
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
         if context.get_spawning_popen() is None:  # saved, not handed to a process of this program
-            state["_taken"] = self.taken
+            state["_shared"] = list(self._shared)
         else:  # a worker is no rank of its own
             state["_ranks"] = Ranks(*self._ranks.here())
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(self._taken, int):
-            self._taken = multiprocessing.Value("q", self._taken)
+        if isinstance(self._shared, list):
+            self._shared = _shared(self._shared)
+
+
+def _shared(values: list[int]) -> Any:
+    """Numbers with a lock; those of the default context could not be handed to workers of another one."""
+    return multiprocessing.get_context("spawn").Array("Q", values)
 
 
 def _drawn_seed() -> tuple[int, bool]:

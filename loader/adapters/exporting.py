@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.schemas.errors import StoreError
 from robozarr.schemas.metadata import TEMPORARY
+from robozarr.schemas.words import first_line
 from robozarr.store.opened import Store
 
 __all__ = ["Progress", "appearing", "check_free", "of_one_width", "size_of"]
+
+LOCK: Final = "lock"
 
 
 class Progress(Protocol):
@@ -37,14 +42,42 @@ def check_free(output: Path) -> None:
 
 @contextmanager
 def appearing(output: Path) -> Iterator[Path]:
-    """Give a place to write a file or a folder to, which becomes `output` at the end; after an error nothing is left of it."""
-    stage = output.with_name(f".{output.name}.{os.getpid()}{TEMPORARY}")
+    """Give a place to write a file or a folder to, which becomes `output` at the end; after an error nothing is left of it.
+
+    It lies in a folder of its own, beside: what a library still writes after its error has nowhere to go. A folder that a
+    process left that was killed is removed by the next one.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written: a full disk.
+    """
+    for left in output.parent.glob(f".{glob.escape(output.name)}.*{TEMPORARY}"):
+        _remove_if_left(left)
+    folder = output.with_name(f".{output.name}.{os.getpid()}{TEMPORARY}")
     try:
-        yield stage
-        stage.rename(output)
-    except BaseException:  # an interrupt too: nothing half is left
-        shutil.rmtree(stage, ignore_errors=True) if stage.is_dir() else stage.unlink(missing_ok=True)
-        raise
+        folder.mkdir()
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder / output.name
+            check_free(output)  # a second export may have been faster
+            (folder / output.name).rename(output)
+    except OSError as exc:
+        raise StoreError(
+            f"{output}: cannot be written, and nothing is left of it: {first_line(exc)} → make room, or name another --output"
+        ) from exc
+    finally:  # after an interrupt too
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_left(folder: Path) -> None:
+    """Remove the folder of an export that has ended, however that was."""
+    try:
+        with (folder / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
+    except OSError:  # it is being written, or is none of ours
+        return
 
 
 def size_of(output: Path) -> int:

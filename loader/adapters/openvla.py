@@ -21,7 +21,7 @@ from robozarr.loader.adapters.augmented import AugmentedDataLoader, AugmentedSam
 from robozarr.loader.adapters.instructions import Wording
 from robozarr.loader.adapters.libero import LiberoWindows, Turn, gripper_open, pictures, proprio_of
 from robozarr.loader.dataset import Sample
-from robozarr.loader.device.augmenting.augment import Augment
+from robozarr.loader.device.augmenting.of_cameras import Augments, augments_of, check_augment
 from robozarr.loader.endless import Endless
 from robozarr.loader.sampler import WindowDataLoader
 from robozarr.loader.stream import WindowLoader
@@ -30,6 +30,8 @@ from robozarr.store.opened import Store
 
 __all__ = ["OpenVLADataset", "prompt_of"]
 
+PICTURES: Final = ("image_primary", "image_wrist")
+"""OpenVLA's names for the cameras of ``LiberoWindows``."""
 NORMALISED: Final = np.array([True] * 6 + [False])
 """Elements of the action that are normalised: all but the gripper (oxe/materialize.py: action_normalization_mask)."""
 
@@ -143,7 +145,7 @@ class OpenVLADataset(Dataset[Any]):
         batch_size: int,
         collate_fn: Callable[[list[Any]], Any] | None = None,
         *,
-        augment: Augment | None = None,
+        augment: Augments | None = None,
         **options: Any,
     ) -> Endless:
         """A torch DataLoader of samples in this project's order, epoch after epoch, as finetune.py expects of RLDS.
@@ -154,15 +156,18 @@ class OpenVLADataset(Dataset[Any]):
         ----------
         batch_size : int
         collate_fn : function of a list of samples, optional
-        augment : Augment, optional
-            What ``image_aug`` does: ``Augment.openvla()``, on turned pictures, before the batch transform.
+        augment : Augment, or mapping of camera to Augment, optional
+            What ``image_aug`` does: ``Augment.openvla()``, on turned pictures, before the batch transform. Cameras have the
+            store's names.
         **options
             Of ``WindowDataLoader``: ``num_workers``, ``seed``, ``drop_last``, …
         """
         windows = self.windows.dataset
+        check_augment(augment)
         if augment is None:
             return WindowDataLoader(self, batch_size, windows=windows, collate_fn=collate_fn, **options).forever()
-        samples = AugmentedSamples(self, augment, ("image_primary", "image_wrist"), seed=options.get("seed", 0))
+        fields = dict(zip(self.windows.images, PICTURES, strict=False))
+        samples = AugmentedSamples(self, {fields[key]: of for key, of in augments_of(windows.windows, augment).items()})
         return AugmentedDataLoader(samples, batch_size, windows=windows, collate_fn=collate_fn, **options).forever()
 
     def make(self, batch: Sample) -> Sample:
@@ -174,7 +179,7 @@ class OpenVLADataset(Dataset[Any]):
         device = batch["step"].device
         texts = self.windows.instructions(batch)
         return {
-            **pictures(batch, self.windows, ("image_primary", "image_wrist")),
+            **pictures(batch, self.windows, PICTURES),
             "proprio": torch.from_numpy(self._proprio[row][:, None]).to(device),
             "action": torch.from_numpy(action).to(device),
             "action_is_pad": torch.from_numpy(is_pad).to(device),
@@ -185,7 +190,7 @@ class OpenVLADataset(Dataset[Any]):
 
     def _sample(self, batch: Sample, i: int) -> dict[str, Any]:
         """One window in the form that ``RLDSBatchTransform`` receives."""
-        observation = {name: batch[name][i].numpy() for name in ("image_primary", "image_wrist", "proprio") if name in batch}
+        observation = {name: batch[name][i].numpy() for name in (*PICTURES, "proprio") if name in batch}
         return {
             "dataset_name": self.name,
             "action": batch["action"][i].numpy(),

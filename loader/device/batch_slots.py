@@ -155,8 +155,8 @@ class PinnedSlot:
         self._host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
         block = self._host.numpy()
         arrays: dict[str, NDArray[Any]] = {}
-        self._places: dict[str, tuple[int, int, int, torch.dtype, tuple[int, ...]]] = {}
-        """By field: its part, begin and end in it, dtype, shape."""
+        self._places: dict[str, tuple[int, torch.dtype, int, tuple[int, ...], tuple[int, ...]]] = {}
+        """By field: its part, dtype, first element in it, shape of a window, strides."""
         self._parts: list[tuple[int, int]] = []
         small = sum(size <= LARGE for size in sizes)
         if small:
@@ -168,7 +168,9 @@ class PinnedSlot:
             begin = start - self._parts[-1][0] if number >= small else start
             kind = torch.from_numpy(np.empty(0, field.dtype)).dtype
             part = len(self._parts) - 1 if number >= small else 0
-            self._places[field.name] = (part, begin, begin + size, kind, (batch_size, *field.shape))
+            strides = tuple(step // field.dtype.itemsize for step in arrays[field.name].strides)
+            self._places[field.name] = (part, kind, begin // field.dtype.itemsize, field.shape, strides)
+        self._kinds = {place[:2] for place in self._places.values()}
         self.batch = Batch(fields, batch_size, {field.name: arrays[field.name] for field in fields})
         self._device: list[torch.Tensor] = []
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -199,9 +201,10 @@ class PinnedSlot:
         stream.wait_event(self._copied)
         for part in self._device:
             part.record_stream(stream)
-        tensors = {
-            name: self._device[part][begin:end].view(kind).view(shape)[:n]
-            for name, (part, begin, end, kind, shape) in self._places.items()
+        parts = {(part, kind): self._device[part].view(kind) for part, kind in self._kinds}
+        tensors = {  # one call a field: on the way to a GPU, torch's calls are most of what a batch costs
+            name: parts[part, kind].as_strided((n, *shape), strides, begin)
+            for name, (part, kind, begin, shape, strides) in self._places.items()
         }
         self.give_back()
         return {name: tensors[name] for name in self.batch.arrays}

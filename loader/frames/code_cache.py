@@ -19,8 +19,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
-import numba
-from numba.core import caching
+try:
+    import numba
+    from numba.core import caching
+except ModuleNotFoundError as exc:  # the first import of numba, whichever module of the loader a program asks for
+    raise ModuleNotFoundError(
+        f"robozarr.loader needs {exc.name}, which is not installed → pip install '.[train]' in a clone of robozarr",
+        name=exc.name,
+    ) from exc
 
 __all__ = ["UserCache", "cache_folder"]
 

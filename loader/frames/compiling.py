@@ -15,10 +15,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar, cast
 
+from robozarr.loader.frames.code_cache import UserCache  # isort: skip - it says how to install numba
+
 import numba
 from numba.core.compiler_lock import global_compiler_lock
-
-from robozarr.loader.frames.code_cache import UserCache
 
 __all__ = ["compiled", "compiled_inside", "compiled_making_arrays"]
 

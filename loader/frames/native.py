@@ -81,7 +81,9 @@ def _library(package: Any, pattern: str) -> str:
         for path in sorted(place.glob(pattern)):
             binding.load_library_permanently(str(path))
             return str(path)
-    raise ImportError(f"{package.__name__} carries no {pattern}: install its wheel, with: pip install '.[train]'")
+    raise ImportError(
+        f"{package.__name__} carries no {pattern} → install its wheel: pip install --force-reinstall {package.__name__}"
+    )
 
 
 _SUFFIX = ".dylib" if sys.platform == "darwin" else ".so*"

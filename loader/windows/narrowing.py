@@ -26,7 +26,7 @@ def check_stride(stride: Any) -> int | None:
         return None
     if isinstance(stride, bool) or not isinstance(stride, int | np.integer) or stride < 1:
         raise WindowError(
-            f"filter · stride: a whole number of steps, 1 or more; got {stride!r} → stride=5 has an anchor at every fifth step"
+            f"filter · stride: a whole number of steps, 1 or more; got {stride!r} → stride=5 takes every fifth step"
         )
     return int(stride)
 

@@ -26,7 +26,7 @@ def check_not_empty(table: WindowTable) -> None:
     >>> store = Table(keys=(Table(name="actions", ragged=False, role="action"),), n_steps=3)
     >>> check_not_empty(WindowTable.build(store, episodes, WindowSpec({"actions": [0]}), selection=Selection(success=True)))
     Traceback (most recent call last):
-    robozarr.schemas.errors.WindowError: filter · windows: at least one is left; of 3 steps, left out: 3 by success → unknown_success=True keeps episodes whose success is not recorded, which all of LIBERO's are
+    robozarr.schemas.errors.WindowError: filter · windows: no window is left; of 3 steps, left out: 3 by success → unknown_success=True keeps episodes whose success is not recorded, which all of LIBERO's are
     """  # noqa: E501 - what it prints
     if table.n_windows:
         return
@@ -34,7 +34,7 @@ def check_not_empty(table: WindowTable) -> None:
     reasons = [entry.reason for entry in table.left_out]
     remedies = [REMEDIES[reason] for reason in reasons if reason in REMEDIES]
     raise WindowError(
-        f"filter · windows: at least one is left; of {n_steps:,} steps, left out: "
+        f"filter · windows: no window is left; of {n_steps:,} steps, left out: "
         f"{', '.join(map(str, table.left_out)) or 'none'} → {'; '.join(remedies) or 'take back one of these filters'}"
     )
 
@@ -50,5 +50,5 @@ def check_reach(spec: WindowSpec, table: WindowTable) -> None:
             raise WindowError(
                 f"window · {name}: steps inside an episode; all of its offsets, {min(key.offsets)} to {max(key.offsets)}, lie "
                 f"beyond every episode, of which the longest has {length.max()} steps: it would be nothing but padding "
-                "→ offsets count steps from the anchor, 0 is the anchor itself, for example range(64)"
+                "→ offsets are relative to step t of the window: range(64) is t and the 63 steps after it"
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -144,7 +145,6 @@ def convert(
     """Convert HDF5 demonstrations into a Zarr store, bit for bit. If interrupted, run the same command again to continue."""
     from robozarr.convert import convert as convert_sources
     from robozarr.convert.workers.progress import progress_for
-    from robozarr.schemas.metadata import LEFT_OUT
 
     wanted = None if keys is None else [key.strip() for key in keys.split(",") if key.strip()]
     if gripper not in (None, "none") and not str(gripper).removeprefix("-").isdecimal():
@@ -205,11 +205,8 @@ def convert(
         say(line)
     for problem in report.left_out:
         say(f"left out: {visible(str(Problem(**problem)))}")
-    for entry in report.not_stored:
-        if entry["reason"].startswith(LEFT_OUT):  # said above, with the remedy
-            continue
-        where = f" in {counted(entry['n_demos'], 'demo')}" if entry["n_demos"] else ""
-        say(visible(f"not stored: {entry['path']}{where} of {entry['source']}: {entry['reason']}"))
+    for line in _not_stored(report.not_stored):
+        say(visible(line))
     for remark in report.remarks[:N_REMARKS]:
         say(f"instructions: {printable(remark)}")
     if len(report.remarks) > N_REMARKS:
@@ -219,3 +216,18 @@ def convert(
         words += [] if endpoint_url is None else ["--endpoint-url", endpoint_url]
         say(f"next: {shlex.join(words)}")
     return None
+
+
+def _not_stored(entries: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for what is not stored for one reason, of however many files."""
+    from robozarr.schemas.metadata import LEFT_OUT
+
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for entry in entries:
+        if not entry["reason"].startswith(LEFT_OUT):  # said above, with the remedy
+            alike.setdefault((entry["path"], entry["reason"]), []).append(entry)
+    for (path, reason), found in alike.items():
+        n_demos = sum(entry["n_demos"] for entry in found)
+        where = f" in {counted(n_demos, 'demo')}" if n_demos else ""
+        more = f" and {counted(len(found) - 1, 'more file')}" if len(found) > 1 else ""
+        yield f"not stored: {path}{where} of {found[0]['source']}{more}: {reason}"

@@ -47,7 +47,7 @@ def coverage(
     endpoint_url: Endpoint = None,
     as_json: Json = False,
 ) -> None:
-    """Show which key moments a loader that drops tails never starts from, and what random sampling sees of a store."""
+    """Show what random sampling sees of a store, and in how many episodes no window begins at the last gripper command."""
     from robozarr.store.opened import open_store
     from robozarr.view.coverage import measure_coverage
     from robozarr.view.tails import measure_tails

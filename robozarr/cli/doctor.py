@@ -30,15 +30,17 @@ def doctor(
     """Check this installation and machine, and say what is wrong and what to do. Exit code 1 if there are problems."""
     from robozarr.view.doctor import diagnose
 
-    found = diagnose(places or (), endpoint_url)
-    problems = [finding for finding in found if finding.level == "problem"]
-    if as_json:
-        findings = [{"level": one.level, "title": one.title, "detail": one.detail} for one in found]
-        print_json({"ok": not problems, "findings": findings})
-    else:
-        for one in found:
+    say("robozarr: checking; the first time the reader is compiled, which takes some 15 s …", error=True)
+    found = []
+    for one in diagnose(places or (), endpoint_url):
+        found.append({"level": one.level, "title": one.title, "detail": one.detail})
+        if not as_json:
             mark = {"problem": "✖ problem", "notice": "! notice", "good": "✓ good"}[one.level]
             say(f"{mark}: {printable(one.title)}: {printable(one.detail)}")
-        say(f"{len(problems)} problems" if problems else "nothing is wrong")
-    if problems:
+    n_problems = sum(one["level"] == "problem" for one in found)
+    if as_json:
+        print_json({"ok": not n_problems, "findings": found})
+    else:
+        say(f"{n_problems} problem{'s' * (n_problems > 1)}" if n_problems else "nothing is wrong")
+    if n_problems:
         raise typer.Exit(EXIT_FINDINGS)

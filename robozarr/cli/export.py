@@ -94,6 +94,10 @@ def export_lerobot(
         typer.Option(help="Turn pictures: upright, or by 180° (rotate), as LIBERO's LeRobot data sets are; none: as stored."),
     ] = TurnName.none,
     fps: Annotated[float | None, typer.Option("--fps", min=0, help="Steps per second. [default: the store's]")] = None,
+    causal: Annotated[
+        bool,
+        typer.Option("--causal", help="Pair observations with the actions that follow them. [default: as recorded]"),
+    ] = False,
     video: Annotated[
         bool, typer.Option("--video", help="Write cameras as videos (AV1): many times smaller, and not exact.")
     ] = False,
@@ -113,7 +117,7 @@ def export_lerobot(
     with progress_for() as progress:
         report = export(
             store, output, state=_listed(state), images=_listed(images), keys=_listed(keys), turn=turn.value, fps=fps,
-            video=video, progress=progress,
+            causal=causal, video=video, progress=progress,
         )  # fmt: skip
     if as_json:
         return print_json(report.to_json())
@@ -133,6 +137,9 @@ def export_diffusion_policy(
         typer.Option("--output", "-o", help="What to make: a file that ends in .zarr.zip, or else a folder; not there yet."),
     ],
     keys: Annotated[str | None, typer.Option("--keys", help="Keys to write, with commas. [default: all]")] = None,
+    float32: Annotated[
+        bool, typer.Option("--float32", help="Write float64 as float32, rounded: upstream's data set for robomimic needs it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write a store as diffusion policy's ReplayBuffer (Zarr v2), exact."""
@@ -141,12 +148,12 @@ def export_diffusion_policy(
         from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
     check_folder(output)
     with progress_for() as progress:
-        report = export_replay_buffer(store, output, keys=_listed(keys), progress=progress)
+        report = export_replay_buffer(store, output, keys=_listed(keys), float32=float32, progress=progress)
     if as_json:
         return print_json(report.to_json())
     for name, why in report.left_out.items():
         say(f"not exported: {name}: {why}")
-    say(_written(output, report) + ", exact")
+    say(_written(output, report) + (", float64 as float32" if float32 else ", exact"))
     return None
 
 

@@ -105,8 +105,12 @@ def needs(extras: str) -> Iterator[None]:
 
 def check_folder(output: Path) -> None:
     """Refuse an output whose folder is not writable, before hours of work."""
-    if not output.parent.is_dir() or not os.access(output.parent, os.W_OK):
-        raise typer.BadParameter(f"--output: {output.parent} is not a writable folder; make it first")
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"--output: there is no folder {output.parent}; make it first")
+    if not os.access(output.parent, os.W_OK):
+        raise typer.BadParameter(
+            f"--output: the folder {output.parent.absolute()} cannot be written to; name a file in another"
+        )
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -6,24 +6,21 @@ any two changes of files. After each step everything that is there is compared w
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 import tempfile
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
 import h5py
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from memory_place import MemoryPlace, memory_lock
+from mortal import Killed, killed_at, write_source
 from remote import BUCKET
 
 from robozarr.convert import convert
@@ -32,8 +29,6 @@ from robozarr.convert.resuming.journal import FOLDER
 from robozarr.convert.sources.content import digest_of_file
 from robozarr.schemas.errors import IncompleteStoreError, RoboZarrError, SourceError, StoreError
 from robozarr.schemas.metadata import LEFT_OUT
-from robozarr.store.bucket import BucketPlace
-from robozarr.store.folder import FolderPlace
 from robozarr.store.locate import place_of
 from robozarr.store.place import Place
 from robozarr.store.reading import read_metadata
@@ -51,31 +46,6 @@ KILLS = st.one_of(st.integers(0, 120), st.integers(100, 200), st.integers(0, 280
 bucket. Who makes fewer lives."""
 
 
-class Killed(BaseException):
-    """What a test kills a converter with: no handler of the converter's takes it for an error."""
-
-
-class Changes(list[str]):
-    """What a converter changed, as far as it came."""
-
-    late: Callable[[], object] | None = None
-    """The last shard that a worker of it wrote, written once more: by one that nobody knows of any more, and that goes on."""
-
-
-def write_source(path: Path, seed: int, size: int = 8) -> Path:
-    """A file of one or two demos with actions and one small picture: as little as a store can be made from."""
-    rng = np.random.default_rng(seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for number in range(1 + seed % 2):
-            n = 2 + (seed + number) % 2
-            demo = file.create_group(f"data/demo_{number}")
-            demo["actions"] = rng.normal(size=(n, 7))
-            demo["states"] = rng.normal(size=(n, 4 + seed % 3))
-            demo["obs/agentview_rgb"] = rng.integers(0, 256, (n, size, size, 3), np.uint8)
-    return path
-
-
 def write_sources(folder: Path) -> list[Path]:
     """Files in the order of their names, so that any appended in that order are what a conversion of all would take."""
     good = [write_source(folder / f"s{number}" / f"{name}_demo.hdf5", number) for number, name in enumerate("aabc")]
@@ -84,52 +54,6 @@ def write_sources(folder: Path) -> list[Path]:
     broken.parent.mkdir()
     broken.write_bytes(b"no HDF5")
     return [*good, odd, broken]
-
-
-@contextmanager
-def killed_at(change: int | None, of: str = "") -> Iterator[Changes]:
-    """A converter that dies at its change number `change` of any place: a file that appears, moves or is removed.
-
-    `of` "move" counts moves alone, which only the commit of an append makes.
-
-    Yields what was changed, as far as it came. The dead do nothing on their way out.
-    """
-    changes = Changes()
-    with pytest.MonkeyPatch.context() as patch:
-        for kind, name in itertools.product(
-            (FolderPlace, MemoryPlace, BucketPlace), ("write", "replace", "move", "remove", "empty")
-        ):
-            patch.setattr(kind, name, mortal(getattr(kind, name), name, change, changes, of))
-        yield changes
-
-
-def mortal(real: Callable[..., None], name: str, last: int | None, changes: Changes, of: str) -> Callable[..., None]:
-    """A method of a place that dies when `last` changes were made."""
-
-    def over() -> bool:
-        return last is not None and sum(change.startswith(of) for change in changes) > last
-
-    def do_or_die(self: Place, what: Any, *more: Any, **options: Any) -> None:
-        what = list(what) if name == "remove" else what
-        if over():
-            return
-        changes.append(f"{name} {what}")
-        if any(isinstance(getattr(check, "__self__", None), fence.Fence) for check in (*more, *options.values())):
-            again = [[bytes(part) for part in more[0]], *more[1:]]
-            changes.late = partial(real, self, what, *again, **options)
-        if over():
-            if name in ("write", "replace") and self.folder is not None:
-                leave_half(self.folder / what)
-            raise Killed
-        real(self, what, *more, **options)
-
-    return do_or_die
-
-
-def leave_half(file: Path) -> None:
-    """What a writer leaves that is killed before it renames."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.with_name(f".{file.name}.{uuid.uuid4().hex}.robozarr-tmp").write_bytes(b"half")
 
 
 class Sequences(RuleBasedStateMachine):

@@ -71,7 +71,7 @@ def test_the_page_of_every_size(size: Size, tmp_path: Path) -> None:
     size = replace(size, n_states=10, n_seeds=2)
     released = dict.fromkeys(size.rows, 0.5) | {A: 0.0, C: 0.8, D: 0.7}
     page = write_page(made_up(size, released), tmp_path / "docs").read_text()
-    assert "the release of 100% of the demonstrations is never an anchor" in page
+    assert "the release of 100% of the demonstrations never begins a window" in page
     assert "Trained on those windows (A) the policy places the bowl and lets go in 0% [0, 16] of the rollouts" in page
     assert "trained on all windows (C) in 80% [58, 92]" in page
     assert "and in 100% it brings it over the plate and never lets go" in page

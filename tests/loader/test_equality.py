@@ -90,7 +90,7 @@ def refused_as_beyond(episodes: list[Episode], spec: rz.WindowSpec, store: rz.St
             for offset in key.offsets
         )
         if not any(reached):
-            with pytest.raises(WindowError, match=rf"window · {key.name}: .*beyond every episode|at least one is left"):
+            with pytest.raises(WindowError, match=rf"window · {key.name}: .*beyond every episode|no window is left"):
                 rz.WindowDataset(store, spec)
             return True
     return False

@@ -279,5 +279,5 @@ def test_an_offset_beyond_every_episode_and_frames(store: rz.Store) -> None:
     with pytest.raises(WindowError, match="agentview_rgb are frames"):
         dataset.statistics(["agentview_rgb"])
     state = rz.WindowDataset(store, rz.WindowSpec({"actions": [0], "ee_states": [-1]}))
-    with pytest.raises(WindowError, match=r"ee_states at the anchor, offset 0; the window has it at \[-1\]"):
+    with pytest.raises(WindowError, match=r"ee_states at step t, offset 0; the window has it at \[-1\]"):
         state.statistics(relative=RELATIVE)

@@ -89,12 +89,12 @@ def test_they_are_served_as_they_are(store: rz.Store) -> None:
         ({"padded": 0}, "padded: True or False"),
         ({"windows": [0, 0]}, "each window once"),
         ({"windows": [62]}, r"integers in \[0, 62\)"),
-        ({"windows": []}, "at least one is left.*62 by windows"),
+        ({"windows": []}, "no window is left.*62 by windows"),
         ({"windows": np.zeros(62, bool)}, "62 by windows"),
         ({"windows": np.ones(61, bool)}, "one bool for each of the store's 62 steps"),
         ({"windows": [0.5]}, "numbers of windows, a mask"),
         ({"windows": {"nobody": [(0, 1)]}}, "no episode is called so"),
-        ({"max_padding": 0, "windows": {1: [(0, 1)]}}, r"at least one is left.* by padding, \d+ by windows"),
+        ({"max_padding": 0, "windows": {1: [(0, 1)]}}, r"no window is left.* by padding, \d+ by windows"),
     ],
 )
 def test_what_is_no_selection(store: rz.Store, options: dict[str, Any], says: str) -> None:

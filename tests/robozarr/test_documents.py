@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from command import run_here
 
+import robozarr
 from robozarr.convert import convert
+from robozarr.view import doctor
 from synthetic import write_libero
 
 ROOT = Path(__file__).parents[2]
@@ -32,13 +34,52 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_hints_name_extras_that_exist() -> None:
     there = set(metadata.metadata("robozarr").get_all("Provides-Extra") or ())
+    texts = [path.read_text() for path in [*SOURCES, *PAGES, *ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("examples/*.py")]]
+    groups = [group for text in texts for group in re.findall(r"(?:robozarr|'\.)\[([a-z0-9,\s]+)\]", text)]
+    groups += [
+        group for text in texts for group in re.findall(r'\bneeds\("([^"]+)"\)', text)
+    ]  # f"'.[{extras}]'" in robozarr/cli
+    groups += [*robozarr._EXTRAS.values(), *doctor.EXTRAS]
+    named = {extra.strip() for group in groups for extra in group.split(",")}
+    assert {"convert", "lerobot", "train", "view", "s3"} <= named <= there
+
+
+def test_every_hint_to_install_is_one_of_these() -> None:
+    """An extra, in a clone, which is where `'.[…]'` means robozarr; or a package of that name."""
+    packages = {"blosc2", "boto3", "hdf5plugin", "zarr", "numba"}
+    hints = [
+        (path.relative_to(ROOT).as_posix(), hint.replace("--upgrade ", "").replace("--force-reinstall ", ""))
+        for path in SOURCES
+        for hint in re.findall(r"pip install ([^\n;)`\"]+)", path.read_text())
+    ]
+    assert len(hints) > 12
+    for path, hint in hints:
+        if hint.startswith("'.["):
+            assert re.fullmatch(r"'\.\[[^]]+\]'( ?|.* in a clone of robozarr.*)", hint), (path, hint)
+        else:
+            assert hint.startswith("{") or set(hint.split(", then")[0].split()) <= packages, (path, hint)
+
+
+def test_commands_in_messages_exist() -> None:
+    commands = {"convert", "verify", "info", "report", "coverage", "layouts", "doctor", "export"}
     named = {
-        extra.strip()
-        for path in [*SOURCES, *PAGES]
-        for group in re.findall(r"(?:robozarr|'\.)\[([a-z0-9,\s]+)\]", path.read_text())
-        for extra in group.split(",")
+        word for path in SOURCES for word in re.findall(r"(?:run: |with: |→ |: |\()robozarr ([a-z]+) [A-Z{]", path.read_text())
     }
-    assert {"convert", "train", "view", "s3"} <= named <= there
+    assert {"convert", "verify", "layouts"} <= named <= commands
+
+
+def test_diagrams_have_no_semicolon() -> None:
+    """It ends a statement in mermaid, and the page then shows a bomb instead of the diagram."""
+    blocks = [block for page in PAGES for block in re.findall(r"^```mermaid\n(.*?)^```", page.read_text(), re.M | re.S)]
+    assert len(blocks) > 2
+    assert [block for block in blocks if ";" in block] == []
+
+
+def test_a_warning_fails_the_docs() -> None:
+    """With --quiet mkdocs counts no warnings, and builds whatever is broken."""
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "/mkdocs build" in line]
+    assert "--quiet" not in line.partition("#")[0]
+    assert "strict: true" in (ROOT / "mkdocs.yml").read_text()
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
@@ -75,6 +116,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
         ("import robozarr as rz; rz.WindowDataset", "torch", "train"),
         ("import robozarr as rz; rz.WindowLoader", "blosc2", "train"),
         ("import robozarr; robozarr.convert", "h5py", "convert"),
+        ("import robozarr.loader.warm", "numba", "train"),
+        ("import robozarr as rz; rz.WindowDataset", "numba", "train"),
         ("from robozarr.convert import convert", "h5py", "convert"),
         ("import robozarr; robozarr.view", "none", ""),
     ],
@@ -93,7 +136,6 @@ def test_a_missing_package_names_its_extra_in_one_line(line: str, missing: str, 
 
 
 def test_every_public_name_has_a_place_in_the_reference() -> None:
-    import robozarr
     import robozarr.convert
 
     spec = importlib.util.spec_from_file_location("site_hook", ROOT / "docs" / "site.py")

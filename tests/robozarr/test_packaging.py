@@ -35,7 +35,7 @@ def test_the_version_stands_in_one_place() -> None:
         if path.is_file()
         and path.suffix != ".txt"
         and path.name != "CHANGELOG.md"  # which names versions of other things, and old ones
-        if re.search(rf"\b{re.escape(robozarr.__version__)}\b", path.read_text())
+        if re.search(rf"(?<!robomimic[=-])(?<!==)\b{re.escape(robozarr.__version__)}\b", path.read_text())
     ]
     assert found == ["robozarr/version.py"]
 
@@ -109,12 +109,18 @@ def dry_parse(command: list[str]) -> dict[str, Any]:
     return parameters
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/container.md", "docs/cluster.md", "docs/object-stores.md"])
+DOCUMENTS = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("container", "cluster", "install", "instructions", "object-stores")),
+]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_commands_in_the_documents_are_understood(document: str) -> None:
     text = re.sub(r" *\\\n *", " ", (ROOT / document).read_text())
     lines = [
         line.partition("#")[0].strip()
-        for block in re.findall(r"^```\n(.*?)^```", text, re.M | re.S)
+        for block in re.findall(r"^```(?:bash)?\n(.*?)^```", text, re.M | re.S)
         for line in block.splitlines()
     ]
     n_checked = 0
@@ -136,4 +142,18 @@ def test_the_workflow_tests_packs_and_builds_the_image() -> None:
     assert any(run.startswith("make image ") for run in runs["image"])
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     used = {word for job in runs.values() for run in job for word in re.findall(r"\bmake ([\w-]+)", run)}
-    assert used <= targets
+    named = {
+        word
+        for pattern in ("*.md", "docs/**/*.md", "sample/*.md")
+        for path in ROOT.glob(pattern)
+        for word in re.findall(r"(?:`|^)make ([a-z][\w-]*)", path.read_text(), re.M)
+    }
+    assert len(named) > 10
+    assert used | named <= targets
+
+
+@pytest.mark.parametrize("form", ["bug.yml", "files.yml"])
+def test_an_issue_form_has_no_field_that_is_half_a_sentence(form: str) -> None:
+    """A comma inside braces ends a value in YAML."""
+    body = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE" / form).read_text())["body"]
+    assert {name for field in body for name in field["attributes"]} <= {"label", "description", "render"}

@@ -173,7 +173,8 @@ def test_a_store_that_has_every_key_is_fine() -> None:
 def test_an_unknown_key_is_named_with_those_there_are() -> None:
     there = "actions, agentview_rgb, eye_in_hand_rgb, gripper_states, joint_states, rewards"
     with pytest.raises(
-        WindowError, match=rf"^window · agentview_rbg: a key of the store; it has {there} → did you mean 'agentview_rgb'\?$"
+        WindowError,
+        match=rf"^window · agentview_rbg: is not a key of the store, which has {there} → did you mean 'agentview_rgb'\?$",
     ):
         WindowSpec({"agentview_rbg": [0], "actions": [0]}).validate(METADATA)
     with pytest.raises(WindowError, match=r"window · zzz: .* → take one of these, or convert with this key"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -167,6 +168,22 @@ def test_a_missing_field_is_refused(path: tuple[str | int, ...]) -> None:
         del at[name]
         with pytest.raises(StoreError, match=r"steps/key/zarr\.json is not as FORMAT.md says"):
             parse_array_document("steps/key", document)
+
+
+@pytest.mark.parametrize(
+    "configuration", [{"endian": 0}, {"endian": "NaN"}, {"endian": "little", "name": "zstd"}, -4611686018427387904, []]
+)
+def test_bytes_without_an_order_are_as_zarr_takes_them(configuration: Any) -> None:
+    """Of one byte a value any order will do, but nothing that zarr-python refuses to open."""
+    layout = replace(LAYOUT, dtype="uint8")
+    for endian in ("little", "big"):
+        document = array_document(layout)
+        document["codecs"][0]["configuration"]["codecs"][0]["configuration"] = {"endian": endian}
+        assert parse_array_document("steps/key", document) == layout
+    document = array_document(layout)
+    document["codecs"][0]["configuration"]["codecs"][0]["configuration"] = configuration
+    with pytest.raises(StoreError, match=r"steps/key/zarr\.json is not as FORMAT.md says"):
+        parse_array_document("steps/key", document)
 
 
 def test_two_compressors_are_refused() -> None:

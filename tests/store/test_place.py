@@ -15,7 +15,7 @@ from faulty import Fault, Kind, Proxy, Request, broken, first_n
 from remote import BUCKET, CREDENTIALS, new_place, read_and_tell
 
 from robozarr.schemas.errors import BucketError, StoreError
-from robozarr.store import bucket
+from robozarr.store import bucket, bucket_listing
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.folder import FolderPlace
 from robozarr.store.locate import place_of
@@ -208,6 +208,23 @@ def test_a_listing_that_repeats_itself_ends(s3: str) -> None:
         pytest.raises(BucketError, match="lists the same objects again and again; check --endpoint-url"),
     ):
         BucketPlace(place.url, proxy.url).names()
+
+
+def test_a_listing_of_endless_empty_pages_ends(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Empty(Proxy):
+        n_pages = 0
+
+        async def _forward(self, head: bytes, body: bytes) -> tuple[bytes, bytes]:
+            answer, data = await super()._forward(re.sub(rb"&?continuation-token=[^& ]*", b"", head), body)
+            self.n_pages += 1
+            more = b"<IsTruncated>true</IsTruncated><NextContinuationToken>%d</NextContinuationToken>" % self.n_pages
+            return answer, data.replace(b"<IsTruncated>false</IsTruncated>", more)
+
+    monkeypatch.setattr(bucket_listing, "PAGE_S", 1.0)
+    place = new_place(s3)
+    with Empty(s3) as proxy, pytest.raises(BucketError, match="announced more pages for 1 s, and no name came; check"):
+        BucketPlace(place.url, proxy.url).names()
+    assert proxy.n_pages > 1
 
 
 def test_only_one_creates_and_only_the_holder_of_the_tag_replaces(s3: str) -> None:

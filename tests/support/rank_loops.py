@@ -15,16 +15,12 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
+from served import SIZE, windows
 from torch.utils.data import DataLoader
 
 import robozarr as rz
 
 SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
-SIZE = 4
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
 
 
 def error_of(function: Callable[[], object]) -> str:

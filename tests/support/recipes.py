@@ -11,6 +11,8 @@ from typing import Final
 
 RECIPES: Final = Path(__file__).parents[2] / "docs" / "recipes"
 SITE: Final = Path(__file__).parents[1] / "train" / "site"
+ROBOMIMIC_0_2: Final = Path(sys.prefix) / "robomimic-0.2.0" / "robomimic"
+"""LIBERO's robomimic, beside the newer one of `make test-train`'s environment."""
 UPSTREAM: Final = "ROBOZARR_UPSTREAM"
 """Names a folder of checkouts of upstream repositories, which no package registry has."""
 

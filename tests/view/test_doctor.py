@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -52,9 +54,18 @@ def test_missing_packages_are_named_by_their_extra(monkeypatch: pytest.MonkeyPat
     assert only(found, "problem") == {"Packages missing": "msgspec → pip install msgspec"}
     (title, detail), *_ = only(found, "notice").items()
     assert title == "Extra 'train' is not installed"
-    assert detail.endswith("this installation cannot load → pip install '.[train]'")
+    assert detail.endswith("this installation cannot train from a store → pip install '.[train]' in a clone of robozarr")
     assert not list(doctor.check_compiler(answers(0, "")))
     assert not list(doctor.check_cuda(answers(0, "")))
+
+
+def test_a_folder_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    problems = only(list(doctor.check_packages()), "problem")
+    assert list(problems) == ["robozarr runs from a folder and is not installed"]
 
 
 def test_a_codec_that_is_not_registered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +74,20 @@ def test_a_codec_that_is_not_registered(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("zarr.registry.get_codec_class", unknown)
     assert list(only(list(doctor.check_codec()), "problem")) == ["zarr does not know the codec robozarr.frames"]
+
+
+def test_a_zarr_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zarr.registry", None)  # as version 2, which has none
+    ((title, detail),) = only(list(doctor.check_codec()), "problem").items()
+    assert title == "zarr cannot be imported"
+    assert detail.endswith("→ pip install --upgrade --force-reinstall zarr")
+
+
+def test_the_last_line_is_the_result_and_not_what_was_announced() -> None:
+    announced = "import sys; print('the result'); print('compiling …', file=sys.stderr)"
+    assert doctor.run_python(["-c", announced]) == (0, "compiling …\nthe result")
+    code, said = doctor.run_python(["-c", "raise ImportError('broken')"])
+    assert (code, said.splitlines()[-1]) == (1, "ImportError: broken")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +155,14 @@ def test_buckets(s3: str) -> None:
     (found,) = doctor.check_place("s3://no-such-bucket/a", s3)
     assert found.level == "problem"
     assert "there is no bucket no-such-bucket" in found.detail
+
+
+def test_a_service_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (found,) = doctor.check_place("s3://bucket/a", f"http://127.0.0.1:{port}")
+    assert (found.level, found.title) == ("problem", "Bucket s3://bucket/a")
+    assert f"127.0.0.1:{port}" in found.detail
 
 
 def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

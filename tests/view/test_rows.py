@@ -72,7 +72,9 @@ def test_a_whole_shard_of_another_store_is_an_error(tmp_path: Path) -> None:
     for name in ("agentview_rgb/c/0/0/0/0", "ee_pos/c/0/0"):
         shutil.copy(tmp_path / "1.zarr/steps" / name, tmp_path / "0.zarr/steps" / name)
     store = robozarr.open_store(tmp_path / "0.zarr")
-    with pytest.raises(CorruptChunkError, match=r"the frame has the checksum that checksums/ states .* found another frame"):
+    with pytest.raises(
+        CorruptChunkError, match=r"the frame must have the checksum that checksums/ states .* found another frame"
+    ):
         read_rows(store, "agentview_rgb", [2])
     with pytest.raises(CorruptChunkError, match=r"steps/ee_pos · episode 1: its rows agree with checksums/ee_pos"):
         read_episode(store, "ee_pos", 1)

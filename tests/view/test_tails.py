@@ -85,30 +85,30 @@ def test_a_store_whose_releases_are_known(tmp_path: Path) -> None:
     assert tails.release
     assert tails.never() == 0.75
     assert tails.by_chunk == {8: 0.0, 16: 0.25, 32: 0.5, 64: 0.75}
-    assert tails.warning == "with chunk 64, the release of 75.0% of episodes is never an anchor"
-    assert measure_tails(store, chunk=65).warning == "with chunk 65, the release of 100% of episodes is never an anchor"
+    assert tails.warning == "with chunk 64, the release of 75.0% of episodes never begins a window"
+    assert measure_tails(store, chunk=65).warning == "with chunk 65, the release of 100% of episodes never begins a window"
     assert measure_tails(store, chunk=8).warning is None
     text = " ".join(printed(tails).split())
     assert "Steps left after the release: 12 to 64, median 20; 4 of 4 episodes have one." in text
-    assert "warning: with chunk 64, the release of 75.0% of episodes is never an anchor" in text
+    assert "warning: with chunk 64, the release of 75.0% of episodes never begins a window" in text
     assert "warning" not in printed(measure_tails(store, chunk=8))
     page = report_html(store)
-    assert "With chunk 64, the release of 75.0% of episodes is never an anchor." in page
+    assert "With chunk 64, the release of 75.0% of episodes never begins a window." in page
     assert "No release lies in the last 8 steps of its episode." in report_html(store, chunk=8)
     title = coverage_chart(measure_coverage(store), tails).title
-    assert title.startswith("With chunk 64, the release of 75.0% of episodes is never an anchor. After 10 epochs")
+    assert title.startswith("With chunk 64, the release of 75.0% of episodes never begins a window. After 10 epochs")
     assert coverage_chart(measure_coverage(store), measure_tails(store, chunk=8)).title.startswith("After 10 epochs")
 
 
 def test_a_last_change_that_closes_is_not_called_a_release(tmp_path: Path) -> None:
     tails = measure_tails(store_with_releases(tmp_path, (12, 20), close_again=True))
     assert tails.left == (0, 20)
-    assert tails.warning == "with chunk 64, the last change of the gripper's command of 100% of episodes is never an anchor"
+    assert tails.warning == "with chunk 64, the last change of the gripper's command of 100% of episodes never begins a window"
 
 
 def test_episodes_without_a_change_are_counted_apart() -> None:
     tails = Tails(chunk=64, n_episodes=3, known=True, release=True, left=(5, 90))
-    assert tails.warning == "with chunk 64, the release of 50.0% of the 2 episodes that have one is never an anchor"
+    assert tails.warning == "with chunk 64, the release of 50.0% of the 2 episodes that have one never begins a window"
     none = Tails(chunk=64, n_episodes=3, known=True, release=False, left=())
     assert none.warning is None
     assert none.to_json()["never_an_anchor"] == {"8": None, "16": None, "32": None, "64": None}
@@ -136,9 +136,9 @@ def test_the_command_prints_tails_first(tmp_path: Path) -> None:
     done = run_here(*command)
     assert done.returncode == 0, done.stderr
     text = " ".join(done.stdout.split())
-    assert "with chunk 64, the release of 100% of episodes is never an anchor" in text
+    assert "with chunk 64, the release of 100% of episodes never begins a window" in text
     assert text.index("Steps left after the release") < text.index("Random sampling: a file by")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     found = json.loads(run_here(*command, "--json").stdout)
     assert found["tails"]["steps_left"] == [12, 20]
-    assert found["tails"]["warning"] == "with chunk 64, the release of 100% of episodes is never an anchor"
+    assert found["tails"]["warning"] == "with chunk 64, the release of 100% of episodes never begins a window"

@@ -36,7 +36,7 @@ def test_info_is_aligned_and_short(tmp_path: Path) -> None:
     print_info(summarise(rz.open_store(tmp_path / "a.zarr")), Console(file=buffer, width=160))
     lines = buffer.getvalue().splitlines()
     assert any(line.startswith("holds") and "22 tasks · 22 episodes · 88 steps at 20 Hz" in line for line in lines)
-    facts = [line for line in lines if line.startswith(("holds", "size", "written by", "flagged steps", "alignment"))]
+    facts = [line for line in lines if line.startswith(("holds", "size", "written by", "flagged steps", "recorded"))]
     assert len({len(line) - len(line[18:].lstrip()) for line in facts if len(line) > 18}) == 1
     (head,) = [i for i, line in enumerate(lines) if line.startswith("key ")]
     ratio = slice(lines[head].index("ratio"), lines[head].index("ratio") + len("ratio"))
@@ -54,7 +54,7 @@ def test_report_writes_a_page(sample_store: Path, tmp_path: Path) -> None:
     assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     done = run_here("report", sample_store, "-o", tmp_path / "none" / "a.html")
     assert done.returncode == 2
-    assert "is not a writable folder" in done.stderr
+    assert "there is no folder" in done.stderr
     done = run_here("report", tmp_path / "none.zarr", "-o", tmp_path / "a.html")
     assert done.returncode == 3
     assert "no store there" in done.stderr

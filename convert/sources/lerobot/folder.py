@@ -7,20 +7,27 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from robozarr.schemas.errors import PlanError, Problem, SourceError
 
-__all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of", "is_data_file", "pyarrow"]
+__all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of", "is_data_file", "is_data_set", "pyarrow"]
 
+T = TypeVar("T")
 INFO: Final = "meta/info.json"
 VERSIONS: Final = ("v2.0", "v2.1", "v3.0")
 TEMPLATE: Final = re.compile(r"([^{}]|\{(video_key|episode_chunk|episode_index|chunk_index|file_index)(:0\d{1,2}d)?\})*")
 """Names of files: a format could otherwise reach into objects, and ask for gigabytes of blanks."""
+MOST_FPS: Final = 1e6
+DAMAGE: Final = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, ArithmeticError, RecursionError, StopIteration,
+)  # fmt: skip
+"""Errors that files raise which are not what they should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +35,8 @@ class Episode:
     """One episode, as the data set's own table has it."""
 
     length: int
+    data: str = ""
+    """File with its rows, relative to the data set; "" where ``info.json`` does not say."""
     stats: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Feature → statistic → values."""
     videos: Mapping[str, tuple[str, float]] = field(default_factory=dict)
@@ -67,9 +76,31 @@ def is_data_file(path: str | Path) -> bool:
     return Path(path).suffix.lower() == ".parquet"
 
 
-def data_files(folder: Path) -> list[Path] | None:
-    """The files of data of a LeRobot data set; None if the folder is none."""
-    return sorted(folder.glob("data/**/*.parquet")) if (folder / INFO).is_file() else None
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is a LeRobot data set."""
+    return (folder / INFO).is_file()
+
+
+def data_files(folder: Path) -> list[Path]:
+    """The files of data of a LeRobot data set.
+
+    Raises
+    ------
+    SourceError
+        If one that its table of episodes names is not there.
+    """
+    found = sorted(folder.glob("data/**/*.parquet"))
+    try:
+        episodes = _read(folder.absolute() / INFO, _state_of(folder)).episodes
+    except SourceError:  # said with each file
+        return found
+    there = {file.relative_to(folder).as_posix() for file in found}
+    if missing := sorted({episode.data for episode in episodes.values()} - there - {""}):
+        rule = "every file with rows of an episode must be there"
+        remedy = f"copy or download it again, or name the files that are there: '{folder}/data/**/*.parquet'"
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise _error(folder, rule, f"no {missing[0]}{more}", remedy)
+    return found
 
 
 def info_of(path: str | Path) -> Path | None:
@@ -80,20 +111,26 @@ def info_of(path: str | Path) -> Path | None:
     return None
 
 
-def beside(path: str | Path) -> list[Path]:
-    """The files that a file of data is read with: ``info.json``, the tasks, and the videos of its episodes; OSError if not."""
-    info = info_of(path)
-    if info is None:
-        return []
+def beside(path: str | Path) -> tuple[list[Path], str]:
+    """What a file of data is read with: its videos, and what ``meta/`` says of its rows, as text; OSError if it cannot be read.
+
+    Not the files of ``meta/`` themselves, which change with every episode that is recorded.
+    """
+    if info_of(path) is None:
+        return [], ""
     try:
-        data = data_set_of(path)
-        numbers = set(pyarrow().read_table(str(path), columns=["episode_index"]).column(0).to_pylist())
-    except (SourceError, PlanError, ValueError, KeyError) as exc:
+        data, wanted = data_set_of(path), ["episode_index", "task_index"]
+        table = pyarrow().read_table(str(path), columns=wanted)
+        numbers, tasks = (sorted(set(table[name].to_pylist())) if name in table.column_names else [] for name in wanted)
+    except (SourceError, PlanError, *DAMAGE) as exc:
         raise OSError(str(exc)) from exc
-    episodes = [data.episodes[number] for number in numbers if number in data.episodes]
-    videos = {data.root / name for episode in episodes for name, _ in episode.videos.values()}
-    tasks = [data.root / "meta" / name for name in ("tasks.parquet", "tasks.jsonl")]
-    return [each for each in (info, *tasks, *sorted(videos)) if each.is_file()]
+    episodes = {number: data.episodes[number] for number in numbers if number in data.episodes}
+    videos = {data.root / name for episode in episodes.values() for name, _ in episode.videos.values()}
+    said = {
+        "fps": data.fps, "features": data.features, "made": data.made, "tasks": [data.tasks.get(task) for task in tasks],
+        "episodes": [(number, each.length, each.videos, each.facts) for number, each in episodes.items()],
+    }  # fmt: skip
+    return [each for each in sorted(videos) if each.is_file()], json.dumps(said, sort_keys=True, default=str)
 
 
 def data_set_of(path: str | Path) -> DataSet:
@@ -106,34 +143,47 @@ def data_set_of(path: str | Path) -> DataSet:
     """
     info = info_of(path)
     if info is None:
-        rule, remedy = "a Parquet file lies in the folder data/ of a LeRobot data set", f"give a folder that has {INFO}"
+        rule, remedy = "a Parquet file must lie in the folder data/ of a LeRobot data set", f"give a folder that has {INFO}"
         raise _error(path, rule, "none", remedy)
-    return _read(info, info.stat().st_mtime_ns)
+    return _read(info, _state_of(info.parent.parent))
+
+
+def _state_of(root: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """What tells that a file of ``meta/`` was changed."""
+    found = []
+    for path in sorted((root / "meta").rglob("*")):
+        status = path.stat()
+        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4)
-def _read(path: Path, mtime_ns: int) -> DataSet:
+def _read(path: Path, state: tuple[tuple[str, int, int, int], ...]) -> DataSet:
     root = path.parent.parent
     try:
         info = json.loads(path.read_text("utf-8"))
         version, fps, features = str(info["codebase_version"]), float(info["fps"]), dict(info["features"])
         if version not in VERSIONS:
-            rule = f"the data set is of a version of {', '.join(VERSIONS)}"
+            rule = f"the data set must be of version {' or '.join(VERSIONS)}"
             raise _error(path, rule, version, "convert it with LeRobot's own scripts")
+        if not 0 < fps <= MOST_FPS:
+            raise ValueError(f"fps is {fps:g}")
         known = {name: entry["dtype"] for name, entry in features.items()}
         videos = [name for name, kind in known.items() if kind == "video"]
-        episodes = _episodes_3(root, info, videos) if version == "v3.0" else _episodes_2(root, info, videos)
+        episodes = _once("episode_index", (_episodes_3 if version == "v3.0" else _episodes_2)(root, info, videos))
+        if len(episodes) < (total := int(info.get("total_episodes", 0))):
+            raise ValueError(f"total_episodes is {total}, and the table of episodes has {len(episodes)}")
         return DataSet(
             root=root,
             fps=fps,
             features=features,
             tasks=_tasks(root),
             episodes=episodes,
-            stats=_json(root / "meta" / "stats.json"),
+            stats=_stats(_json(root / "meta" / "stats.json")),
             made=info["robozarr"] if isinstance(info.get("robozarr"), dict) else {},
         )
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as exc:
-        rule = "meta/ holds info.json, the tasks and the episodes of version 2.1 or 3.0"
+    except DAMAGE as exc:
+        rule = "meta/ must hold info.json, the tasks and the episodes of version 2.1 or 3.0"
         raise _error(path, rule, f"{type(exc).__name__}: {exc}".splitlines()[0], "copy or download meta/ again") from exc
 
 
@@ -144,10 +194,10 @@ def _error(path: str | Path, rule: str, value: str, remedy: str) -> SourceError:
 def _named(template: str, **values: Any) -> str:
     """A file's name by ``info.json``; ValueError if it would format anything else, or lie outside the data set."""
     if not TEMPLATE.fullmatch(template):
-        raise ValueError(f"video_path {template!r} names files otherwise than LeRobot does")
+        raise ValueError(f"{template!r} names files otherwise than LeRobot does")
     name = template.format(**values)
     if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise ValueError(f"video_path leads out of the data set, to {name!r}")
+        raise ValueError(f"a file's name leads out of the data set, to {name!r}")
     return name
 
 
@@ -158,21 +208,41 @@ def _json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _stats(value: Any) -> dict[str, dict[str, Any]]:
+    """Feature → statistic → values; TypeError if it is anything else."""
+    if not isinstance(value, dict) or not all(isinstance(of_feature, dict) for of_feature in value.values()):
+        raise TypeError("statistics are objects, by feature and name")
+    return value
+
+
 def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()] if path.is_file() else []
 
 
+def _once(what: str, rows: Iterable[tuple[int, T]]) -> dict[int, T]:
+    """A table by its numbers; ValueError if one stands there twice."""
+    found: dict[int, T] = {}
+    for number, row in rows:
+        if number in found:
+            raise ValueError(f"{what} {number} stands twice")
+        found[number] = row
+    return found
+
+
 def _tasks(root: Path) -> dict[int, str]:
     table = root / "meta" / "tasks.parquet"
-    if not table.is_file():
-        return {int(row["task_index"]): str(row["task"]) for row in _lines(root / "meta" / "tasks.jsonl")}
-    columns = pyarrow().read_table(table).to_pydict()
-    texts = columns.pop("task", None) or next(values for name, values in columns.items() if name != "task_index")
-    return dict(zip(map(int, columns["task_index"]), map(str, texts), strict=True))
+    if table.is_file():
+        columns = pyarrow().read_table(table).to_pydict()
+        texts = columns.pop("task", None) or next(values for name, values in columns.items() if name != "task_index")
+        rows = list(zip(columns["task_index"], texts, strict=True))
+    else:
+        rows = [(row["task_index"], row["task"]) for row in _lines(root / "meta" / "tasks.jsonl")]
+    if bad := [text for _, text in rows if not isinstance(text, str | None)]:
+        raise TypeError(f"a task is text, not {bad[0]!r}")
+    return _once("task_index", ((int(number), text or "") for number, text in rows))
 
 
-def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> dict[int, Episode]:
-    found: dict[int, Episode] = {}
+def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, Episode]]:
     for path in sorted((root / "meta" / "episodes").glob("**/*.parquet")):
         for row in pyarrow().read_table(path).to_pylist():
             stats: dict[str, dict[str, Any]] = {}
@@ -187,21 +257,31 @@ def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> dict[
                         chunk_index=row[f"videos/{name}/chunk_index"],
                         file_index=row[f"videos/{name}/file_index"],
                     ),
-                    float(row[f"videos/{name}/from_timestamp"]),
+                    _seconds(row[f"videos/{name}/from_timestamp"]),
                 )
                 for name in videos
             }
             facts = {name.removeprefix("robozarr/"): value for name, value in row.items() if name.startswith("robozarr/")}
-            found[int(row["episode_index"])] = Episode(length=int(row["length"]), stats=stats, videos=places, facts=facts)
-    return found
+            data = _named(
+                info.get("data_path", ""), chunk_index=row.get("data/chunk_index"), file_index=row.get("data/file_index")
+            )  # fmt: skip
+            number, length = int(row["episode_index"]), int(row["length"])
+            yield number, Episode(length=length, data=data, stats=stats, videos=places, facts=facts)
 
 
-def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> dict[int, Episode]:
-    stats = {int(row["episode_index"]): row["stats"] for row in _lines(root / "meta" / "episodes_stats.jsonl")}
-    found = {}
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"a video is said to begin at {seconds:g} s")
+    return seconds
+
+
+def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, Episode]]:
+    rows = _lines(root / "meta" / "episodes_stats.jsonl")
+    stats = _once("episode_index", ((int(row["episode_index"]), _stats(row["stats"])) for row in rows))
     for row in _lines(root / "meta" / "episodes.jsonl"):
         number = int(row["episode_index"])
         names = {"episode_chunk": number // int(info.get("chunks_size", 1000)), "episode_index": number}
         places = {name: (_named(info["video_path"], video_key=name, **names), 0.0) for name in videos}
-        found[number] = Episode(length=int(row["length"]), stats=stats.get(number, {}), videos=places)
-    return found
+        data = _named(info.get("data_path", ""), **names)
+        yield number, Episode(length=int(row["length"]), data=data, stats=stats.get(number, {}), videos=places)

@@ -5,12 +5,12 @@ A data set that robozarr made says which key each feature is, and which features
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from robozarr.schemas.source import Role
 
-__all__ = ["ACTION", "COUNTERS", "FOLLOWS", "key_of", "role_of", "shape_of", "why_not"]
+__all__ = ["ACTION", "COUNTERS", "FOLLOWS", "joined_of", "key_of", "role_of", "shape_of", "why_not"]
 
 ACTION: Final = "action"
 COUNTERS: Final = ("timestamp", "frame_index", "episode_index", "index", "task_index")
@@ -24,26 +24,38 @@ def key_of(feature: str, made: Mapping[str, Any]) -> str:
     >>> key_of("observation.images.top", {}), key_of("observation.state", {}), key_of("action", {}), key_of("next.done", {})
     ('top', 'state', 'actions', 'next.done')
     """
-    stated = _made_of(feature, made).get("key")
-    if isinstance(stated, str):
-        return stated
     if feature == ACTION:
         return "actions"
+    if feature == "actions":  # that name is taken
+        return "data.actions"
+    stated = _made_of(feature, made).get("key")
+    if isinstance(stated, str) and stated not in ("", "actions"):
+        return stated
     return next((feature.removeprefix(prefix) for prefix in PREFIXES if feature.startswith(prefix)), feature)
 
 
 def shape_of(feature: str, shape: tuple[int, ...], made: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of a step: LeRobot writes a single number [1] as a number, which is what it is unless the data set says more."""
+    """Shape of a step: LeRobot writes a single number [1] as a number, which is what it is unless the data set says more.
+
+    >>> shape_of("next.reward", (), {}), shape_of("action", (), {})
+    ((), (1,))
+    """
     stated = _made_of(feature, made).get("shape")
-    return (1,) if stated == [1] and shape == () else shape
+    return (1,) if shape == () and (stated == [1] or feature == ACTION) else shape
 
 
-def why_not(feature: str, entry: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+def joined_of(feature: str, features: Iterable[str], made: Mapping[str, Any]) -> tuple[str, ...]:
+    """The features that a feature of an export repeats, where all are there; none of any other feature."""
+    by_key = {key_of(name, made): name for name in features if name != feature}
+    joined = _made_of(feature, made).get("joined")
+    keys = joined if isinstance(joined, list) else []
+    return tuple(by_key[key] for key in keys) if all(isinstance(key, str) and key in by_key for key in keys) else ()
+
+
+def why_not(feature: str, entry: Mapping[str, Any]) -> str:
     """Why a feature is not stored; "" if it is."""
     if feature in COUNTERS:
         return FOLLOWS
-    if joined := _made_of(feature, made).get("joined"):
-        return f"repeats {', '.join(map(str, joined))}"
     if entry.get("dtype") == "string":
         return "text a step"
     info = entry.get("info") or entry.get("video_info") or {}

@@ -20,7 +20,7 @@ from robozarr.schemas.words import first_line
 
 __all__ = ["DAMAGE", "LeRobotFile", "values_of"]
 
-DAMAGE: Final = (OSError, ValueError, KeyError, TypeError, NotImplementedError)
+DAMAGE: Final = (OSError, ValueError, LookupError, TypeError, ArithmeticError, NotImplementedError)
 """Errors that pyarrow raises on damaged or unusual files."""
 
 
@@ -42,7 +42,7 @@ class LeRobotFile(ForeignFile):
         except SourceError:
             raise
         except DAMAGE as exc:
-            raise self.error("the file is Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
+            raise self.error("the file must be Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
         self._video: Video | None = None
 
     def close(self) -> None:
@@ -67,7 +67,7 @@ class LeRobotFile(ForeignFile):
         ):
             kept, values = self._kept.get(feature, (-1, None))
             if kept != group:
-                values = self._file.read_row_group(group, columns=[feature]).column(0).combine_chunks()
+                values = self._file.read_row_group(group, columns=[feature]).column(feature).combine_chunks()
                 if isinstance(values, pa.ChunkedArray):
                     values = pa.concat_arrays(values.chunks)
                 self._kept[feature] = group, values
@@ -98,7 +98,7 @@ class LeRobotFile(ForeignFile):
                 for number, data in enumerate(self.pictures(demo, dataset, start, stop)):
                     decode(data, out[number])
         except (*DAMAGE, PictureError, VideoError) as exc:
-            rule = "every frame can be decoded, to the size of the demo's first"
+            rule = "every frame must decode to the size of the demo's first"
             raise self.error(rule, f"{first_line(exc)} in steps {start} to {stop}", AGAIN, demo, dataset) from exc
         return out
 
@@ -120,7 +120,7 @@ class LeRobotFile(ForeignFile):
             if self._video is not None:
                 self._video.close()
             self._video = Video(path, self.data.fps)
-        return self._video, round(first_s * self.data.fps)
+        return self._video, self._video.first_frame(first_s, episode.length)
 
     def width(self, demo: str, dataset: str) -> int:
         """Number of values in one step of a feature [n]."""
@@ -128,13 +128,15 @@ class LeRobotFile(ForeignFile):
 
     def _runs(self) -> dict[str, tuple[int, int]]:
         """Rows [first, stop) of each episode in the file."""
-        episode = values_of(self._file.read(columns=["episode_index"]).column(0).combine_chunks())
-        edges = np.flatnonzero(np.diff(episode, prepend=-1, append=-1))
+        episode = values_of(self._file.read(columns=["episode_index"]).column("episode_index"))
+        if episode.dtype.kind not in "iu" or (episode < 0).any():
+            raise ValueError(f"episode_index of {episode.dtype}, such as {episode[episode < 0][:1]}")
+        edges = np.flatnonzero(np.diff(episode.astype(np.int64), prepend=-1, append=-1))
         found: dict[str, tuple[int, int]] = {}
         for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
             demo = demo_of(int(episode[start]))
             if demo in found:
-                raise self.error("the rows of an episode lie together", f"{demo} begins again in row {start}", AGAIN, demo)
+                raise self.error("the rows of an episode must lie together", f"{demo} begins again in row {start}", AGAIN, demo)
             found[demo] = start, stop
         return found
 
@@ -151,7 +153,9 @@ def values_of(column: Any) -> NDArray[Any]:
     import pyarrow.compute as pc
 
     if isinstance(column, pa.ChunkedArray):
-        column = pa.concat_arrays(column.chunks)
+        column = column.combine_chunks()
+    if isinstance(column.type, pa.ExtensionType):  # of the package datasets, where it is imported
+        column = column.storage
     shape = [len(column)]
     while pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or pa.types.is_fixed_size_list(column.type):
         if column.null_count:

@@ -1,7 +1,8 @@
 """Check the statistics that a data set states of its numbers against the numbers. Pure numpy.
 
-Those of pictures are not checked: LeRobot samples pictures, and 0.4.4 squares uint8 in uint8, so that the standard deviations
-of its recordings are wrong (lerobot/datasets/compute_stats.py: RunningQuantileStats.update).
+LeRobot 0.4.4 squares in the type of the data (lerobot/datasets/compute_stats.py: RunningQuantileStats.update), 0.6.0 in float32
+at least. So 0.4.4 states wrong standard deviations of pictures and of small integers, which is no fault of the data. Those of
+pictures are not compared otherwise, because LeRobot samples pictures.
 """
 
 from __future__ import annotations
@@ -12,12 +13,37 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["differs"]
+__all__ = ["SQUARED_SMALL", "differs", "no_deviation", "squares_overflow"]
 
 EXACT: Final = 1e-5
 """Largest difference of a minimum or maximum, relative to the largest magnitude: they went through float32 and text."""
 SUMMED: Final = 1e-4
-"""Of a mean or deviation, which are sums in float32."""
+"""Of a mean, which is a sum in float32."""
+VARIANCE: Final = 4e-6
+"""Of a variance, relative to the square of that: the mean of squares less the square of the mean, in float32."""
+SQUARED_SMALL: Final = (
+    "no deviation is stated of values that differ, as LeRobot 0.4.4 does, which squares integers in their own type; it is "
+    "computed anew"
+)
+
+
+def squares_overflow(values: NDArray[Any]) -> bool:
+    """Whether integers have squares that their type cannot hold.
+
+    >>> squares_overflow(np.array([15, 0], np.uint8)), squares_overflow(np.array([16, 0], np.uint8))
+    (False, True)
+    """
+    return values.dtype.kind in "iu" and max(-int(values.min()), int(values.max())) ** 2 > np.iinfo(values.dtype).max
+
+
+def no_deviation(stated: Mapping[str, Any]) -> bool:
+    """Whether statistics state no deviation of values that differ.
+
+    >>> no_deviation({"min": [[0.0]], "max": [[1.0]], "std": [[0.0]]}), no_deviation({"min": [1.0], "max": [1.0], "std": [0.0]})
+    (True, False)
+    """
+    least, greatest, std = (np.asarray(stated.get(name, []), np.float64).reshape(-1) for name in ("min", "max", "std"))
+    return least.shape == greatest.shape == std.shape and bool(((least < greatest) & (std == 0)).any())
 
 
 def differs(values: NDArray[Any], stated: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
@@ -43,12 +69,15 @@ def differs(values: NDArray[Any], stated: Mapping[str, Any], whole: Mapping[str,
     size = max(float(np.abs(rows).max()), 1e-8)
     found = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
     for name, value in found.items():
-        if stated.get(name) is None:
+        if stated.get(name) is None or (name == "std" and squares_overflow(values)):
             continue
         theirs = np.asarray(stated[name], np.float64).reshape(-1)
         if theirs.shape != value.shape:
             return f"{name} of {theirs.size} elements, where the data has {value.size}"
-        far = np.abs(theirs - value) > (EXACT if name in ("min", "max") else SUMMED) * size
+        if name == "std":
+            far = np.abs(theirs**2 - value**2) > VARIANCE * size**2
+        else:
+            far = np.abs(theirs - value) > (SUMMED if name == "mean" else EXACT) * size
         if far.any():
             at = int(np.flatnonzero(far)[0])
             return f"{name} {theirs[at]:g}, where the data has {value[at]:g}" + (f", in element {at}" if value.size > 1 else "")

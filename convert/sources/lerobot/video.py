@@ -18,6 +18,8 @@ __all__ = ["Video", "VideoError"]
 
 TOLERANCE_S: Final = 1e-4
 """How far a frame may lie from its step's time (lerobot_dataset.py: tolerance_s)."""
+OPENED: Final = {"protocol_whitelist": "file", "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi"}
+"""What a file may be: not a list of other files and addresses, which FFmpeg would follow."""
 FORMATS: Final = ("yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuvj444p", "rgb24", "gbrp")
 """Formats of 8 bits with colours."""
 
@@ -36,9 +38,9 @@ class Video:
             raise PlanError("reading videos needs PyAV → pip install '.[convert,lerobot]' in a clone of robozarr") from exc
         self.path, self._fps, self._av = path, fps, av
         try:
-            self._container: Any = av.open(str(path))
+            self._container: Any = av.open(str(path), options=OPENED)
             self._stream: Any = self._container.streams.video[0]
-        except (OSError, ValueError, IndexError) as exc:
+        except (OSError, ValueError, IndexError, av.FFmpegError) as exc:
             raise VideoError(f"{path}: {exc}") from exc
         self._frames: Iterator[Any] = iter(())
         self._next = -1
@@ -63,6 +65,17 @@ class Video:
         name = context.codec.canonical_name.upper() if hasattr(context.codec, "canonical_name") else context.name.upper()
         return f"{name} by PyAV {self._av.__version__}, {context.codec.name}, libavcodec {library}: a video, not exact"
 
+    def first_frame(self, time_s: float, n: int) -> int:
+        """Number of the frame at a time, where n frames begin; VideoError if there is none, or the file ends before they do."""
+        first = round(time_s * self._fps)
+        if abs(first / self._fps - time_s) > TOLERANCE_S:
+            raise VideoError(f"{self.path}: an episode that begins at {time_s:g} s, between frames of {self._fps:g} a second")
+        if 0 < self._stream.frames < first + n:
+            raise VideoError(
+                f"{self.path}: {self._stream.frames} frames, where an episode has those from {first} to {first + n}"
+            )
+        return first
+
     def read(self, first: int, out: NDArray[np.uint8]) -> None:
         """Decode frames first, first + 1, … of the file into `out` [n, y, x, 3].
 
@@ -79,7 +92,7 @@ class Video:
             for number, place in enumerate(out, first):
                 place[...] = self._frame(number)
                 self._next = number + 1
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, TypeError, self._av.FFmpegError) as exc:
             self._next = -1
             raise VideoError(f"{self.path}: {exc}") from exc
 

@@ -20,12 +20,13 @@ from torch.utils.data import Dataset
 from robozarr.loader.adapters.diffusion_policy.rotations import absolute_actions
 from robozarr.loader.adapters.diffusion_policy.sequences import Sequences, train_mask, validation_mask
 from robozarr.loader.adapters.libero import Turn
+from robozarr.loader.adapters.pairing import Pairing
 from robozarr.loader.adapters.turning import channels_last, check_pictures, upside_down
 from robozarr.loader.adapters.turning import turn as turned
 from robozarr.loader.arguments import store_of
-from robozarr.loader.batch import Batch, PlannedWindows
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import Alignment
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.opened import Store
 
@@ -68,11 +69,15 @@ class DiffusionPolicyDataset(_Base):
         The first must be False; the second has no meaning here.
     turn : "none", "rotate" or "upright"
         Which way up pictures are.
+    causal, assume_alignment
+        As of ``WindowSpec``. True: action t of a sequence is the first that was chosen after observation t was seen. An episode
+        that was recorded AFTER, as LIBERO's are, has one step less then.
 
     Raises
     ------
     WindowError
-        If a key is not in the store, or has another shape than `shape_meta` says; if no sequence is left.
+        If a key is not in the store, or has another shape than `shape_meta` says; if no sequence is left; if `causal`, and an
+        episode's alignment is not known.
 
     Examples
     --------
@@ -108,6 +113,8 @@ class DiffusionPolicyDataset(_Base):
         val_ratio: float = 0.0,
         max_train_episodes: int | None = None,
         turn: Turn = "none",
+        causal: bool = False,
+        assume_alignment: Alignment | None = None,
     ) -> None:
         super().__init__()
         if rotation_rep != "rotation_6d" or use_legacy_normalizer or horizon < 1:
@@ -122,11 +129,11 @@ class DiffusionPolicyDataset(_Base):
         self.rgb_keys, self.lowdim_keys = _keys(shape_meta, self.store)
         n_obs = horizon if n_obs_steps is None else min(n_obs_steps, horizon)
         offsets = {key: range(n_obs) for key in (*self.rgb_keys, *self.lowdim_keys)} | {"actions": range(horizon)}
-        self.windows = WindowDataset(self.store, WindowSpec(offsets))
+        self.windows = WindowDataset(self.store, WindowSpec(offsets, causal=causal, assume_alignment=assume_alignment))
+        self.pairing = Pairing.of(self.windows)
         check_pictures(self.windows, self.rgb_keys)
         self._upside_down = upside_down(self.windows) if turn != "none" else np.zeros(self.store.n_episodes, bool)
-        actions = self.windows.windows.reader.column("actions").astype(np.float32)
-        self._actions = absolute_actions(actions) if abs_action else actions
+        self._actions = self._served(self.pairing.column("actions"))
         _check_shapes(shape_meta, self.store, self._actions.shape[1:])
         validation = validation_mask(self.store.n_episodes, val_ratio, seed)
         self.train_mask = train_mask(validation, max_train_episodes, seed)
@@ -134,12 +141,16 @@ class DiffusionPolicyDataset(_Base):
         if not len(self.sequences):
             raise WindowError(
                 f"diffusion policy · sequences: at least one of {horizon} steps; the longest episode has "
-                f"{self.store.episodes.length.max()} → a smaller horizon, or more pad_before and pad_after"
+                f"{self.pairing.length.max()} → a smaller horizon, or more pad_before and pad_after"
             )
 
     def _drawn(self, episodes: NDArray[np.bool_]) -> Sequences:
-        length = self.store.episodes.length.astype(np.int64)
-        return Sequences.of(length, episodes, self.horizon, self.pad_before, self.pad_after)
+        return Sequences.of(self.pairing.length, episodes, self.horizon, self.pad_before, self.pad_after)
+
+    def _served(self, actions: NDArray[Any]) -> NDArray[np.float32]:
+        """Actions [n, dim] as they are trained on."""
+        values = actions.astype(np.float32)
+        return absolute_actions(values) if self.abs_action else values
 
     def get_validation_dataset(self) -> DiffusionPolicyDataset:
         """The same data set with the episodes that are not trained on, as upstream's."""
@@ -160,22 +171,12 @@ class DiffusionPolicyDataset(_Base):
         if bad := [item for item in items if not -n <= item < n]:
             raise IndexError(f"item {bad[0]} of {n}")
         numbers = np.asarray(items, np.int64) % n
-        length, start = (column.astype(np.int64) for column in (self.store.episodes.length, self.store.episodes.start))
-        episode = self.sequences.episode[numbers]
-        steps, is_pad = self.sequences.steps(numbers, length)
-        rows = steps + start[episode][:, None]
-        sizes = {key.name: len(key.offsets) for key in self.windows.spec.keys}
-        planned = PlannedWindows(
-            episode=episode,
-            step=steps[:, 0],
-            rows={key: np.ascontiguousarray(rows[:, :size]) for key, size in sizes.items()},
-            is_pad={key: np.ascontiguousarray(is_pad[:, :size]) for key, size in sizes.items()},
-        )
-        batch = Batch(self.windows.windows.fields, len(numbers))
-        self.windows.windows.fill(batch, planned)
-        obs = {key: self._picture(torch.from_numpy(batch[key]), episode, key) for key in self.rgb_keys}
-        obs |= {key: torch.from_numpy(batch[key]).to(torch.float32) for key in self.lowdim_keys}
-        action = torch.from_numpy(self._actions[rows])
+        episode, steps = self.sequences.episode[numbers], self.sequences.steps(numbers)
+        batch = self.pairing.read(episode, {key.name: steps[:, : len(key.offsets)] for key in self.windows.spec.keys})
+        obs = {key: self._picture(batch[key], episode, key) for key in self.rgb_keys}
+        obs |= {key: batch[key].to(torch.float32) for key in self.lowdim_keys}
+        raw = batch["actions"].numpy()
+        action = torch.from_numpy(self._served(raw.reshape(-1, raw.shape[-1]))).reshape(*raw.shape[:2], self._actions.shape[1])
         return [{"obs": {key: values[i] for key, values in obs.items()}, "action": action[i]} for i in range(len(numbers))]
 
     def _picture(self, values: torch.Tensor, episode: NDArray[np.int64], key: str) -> torch.Tensor:
@@ -183,7 +184,7 @@ class DiffusionPolicyDataset(_Base):
         return values.movedim(-1, -3).contiguous().to(torch.float32).div_(255)
 
     def get_all_actions(self) -> torch.Tensor:
-        """float32 [n_steps, dim], of all episodes."""
+        """float32 [n, dim], of all steps of all episodes that can be served."""
         return torch.from_numpy(self._actions.copy())
 
     def get_normalizer(self, **kwargs: Any) -> Any:
@@ -201,9 +202,8 @@ class DiffusionPolicyDataset(_Base):
             normalizer["action"] = util.robomimic_abs_action_only_dual_arm_normalizer_from_stat(stat)
         else:
             normalizer["action"] = util.robomimic_abs_action_only_normalizer_from_stat(stat)
-        column = self.windows.windows.reader.column
         for key in self.lowdim_keys:
-            stat = util.array_to_stats(column(key).astype(np.float32))
+            stat = util.array_to_stats(self.pairing.column(key).astype(np.float32))
             identity = key.endswith("quat")
             made = util.get_identity_normalizer_from_stat if identity else util.get_range_normalizer_from_stat
             normalizer[key] = made(stat)
@@ -217,7 +217,9 @@ def _keys(shape_meta: Mapping[str, Any], store: Store) -> tuple[tuple[str, ...],
     kinds = {key: str(entry.get("type", "low_dim")) for key, entry in shape_meta["obs"].items()}
     names = ", ".join(store.keys)
     if missing := [key for key in (*kinds, "actions") if key not in store.keys]:
-        raise WindowError(f"diffusion policy · {missing[0]}: a key of the store; it has {names} → name one in shape_meta.obs")
+        raise WindowError(
+            f"diffusion policy · {missing[0]}: is not a key of the store, which has {names} → name one in shape_meta.obs"
+        )
     if bad := [key for key, kind in kinds.items() if kind not in ("rgb", "low_dim")]:
         raise WindowError(f"diffusion policy · {bad[0]}: type rgb or low_dim; got {kinds[bad[0]]} → state one of these")
     pictures = tuple(key for key, kind in kinds.items() if kind == "rgb")

@@ -7,16 +7,18 @@ reader needs to make the same store again is in the root's attributes, which ups
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
-import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
-from zarr.storage import LocalStore, ZipStore
 
 from robozarr.loader.adapters.exporting import Progress, appearing, check_free, of_one_width, size_of
 from robozarr.loader.arguments import store_of
@@ -27,6 +29,7 @@ from robozarr.store.opened import Store
 
 __all__ = ["ReplayBufferExport", "export_replay_buffer"]
 
+Put: TypeAlias = Callable[[str, bytes], None]
 BLOCK: Final = 64
 """Frames that are read at once."""
 CHUNK_BYTES: Final = 2e6
@@ -56,6 +59,7 @@ def export_replay_buffer(
     output: str | Path,
     *,
     keys: Sequence[str] | None = None,
+    float32: bool = False,
     progress: Progress | None = None,
 ) -> ReplayBufferExport:
     """Write a ReplayBuffer, which appears when it is whole: a file if `output` ends in ``.zip``, else a folder.
@@ -67,6 +71,8 @@ def export_replay_buffer(
         Not there yet.
     keys : keys, optional
         Default: all. ``actions``, which is called ``action`` there, always is one.
+    float32 : bool
+        Write float64 as float32, rounded, as upstream's own scripts do: its data set for robomimic trains on nothing else.
     progress : Progress, optional
 
     Raises
@@ -80,16 +86,16 @@ def export_replay_buffer(
     check_free(path)
     wanted = list(opened.keys) if keys is None else list(dict.fromkeys([*keys, "actions"]))
     if missing := [key for key in wanted if key not in opened.keys]:
-        raise WindowError(f"diffusion policy · {missing[0]}: a key of the store; it has {', '.join(opened.keys)} → name one")
+        raise WindowError(
+            f"diffusion policy · {missing[0]}: is not a key of the store, which has {', '.join(opened.keys)} → name one"
+        )
     if "action" in wanted:
         raise WindowError("diffusion policy · action: the name of the actions; the store has another key of it → leave it out")
-    with appearing(path) as stage:
-        target: Any = ZipStore(stage, mode="w") if path.suffix == ".zip" else LocalStore(stage)
-        try:
-            root = zarr.create_group(target, zarr_format=2, attributes={"robozarr": _facts(opened)})
-            left_out = _write(opened, wanted, root, progress)
-        finally:
-            target.close()
+    with appearing(path) as stage, _files(stage) as put:
+        for group in ("", "data/", "meta/"):
+            put(f"{group}.zgroup", b'{"zarr_format": 2}')
+        put(".zattrs", json.dumps({"robozarr": _facts(opened)}).encode())
+        left_out = _write(opened, wanted, put, float32, progress)
     return ReplayBufferExport(
         output=str(path),
         n_episodes=opened.n_episodes,
@@ -100,54 +106,88 @@ def export_replay_buffer(
     )
 
 
-def _write(store: Store, wanted: Sequence[str], root: zarr.Group, progress: Progress | None) -> dict[str, str]:
+@contextmanager
+def _files(place: Path) -> Iterator[Put]:
+    """Write files into a ZIP file, uncompressed, or a folder: the function takes a name and bytes, each name once."""
+    if place.suffix != ".zip":
+        yield partial(_put_file, place)
+        return
+    file = place.open("wb")
+    archive = zipfile.ZipFile(file, "w")
+    try:
+        yield partial(_put_entry, archive)
+        archive.close()
+        file.close()
+    except BaseException:
+        archive.fp = None  # it would try to write its end when nobody needs it any more
+        with suppress(OSError):
+            file.close()
+        raise
+
+
+def _put_file(folder: Path, name: str, data: bytes) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def _put_entry(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
+    entry = zipfile.ZipInfo(name)  # of no date: the same store gives the same file
+    entry.external_attr = 0o644 << 16
+    archive.writestr(entry, data)
+
+
+def _write(store: Store, wanted: Sequence[str], put: Put, float32: bool, progress: Progress | None) -> dict[str, str]:
     """Write all arrays; returns what was left out."""
-    data, meta = root.create_group("data"), root.create_group("meta")
     ends = (store.episodes.start + store.episodes.length).astype(np.int64)
-    _array(meta, "episode_ends", ends.shape, ends.dtype, ends.shape)[:] = ends
+    _write_array(put, "meta/episode_ends", ends.shape, ends.dtype, ends.shape, iter([ends]))
     left_out: dict[str, str] = {}
     if progress is not None:
         progress.start("write arrays", len(wanted))
     for key in wanted:
-        if store.keys[key].ragged:
-            values = of_one_width(store, key)
-            if values is None:
-                left_out[key] = "its width differs between episodes"
-            else:
-                _put(data, key, values)
-        elif store.keys[key].frame:
-            _put_frames(data, key, store)
+        if store.keys[key].frame:
+            _write_frames(put, key, store)
+        elif not store.keys[key].ragged:
+            _write_numbers(put, key, WindowDataset(store, {key: [0]}).windows.reader.column(key), float32)
+        elif (values := of_one_width(store, key)) is not None:
+            _write_numbers(put, key, values, float32)
         else:
-            reader = WindowDataset(store, {key: [0]}).windows.reader
-            _put(data, _name(key), reader.column(key))
+            left_out[key] = "its width differs between episodes"
         if progress is not None:
             progress.advance()
     return left_out
 
 
-def _put(group: zarr.Group, name: str, values: NDArray[Any]) -> None:
-    """Write numbers in chunks of some steps, each once: a file in a ZIP cannot be written again."""
+def _write_numbers(put: Put, key: str, values: NDArray[Any], float32: bool) -> None:
+    """Write numbers in chunks of some steps; the last one is filled with zeros, as Zarr v2 has it."""
+    values = values.astype(np.float32) if float32 and values.dtype == np.float64 else values
     rows = max(1, min(len(values), int(CHUNK_BYTES // max(1, values[:1].nbytes))))
-    array = _array(group, name, values.shape, values.dtype, (rows, *values.shape[1:]))
-    for start in range(0, len(values), rows):
-        array[start : start + rows] = values[start : start + rows]
+    padding = [(0, -len(values) % rows), *[(0, 0)] * (values.ndim - 1)]
+    chunks = np.pad(values, padding).reshape(-1, rows, *values.shape[1:])
+    _write_array(put, f"data/{_name(key)}", values.shape, values.dtype, chunks.shape[1:], iter(chunks))
 
 
-def _put_frames(group: zarr.Group, key: str, store: Store) -> None:
+def _write_frames(put: Put, key: str, store: Store) -> None:
     """Write frames, one a chunk."""
-    stored, reader = store.keys[key], WindowDataset(store, {key: [0]})
-    array = _array(group, key, (store.n_steps, *stored.shape), np.dtype(stored.dtype), (1, *stored.shape))
-    for start in range(0, store.n_steps, BLOCK):
-        rows = np.arange(start, min(store.n_steps, start + BLOCK))
-        array[rows[0] : rows[-1] + 1] = reader.read(rows)[key][:, 0].numpy()
+    stored, reader, n = store.keys[key], WindowDataset(store, {key: [0]}), store.n_steps
+    blocks = (reader.read(np.arange(first, min(n, first + BLOCK)))[key].numpy() for first in range(0, n, BLOCK))
+    shape, dtype = (n, *stored.shape), np.dtype(stored.dtype)
+    _write_array(put, f"data/{_name(key)}", shape, dtype, (1, *stored.shape), (frame for block in blocks for frame in block))
 
 
-def _array(group: zarr.Group, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunks: tuple[int, ...]) -> Any:
-    """An array with upstream's default compressor (replay_buffer.py: resolve_compressor); chunks of zeros are written too."""
-    return group.create_array(
-        name, shape=shape, dtype=dtype, chunks=chunks, compressors=Blosc("lz4", 5, Blosc.NOSHUFFLE), fill_value=0,
-        config={"write_empty_chunks": True},
-    )  # fmt: skip
+def _write_array(
+    put: Put, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...], chunks: Iterator[NDArray[Any]]
+) -> None:
+    """An array with upstream's default compressor (replay_buffer.py: resolve_compressor); every chunk is written."""
+    codec = Blosc("lz4", 5, Blosc.NOSHUFFLE)
+    document = {
+        "zarr_format": 2, "shape": shape, "chunks": chunk, "dtype": dtype.str, "compressor": codec.get_config(),
+        "fill_value": False if dtype.kind == "b" else 0, "order": "C", "filters": None,
+    }  # fmt: skip
+    put(f"{name}/.zarray", json.dumps(document).encode())
+    for number, values in enumerate(chunks):
+        index = ".".join(map(str, [number, *[0] * (len(shape) - 1)]))
+        put(f"{name}/{index}", codec.encode(np.ascontiguousarray(values)))
 
 
 def _name(key: str) -> str:

@@ -54,11 +54,9 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.episode)
 
-    def steps(self, numbers: I64, length: I64) -> tuple[I64, Bool]:
-        """Steps of sequences [b, horizon], and which of them are padding: the episode's first or last step again."""
-        steps = self.first[numbers][:, None] + np.arange(self.horizon)
-        last = length[self.episode[numbers]][:, None] - 1
-        return np.clip(steps, 0, last), (steps < 0) | (steps > last)
+    def steps(self, numbers: I64) -> I64:
+        """Steps of sequences, int64 [b, horizon]: those outside of the episode are padding."""
+        return self.first[numbers][:, None] + np.arange(self.horizon)
 
 
 def validation_mask(n_episodes: int, val_ratio: float, seed: int) -> Bool:

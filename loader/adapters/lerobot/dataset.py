@@ -21,12 +21,15 @@ from torch.utils.data import Dataset
 from robozarr.loader.adapters.instructions import Wording, warn_without_words, wordings
 from robozarr.loader.adapters.lerobot.features import DEFAULTS, Feature, features_of, fps_of
 from robozarr.loader.adapters.lerobot.metadata import Meta, counters_of
+from robozarr.loader.adapters.lerobot.statistics import Statistics, counts_of, of_counts
 from robozarr.loader.adapters.libero import Turn
+from robozarr.loader.adapters.pairing import Pairing
 from robozarr.loader.adapters.turning import channels_last, lines_first, upside_down
 from robozarr.loader.adapters.turning import turn as turned
 from robozarr.loader.arguments import store_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.schemas.errors import WindowError
+from robozarr.schemas.index import Alignment
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.opened import Store
 
@@ -39,13 +42,13 @@ class LeRobotStore(Dataset[Sample]):
     An item has each camera as float32 [c, y, x] in [0, 1], every number as float32, int64 or bool, ``timestamp``,
     ``frame_index``, ``episode_index``, ``index``, ``task_index``, and ``task``, the episode's instruction. Features in
     `delta_timestamps` have an axis of times before the others, and a mask ``*_is_pad``; outside the episode stands its first or
-    last step. Observations and actions are paired as the store has them.
+    last step. Observations and actions are paired as recorded, or by `causal`.
 
     Parameters
     ----------
     store : Store or path
     episodes : rows of the episode table, optional
-        Default: all. Items are numbered anew; ``index`` stays that of the whole store.
+        Default: all. Items are numbered anew; ``index`` stays that of all episodes.
     image_transforms : function, optional
         Called with each camera's tensor.
     delta_timestamps : mapping of feature to seconds, optional
@@ -62,13 +65,17 @@ class LeRobotStore(Dataset[Sample]):
         Of the instruction.
     fps : float, optional
         Steps a second. Default: the store's.
+    causal, assume_alignment
+        As of ``WindowSpec``. True: a step is an observation and the first action that was chosen after it was seen. An episode
+        that was recorded AFTER, as LIBERO's are, has one step less then, and step t has the recorded action t + 1.
     repo_id : str
         What LeRobot calls the data set.
 
     Raises
     ------
     WindowError
-        If a feature, an episode, or a time is not there; the text names what is.
+        If a feature, an episode, or a time is not there; the text names what is. If `causal`, and an episode's alignment is not
+        known.
 
     Examples
     --------
@@ -97,6 +104,8 @@ class LeRobotStore(Dataset[Sample]):
         turn: Turn = "none",
         wording: Wording = "file",
         fps: float | None = None,
+        causal: bool = False,
+        assume_alignment: Alignment | None = None,
         repo_id: str = "robozarr",
     ) -> None:
         self.store = store_of(store)
@@ -115,7 +124,11 @@ class LeRobotStore(Dataset[Sample]):
         self._pictures = {feature.name: feature for feature in served.pictures}
         offsets = _offsets(tuple(served), self.delta_indices or {})
         upright = lines_first(self.store, [feature.keys[0] for feature in served.pictures]) if turn == "upright" else ()
-        self.windows = WindowDataset(self.store, WindowSpec(offsets), episodes=self.episodes, upright=upright)
+        spec = WindowSpec(offsets, causal=causal, assume_alignment=assume_alignment)
+        self.windows = WindowDataset(self.store, spec, episodes=self.episodes, upright=upright)
+        self.pairing = Pairing.of(self.windows)
+        of_all = np.repeat(np.arange(self.store.n_episodes), self.pairing.length)
+        self._items = np.arange(len(of_all)) if self.episodes is None else np.flatnonzero(np.isin(of_all, self.episodes))
         later = turn == "rotate" or (turn == "upright" and len(upright) < len(served.pictures))
         self._upside_down = upside_down(self.windows) if later else np.zeros(self.store.n_episodes, bool)
         self._places = {
@@ -124,13 +137,13 @@ class LeRobotStore(Dataset[Sample]):
         self._texts = wordings(self.store, wording)
         warn_without_words(self.store, self._texts, self.windows.table.served, "task")
         numbers = {text: number for number, text in enumerate(dict.fromkeys(self._texts))}
-        self.counters = counters_of(self.store, frequency, np.array([numbers[text] for text in self._texts], np.int64))
-        column = self.windows.windows.reader.column
-        values = {
-            feature.name: np.concatenate([column(key).reshape(self.store.n_steps, -1) for key in feature.keys], axis=1)
-            for feature in served.numbers
-        }
-        self.meta = Meta(self.store, served, frequency, self._texts, {**values, **self.counters}, repo_id)
+        tasks = np.array([numbers[text] for text in self._texts], np.int64)
+        self.counters = counters_of(self.pairing.length, frequency, tasks)
+        stats = {feature.name: self._statistics(feature.keys[0]) for feature in served.pictures}
+        values = {feature.name: self.column(feature) for feature in served.numbers}
+        self.meta = Meta(
+            self.store, served, frequency, self._texts, self.pairing.length, stats, {**values, **self.counters}, repo_id
+        )
 
     @property
     def fps(self) -> int | float:
@@ -154,11 +167,8 @@ class LeRobotStore(Dataset[Sample]):
 
     @property
     def absolute_to_relative_idx(self) -> dict[int, int] | None:
-        """Where each step of the store is among the items; None where all episodes are served. LeRobot 0.6's sampler asks."""
-        if self.episodes is None:
-            return None
-        rows = np.flatnonzero(np.repeat(self.windows.table.served, self.store.episodes.length))
-        return {row: number for number, row in enumerate(rows.tolist())}
+        """Where each ``index`` is among the items; None where all episodes are served. LeRobot 0.6's sampler asks."""
+        return None if self.episodes is None else {index: number for number, index in enumerate(self._items.tolist())}
 
     def set_image_transforms(self, image_transforms: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         """Replace what cameras are handed to."""
@@ -169,7 +179,7 @@ class LeRobotStore(Dataset[Sample]):
         self.image_transforms = None
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self._items)
 
     def __getitem__(self, index: SupportsIndex) -> Sample:
         return self.__getitems__([index.__index__()])[0]
@@ -179,21 +189,35 @@ class LeRobotStore(Dataset[Sample]):
         n = len(self)
         if bad := [item for item in items if not -n <= item < n]:
             raise IndexError(f"item {bad[0]} of {n}")
-        batch = self.windows.read([int(item) % n for item in items])
-        made = self._made(batch)
+        index = self._items[np.asarray(items, np.int64) % n]
+        episode, step = self.counters["episode_index"][index], self.counters["frame_index"][index]
+        batch = self.pairing.read(episode, {key.name: step[:, None] + np.array(key.offsets) for key in self.windows.spec.keys})
+        made = self._made(batch, episode) | {name: torch.from_numpy(self.counters[name][index]) for name in DEFAULTS}
         samples = [{name: values[i] for name, values in made.items()} for i in range(len(items))]
-        for sample, episode in zip(samples, batch["episode"].tolist(), strict=True):
+        for sample, of_item in zip(samples, episode.tolist(), strict=True):
             for name in self._pictures if self.image_transforms is not None else ():
                 sample[name] = self.image_transforms(sample[name])  # type: ignore[misc]
-            sample["task"] = self._texts[episode]
+            sample["task"] = self._texts[of_item]
         return samples
 
-    def _made(self, batch: Sample) -> Sample:
-        """The fields of a batch, [b, …]."""
+    def column(self, feature: Feature) -> NDArray[Any]:
+        """A feature of numbers at all steps of all episodes, in the store's type: [n_steps, dim]."""
+        return np.concatenate([self.pairing.column(key).reshape(self.pairing.n_steps, -1) for key in feature.keys], axis=1)
+
+    def _statistics(self, key: str) -> Statistics:
+        """Of a camera's pictures at all steps of all episodes."""
+        counts, rows = self.store.histogram(key), np.setdiff1d(np.arange(self.store.n_steps), self.pairing.rows(key))
+        reader = WindowDataset(self.store, {key: [0]})
+        for row in rows:  # the last of an episode: a few of the many that the store has counted
+            counts = counts - counts_of(channels_last(reader.read([row])[key], reader, key)[0, 0].numpy())
+        return of_counts(counts, self.pairing.n_steps)
+
+    def _made(self, batch: Sample, episode: NDArray[np.int64]) -> Sample:
+        """The features of a batch, [b, …]."""
         made: Sample = {}
         for feature in self._served:
             deltas = self._deltas(feature)
-            parts = [self._part(batch, feature, key) for key in feature.keys]
+            parts = [self._part(batch, episode, feature, key) for key in feature.keys]
             values = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
             if not feature.picture and feature.shape == (1,):  # LeRobot has a single number without an axis
                 values = values.squeeze(-1)
@@ -201,18 +225,15 @@ class LeRobotStore(Dataset[Sample]):
             if deltas is not None:
                 key = feature.keys[0]
                 made[f"{feature.name}_is_pad"] = _take(batch[f"{key}_is_pad"], self._places[feature.name, key])
-        row = self.store.episodes.start[batch["episode"].numpy()] + batch["step"].numpy()
-        for name in DEFAULTS:
-            made[name] = torch.from_numpy(self.counters[name][row])
         return made
 
-    def _part(self, batch: Sample, feature: Feature, key: str) -> torch.Tensor:
+    def _part(self, batch: Sample, episode: NDArray[np.int64], feature: Feature, key: str) -> torch.Tensor:
         """One key's part of a feature [b, n, …], in the type that LeRobot gives."""
         values = _take(batch[key], self._places[feature.name, key])
         if not feature.picture:
             values = _as_lerobot(values)
             return values if values.ndim > 2 else values[..., None]
-        values = self.pictures(batch["episode"].numpy(), key, values).movedim(-1, -3).contiguous()
+        values = self.pictures(episode, key, values).movedim(-1, -3).contiguous()
         return values if self.return_uint8 else values.to(torch.float32).div_(255)  # as torchvision's ToTensor does
 
     def pictures(self, episode: NDArray[np.int64], key: str, values: torch.Tensor) -> torch.Tensor:
@@ -233,7 +254,7 @@ def serve_stores(**options: Any) -> Iterator[None]:
     Parameters
     ----------
     **options
-        Of ``LeRobotStore``: ``turn``, ``state``, ``images``, …
+        Of ``LeRobotStore``: ``turn``, ``causal``, ``state``, ``images``, …
     """
     factory: Any = importlib.import_module("lerobot.datasets.factory")
     given, given_meta = factory.LeRobotDataset, factory.LeRobotDatasetMetadata

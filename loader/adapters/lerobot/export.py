@@ -24,6 +24,7 @@ from robozarr.loader.adapters.lerobot.statistics import counts_of, of_counts, of
 from robozarr.loader.adapters.libero import Turn
 from robozarr.loader.arguments import store_of
 from robozarr.loader.dataset import WindowDataset
+from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import Alignment, ImageConvention
 from robozarr.store.opened import Store
 from robozarr.version import __version__
@@ -67,6 +68,8 @@ def export_lerobot(
     turn: Turn = "none",
     wording: Wording = "file",
     fps: float | None = None,
+    causal: bool = False,
+    assume_alignment: Alignment | None = None,
     video: bool = False,
     progress: Progress | None = None,
 ) -> LeRobotExport:
@@ -77,7 +80,7 @@ def export_lerobot(
     store : Store or path
     output : path
         A folder that is not there yet.
-    images, state, turn, wording, fps
+    images, state, turn, wording, fps, causal, assume_alignment
         As of ``LeRobotStore``.
     keys : keys, optional
         Other keys to write. Default: all that LeRobot's form can hold.
@@ -100,15 +103,24 @@ def export_lerobot(
     check_free(folder)
     opened = store_of(store)
     features = features_of(opened, images=images, state=state, keys=keys)
-    options: dict[str, Any] = {"images": images, "state": state, "turn": turn, "wording": wording, "fps": fps}
-    dataset = LeRobotStore(opened, keys=[feature.keys[0] for feature in features.numbers if len(feature.keys) == 1], **options)
+    dataset = LeRobotStore(
+        opened,
+        keys=[feature.keys[0] for feature in features.numbers if len(feature.keys) == 1],
+        images=images, state=state, turn=turn, wording=wording, fps=fps, causal=causal, assume_alignment=assume_alignment,
+    )  # fmt: skip
+    if not dataset.pairing.length.all():
+        episode = int(dataset.pairing.length.argmin())
+        raise WindowError(
+            f"lerobot · causal: an action after an observation in every episode; episode {episode} has a single step → export "
+            "as recorded, without causal"
+        )
     with appearing(folder) as stage:
         stage.mkdir(parents=True)
         psnr = _Writer(dataset, features, stage, video, progress).write()
     return LeRobotExport(
         output=str(folder),
         n_episodes=opened.n_episodes,
-        n_steps=opened.n_steps,
+        n_steps=len(dataset),
         features=tuple(feature.name for feature in features),
         n_bytes=size_of(folder),
         left_out={name: why for name, why in features.left_out.items() if name not in _of_one_width(opened, features)},
@@ -124,15 +136,13 @@ class _Writer:
 
         self.dataset, self.store, self.root, self.progress = dataset, dataset.store, root, progress
         self.pictures = features.pictures
-        column, n_steps = dataset.windows.windows.reader.column, self.store.n_steps
-        self.numbers: dict[str, NDArray[Any]] = {
-            feature.name: np.concatenate([column(key).reshape(n_steps, -1) for key in feature.keys], axis=1)
-            for feature in features.numbers
-        }
+        self.numbers: dict[str, NDArray[Any]] = {feature.name: dataset.column(feature) for feature in features.numbers}
         self.info, self.made_of = features.to_info(video), {feature.name: _made_of(feature, self.store) for feature in features}
         for name, values in _of_one_width(self.store, features).items():
             self.info[name] = {"dtype": values.dtype.name, "shape": (values.shape[1],), "names": None}
-            self.numbers[name], self.made_of[name] = values, {"key": name, "shape": [values.shape[1]]}
+            self.numbers[name], self.made_of[name] = (
+                values[dataset.pairing.rows(name)], {"key": name, "shape": [values.shape[1]]},
+            )  # fmt: skip
         self.numbers |= dataset.counters
         self.videos = _videos(root, features, dataset.fps) if video else {}
         self.files = DataFiles(root, self.info)
@@ -152,7 +162,7 @@ class _Writer:
                 for video in self.videos.values():
                     video.give_up()
         stats = {name: of_values(values.reshape(len(values), -1)) for name, values in self.numbers.items()}
-        stats |= {name: of_counts(counts, self.store.n_steps) for name, counts in self.counts.items()}
+        stats |= {name: of_counts(counts, len(self.dataset)) for name, counts in self.counts.items()}
         write_json(self.root, "stats.json", stats)
         write_episodes(self.root, rows)
         write_tasks(self.root, self.dataset.meta.tasks)
@@ -199,11 +209,13 @@ class _Writer:
         """What LeRobot does not ask for, and a store knows of an episode."""
         episodes = self.store.episodes
         convention = ImageConvention(int(episodes.image_convention[episode]))
+        alignment = Alignment(int(episodes.alignment[episode]))
+        alignment = Alignment.BEFORE if self.dataset.windows.spec.causal else alignment
         turned = {"none": convention, "upright": ImageConvention.OPENCV, "rotate": ImageConvention.UNKNOWN}
         return {
             "robozarr/demo": episodes.demo[episode],
             "robozarr/success": int(episodes.success[episode]),
-            "robozarr/alignment": Alignment(int(episodes.alignment[episode])).name.lower(),
+            "robozarr/alignment": alignment.name.lower(),
             "robozarr/pictures": turned[self.dataset.turn].name.lower(),
         }
 
@@ -235,7 +247,7 @@ class _Writer:
         }
 
     def _psnr(self, feature: Feature) -> float:
-        blocks = _blocks(self.dataset, feature, 0, self.store.n_steps)
+        blocks = _blocks(self.dataset, feature, 0, len(self.dataset))
         found = self.videos[feature.name].psnr(frame for frames in blocks for frame in frames)
         self._advance()
         return found
@@ -253,8 +265,9 @@ def _blocks(dataset: LeRobotStore, feature: Feature, start: int, stop: int) -> I
     """Pictures of rows [start, stop) as they are served, some at a time: uint8 [n, y, x, 3]."""
     (key,) = feature.keys
     reader = WindowDataset(dataset.store, {key: [0]}, upright=[key] if key in dataset.windows.upright else False)
-    for first in range(start, stop, BLOCK):
-        batch = reader.read(np.arange(first, min(stop, first + BLOCK)))
+    rows = dataset.pairing.rows(key)[start:stop]
+    for first in range(0, len(rows), BLOCK):
+        batch = reader.read(rows[first : first + BLOCK])
         frames: NDArray[np.uint8] = dataset.pictures(batch["episode"].numpy(), key, batch[key])[:, 0].numpy()
         yield frames
 

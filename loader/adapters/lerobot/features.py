@@ -130,7 +130,9 @@ def features_of(
     numbers.append(_joined(ACTION, ("actions",), all_keys))
     for name in others:
         if name not in all_keys:
-            raise WindowError(f"lerobot · {name}: a key of the store; it has {', '.join(all_keys)} → name one of these")
+            raise WindowError(
+                f"lerobot · {name}: is not a key of the store, which has {', '.join(all_keys)} → name one of these"
+            )
         if why := _why_not(all_keys[name]):
             left_out[name] = why
         elif name not in alone:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.adapters.lerobot.features import Features
-from robozarr.loader.adapters.lerobot.statistics import Statistics, of_counts, of_values
+from robozarr.loader.adapters.lerobot.statistics import Statistics, of_values
 from robozarr.store.opened import Store
 
 __all__ = ["VERSION", "EpisodeTable", "Meta", "counters_of"]
@@ -25,10 +25,10 @@ VERSION: Final = "v3.0"
 class EpisodeTable:
     """The episodes: a column by its name, a row by its number, as a table of the package ``datasets`` gives them."""
 
-    def __init__(self, store: Store, texts: tuple[str, ...]) -> None:
-        start, length = store.episodes.start.astype(np.int64), store.episodes.length.astype(np.int64)
+    def __init__(self, length: NDArray[np.int64], texts: tuple[str, ...]) -> None:
+        start = np.cumsum(length) - length
         self.columns: dict[str, list[Any]] = {
-            "episode_index": list(range(store.n_episodes)),
+            "episode_index": list(range(len(length))),
             "tasks": [[text] for text in texts],
             "length": length.tolist(),
             "dataset_from_index": start.tolist(),
@@ -49,22 +49,25 @@ class EpisodeTable:
         return {name: values[wanted.__index__()] for name, values in self.columns.items()}
 
 
-def counters_of(store: Store, fps: float, task_index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+def counters_of(length: NDArray[np.int64], fps: float, task_index: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """LeRobot's own features, [n_steps] each.
 
     Parameters
     ----------
-    store : Store
+    length : int64 [n_episodes]
+        Steps of each episode.
     fps : float
     task_index : int64 [n_episodes]
         Number of each episode's instruction.
     """
-    step, episode = store.index.step.astype(np.int64), store.index.episode.astype(np.int64)
+    episode = np.repeat(np.arange(len(length)), length)
+    index = np.arange(len(episode))
+    step = index - (np.cumsum(length) - length)[episode]
     return {
         "timestamp": (step / fps).astype(np.float32),
         "frame_index": step,
         "episode_index": episode,
-        "index": np.arange(store.n_steps, dtype=np.int64),
+        "index": index,
         "task_index": task_index[episode],
     }
 
@@ -78,8 +81,13 @@ class Meta:
     features : Features
     fps : int or float
     texts : text per episode
+    length : int64 [n_episodes]
+        Steps of each episode.
+    stats : feature → statistics
+        Of pictures.
     values : feature → [n_steps, dim]
         Every feature of numbers, and LeRobot's own.
+    repo_id : str
     """
 
     subtasks = None
@@ -93,22 +101,21 @@ class Meta:
         features: Features,
         fps: float,
         texts: tuple[str, ...],
+        length: NDArray[np.int64],
+        stats: Mapping[str, Statistics],
         values: Mapping[str, NDArray[Any]],
         repo_id: str,
     ) -> None:
         self.repo_id, self.root, self.fps = repo_id, store.path, fps
         self.features: dict[str, dict[str, Any]] = features.to_info()
-        self.episodes = EpisodeTable(store, texts)
+        self.episodes = EpisodeTable(length, texts)
         self._texts = list(dict.fromkeys(texts))
-        self.stats: dict[str, Statistics] = {
-            feature.name: of_counts(store.histogram(feature.keys[0]), store.n_steps) for feature in features.pictures
-        }
-        self.stats |= {name: of_values(rows.reshape(len(rows), -1)) for name, rows in values.items()}
+        self.stats = {**stats, **{name: of_values(rows.reshape(len(rows), -1)) for name, rows in values.items()}}
         self.info: dict[str, Any] = {
             "codebase_version": VERSION,
             "robot_type": None,
-            "total_episodes": store.n_episodes,
-            "total_frames": store.n_steps,
+            "total_episodes": len(length),
+            "total_frames": int(length.sum()),
             "total_tasks": len(self._texts),
             "fps": fps,
             "features": self.features,

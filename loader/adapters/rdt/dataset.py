@@ -26,6 +26,7 @@ from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.nothing_left import check_not_empty
+from robozarr.loader.windows.same import check_same_windows, fingerprint
 from robozarr.loader.windows.table import WindowTable
 from robozarr.schemas.index import StepFlag
 from robozarr.schemas.window import WindowSpec
@@ -102,6 +103,7 @@ class RDTDataset:
             texts = self.store.episodes.instruction
             warn_without_words(self.store, texts, self.windows.table.served, "instruction", stacklevel=3)
         self.walk = Walk(len(self), seed=seed, rank=rank, world_size=world_size)
+        self._windows_of = [fingerprint(self.windows.spec, self.windows.table) | {"store": self.store.identity}]
         self.on_error: OnError = on_error
         self._told = self.config.describe()
         check_pictures(self.windows, tuple(self.config.cameras.values()))
@@ -185,15 +187,16 @@ class RDTDataset:
         """States up to the anchors of a batch, as in ``RDTBatches.past_states``."""
         return self._batches.past_states(batch)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The place of `get_item` in its order: ``accelerator.register_for_checkpointing(dataset)`` saves it with the run.
 
-        It counts what DataLoader workers have read ahead: after a resume those windows come in the next epoch.
+        It counts what this rank's DataLoader workers have read ahead: after a resume those windows come in the next epoch.
         """
-        return self.walk.state_dict()
+        return self.walk.state_dict() | {"windows": self._windows_of}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a place, before workers are started; WindowError if it is one in another number of windows."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a place; WindowError if it is one in other windows."""
+        check_same_windows(state.get("windows", self._windows_of), self._windows_of)  # states of earlier versions lack it
         self.walk.load_state_dict(state)
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:

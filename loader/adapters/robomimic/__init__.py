@@ -5,7 +5,7 @@ function hands over to it, so that samples need none.
 Read first: ``dataset.SequenceDataset``.
 """
 
-from robozarr.loader.adapters.robomimic.dataset import SequenceDataset
+from robozarr.loader.adapters.robomimic.dataset import ProcessedSequenceDataset, SequenceDataset
 from robozarr.loader.adapters.robomimic.metadata import (
     get_demos_for_filter_key,
     get_env_metadata_from_dataset,
@@ -13,6 +13,7 @@ from robozarr.loader.adapters.robomimic.metadata import (
 )
 
 __all__ = [
+    "ProcessedSequenceDataset",
     "SequenceDataset",
     "get_demos_for_filter_key",
     "get_env_metadata_from_dataset",

@@ -1,8 +1,9 @@
 """Samples for robomimic: what its ``SequenceDataset`` gives, from a store.
 
 ARISE-Initiative/robomimic, robomimic/utils/dataset.py: get_item, get_sequence_from_demo; 0.3.0, and 0.5.0 (d309eae), whose
-arguments are the same but for action_keys, action_config, lang and demo_limit. LIBERO trains through it too. Its order, its
-padding (edges repeated) and its mask are kept; `make test-interop` compares every sample with the package.
+arguments are the same but for action_keys, action_config, lang and demo_limit; 0.2.0, through which LIBERO trains, prepares
+observations for the network in the data set. Its order, its padding (edges repeated) and its mask are kept; `make test-interop`
+compares every sample with the package.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from robozarr.schemas.errors import WindowError
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.opened import Store
 
-__all__ = ["SequenceDataset"]
+__all__ = ["ProcessedSequenceDataset", "SequenceDataset"]
 
 
 class SequenceDataset(Dataset[Sample]):
@@ -309,6 +310,34 @@ class SequenceDataset(Dataset[Sample]):
     def get_dataset_sampler(self) -> None:
         """None, which means every window in the DataLoader's order; robomimic/scripts/train.py calls this."""
         return None
+
+
+class ProcessedSequenceDataset(SequenceDataset):
+    """``SequenceDataset`` of robomimic 0.2.0: by its ObsUtils, pictures become float32 [n, c, y, x] in [0, 1]; what it caches
+    of observations is float32.
+
+    From 0.3.0 on training does that with batches. Modalities of keys are those that ObsUtils knows when this is made: workers
+    that are spawned, as LIBERO's are, know none.
+    """  # noqa: D205 - one sentence
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        import robomimic.utils.obs_utils as obs_utils
+
+        super().__init__(*arguments, **options)
+        self._modalities = {key: obs_utils.OBS_KEYS_TO_MODALITIES[key] for key in self.obs_keys}
+
+    def make(self, batch: Sample) -> Sample:
+        """Turn a batch of `windows` into robomimic's batch, on the same device, prepared for the network."""
+        import robomimic.utils.obs_utils as obs_utils
+
+        out = super().make(batch)
+        for name in ("obs", "next_obs", "goal_obs"):
+            for key in self._modalities.keys() & out.get(name, {}).keys():
+                modality = self._modalities[key]
+                cached = self.hdf5_cache_mode == "all" or self.hdf5_cache_mode == modality
+                values = out[name][key].float() if cached else out[name][key]
+                out[name][key] = obs_utils.process_obs(values, obs_modality=modality)
+        return out
 
 
 def _lang_emb(lang: str | NDArray[Any]) -> Any:

@@ -148,7 +148,9 @@ def test_a_dataset_that_is_too_short_in_one_demo_is_that_demos_fault(tmp_path: P
     write(tmp_path / "s" / "a.hdf5", whole, whole, *([short] if inside else []))
     if not inside:
         write(tmp_path / "s" / "b.hdf5", short)
-    with pytest.raises(SourceError, match="obs/pos: every dataset of a demo has as many steps as its actions; found 3 and 4"):
+    with pytest.raises(
+        SourceError, match="obs/pos: every dataset of a demo must have as many steps as its actions; found 3 and 4"
+    ):
         convert(tmp_path / "s", tmp_path / "no.zarr", workers=0)
     assert skip(tmp_path / "s")[0].n_episodes == 2
 

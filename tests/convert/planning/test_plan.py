@@ -231,10 +231,10 @@ def refused(*files: FileScan) -> list[Problem]:
 @pytest.mark.parametrize(
     ("odd", "rule", "value"),
     [
-        ({"actions": ("float64", (7,))}, "every demo holds the keys that the others hold", "nothing"),
-        (BASE | {"obs/pos": ("float32", (3,))}, "a step is float64 (3,), as in most demos", "float32 (3,)"),
-        (BASE | {"obs/pos": ("float64", (4,))}, "a step is float64 (3,), as in most demos", "float64 (4,)"),
-        (BASE | {"obs/pos": ("float64", ())}, "a step is float64 (3,), as in most demos", "float64 ()"),
+        ({"actions": ("float64", (7,))}, "every demo must hold the keys that the others hold", "nothing"),
+        (BASE | {"obs/pos": ("float32", (3,))}, "a step must be float64 (3,), as in most demos", "float32 (3,)"),
+        (BASE | {"obs/pos": ("float64", (4,))}, "a step must be float64 (3,), as in most demos", "float64 (4,)"),
+        (BASE | {"obs/pos": ("float64", ())}, "a step must be float64 (3,), as in most demos", "float64 ()"),
     ],
 )
 def test_a_demo_unlike_the_others_is_named(odd: dict[str, Any], rule: str, value: str) -> None:

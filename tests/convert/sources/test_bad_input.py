@@ -111,20 +111,20 @@ CASES: dict[str, Case] = {
     "without its last byte": Case(damage=cut(1), value="", **CUT_OFF),  # type: ignore[arg-type]
     "no data": Case(
         damage=edit(lambda file: file.move("data", "demos")),
-        rule="the file has a group 'data'",
+        rule="the file must have a group 'data'",
         value="only demos",
         remedy="give files of a layout that robozarr layouts lists, or describe theirs with --layout",
     ),
     "zero demos": Case(
         damage=edit(lambda file: file["data"].clear()),
-        rule="'data' holds demos (demo_0, demo_1, …)",
+        rule="'data' must hold demos (demo_0, demo_1, …)",
         value="no group",
         remedy="leave the file out",
     ),
     "missing key": Case(
         damage=edit(lambda file: file["data/demo_1"].pop("actions")),
         key="actions",
-        rule="every demo holds it",
+        rule="every demo must hold it",
         value="nothing",
         remedy=LEAVE_OUT,
         **DEMO_1,  # type: ignore[arg-type]
@@ -132,7 +132,7 @@ CASES: dict[str, Case] = {
     "ragged lengths": Case(
         damage=swap("obs/ee_pos", np.zeros((4, 3))),
         key="obs/ee_pos",
-        rule="every dataset of a demo has as many steps as its actions",
+        rule="every dataset of a demo must have as many steps as its actions",
         value="4 and 7 steps",
         remedy="leave the demo out with --on-error skip, or the key with --keys",
         **DEMO_1,  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ CASES: dict[str, Case] = {
     "shape unlike": Case(
         damage=swap("obs/agentview_rgb", np.zeros((7, 16, 12, 3), np.uint8)),
         key="obs/agentview_rgb",
-        rule="a step is uint8 (16, 16, 3), as in most demos",
+        rule="a step must be uint8 (16, 16, 3), as in most demos",
         value="uint8 (16, 12, 3)",
         remedy=APART,
         **DEMO_1,  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
     "dtype unlike": Case(
         damage=swap("obs/gripper_states", np.zeros((7, 2), np.float32)),
         key="obs/gripper_states",
-        rule="a step is float64 (2,), as in most demos",
+        rule="a step must be float64 (2,), as in most demos",
         value="float32 (2,)",
         remedy=APART,
         **DEMO_1,  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ CASES: dict[str, Case] = {
     "NaN actions": Case(
         damage=edit(with_nan),
         key="actions",
-        rule="actions are finite",
+        rule="actions must be finite",
         value="nan at step 3, column 2",
         remedy=LEAVE_OUT,
         **DEMO_1,  # type: ignore[arg-type]

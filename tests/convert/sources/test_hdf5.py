@@ -89,8 +89,8 @@ def test_every_source_that_leads_nowhere_is_listed(tmp_path: Path) -> None:
         find_sources([tmp_path / "good.hdf5", *missing])
     assert [problem.file for problem in caught.value.problems] == [str(source) for source in missing]
     assert [problem.rule for problem in caught.value.problems] == [
-        "a folder holds *.hdf5 or *.h5 files, or is a LeRobot data set or a ReplayBuffer",
-        *["a source is a file, a folder, or a pattern that matches files"] * 2,
+        "a folder must hold *.hdf5 or *.h5 files, or be a LeRobot data set or a ReplayBuffer",
+        *["a source must be a file, a folder, or a pattern that matches files"] * 2,
     ]
     assert all(problem.value and problem.remedy for problem in caught.value.problems)
 
@@ -292,6 +292,6 @@ def test_a_changed_file_is_refused(tmp_path: Path) -> None:
         source.expect(stat.st_size, stat.st_mtime_ns)
         for size, mtime in ((stat.st_size + 1, stat.st_mtime_ns), (stat.st_size, stat.st_mtime_ns - 1)):
             with pytest.raises(
-                SourceError, match=r"a source does not change while it is converted; found .* → start again with --overwrite"
+                SourceError, match=r"a source must not change while it is converted; found .* → start again with --overwrite"
             ):
                 source.expect(size, mtime)

@@ -52,7 +52,7 @@ def test_perturbed_name(tmp_path: Path) -> None:
     assert report.remarks == (
         f"unstated/{VIEW}.hdf5: 1 of 1 episodes have no instruction, so it stays empty → give it with --instruction TEXT "
         "or --instructions FILE",
-        f"file names differ from the instructions that files state, which are used: stated/{VIEW}.hdf5 states {OWN!r}, its "
+        f"the files' own words are used; their names say something else: stated/{VIEW}.hdf5 states {OWN!r}, its "
         "name says 'pick up the black bowl on the stove and place it on the plate view 0 0 100 2 35…'",
     )
 

@@ -304,7 +304,7 @@ def test_the_gripper_can_be_named(gripper: Any, expected: int | None, tmp_path: 
 
 def test_a_gripper_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     source = families.write_aloha(tmp_path / "e/episode_0.hdf5")
-    with pytest.raises(SourceError, match="--gripper names an element of the actions; found 14 of 14"):
+    with pytest.raises(SourceError, match="--gripper must name an element of the actions; found 14 of 14"):
         convert(source, tmp_path / "a.zarr", workers=0, gripper=14)
 
 

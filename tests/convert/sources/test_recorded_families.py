@@ -65,7 +65,7 @@ def test_a_tree_whose_pictures_are_videos_is_refused_with_what_to_do(
     with pytest.raises(SourceError) as refused:
         convert(source, tmp_path / "a.zarr", workers=0)
     said = str(refused.value)
-    assert f"pictures are datasets, a frame a step; found no picture, but videos: {says}" in said
+    assert f"pictures must be datasets, one frame per step; found no picture, but videos: {says}" in said
     assert f"--without {group}" in said
     with pytest.raises(SystemExit) as ended:  # what the message says to write
         run(["convert", str(source), "--store", str(tmp_path / "a.zarr"), "-w", "0", "--without", group])

@@ -7,7 +7,6 @@ diffusion_policy/common/replay_buffer.py: add_episode, save_to_store) with zarr 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from numpy.typing import NDArray
+from refused import assert_refused
 from stored import column
 
 from robozarr.convert import convert, verify
-from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
 from robozarr.schemas.errors import SourceError
 from robozarr.store.opened import open_store
 
@@ -64,36 +64,8 @@ def test_a_folder_is_the_same(folder: Path, tmp_path: Path) -> None:
         assert column(one, key).tobytes() == column(other, key).tobytes()
     assert verify(tmp_path / "b.zarr", sources=[folder], workers=0).ok
     (folder / "data/state/0.0").write_bytes((folder / "data/state/0.0").read_bytes()[::-1])
-    with pytest.raises(SourceError, match=r"data|decoded"):
+    with pytest.raises(SourceError, match=r"data|decodable"):
         convert(folder, tmp_path / "c.zarr", workers=0)
-
-
-@pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])
-def test_there_and_back(sample_store: Path, tmp_path: Path, name: str) -> None:
-    """Every number and every frame bit for bit, and what is known of steps and episodes."""
-    export_replay_buffer(sample_store, tmp_path / name)
-    convert(tmp_path / name, tmp_path / "back.zarr", workers=0)
-    one, other = open_store(sample_store), open_store(tmp_path / "back.zarr")
-    assert set(other.keys) == set(one.keys) - {"states"}
-    for key in other.keys:
-        mine, theirs = column(one, key), column(other, key)
-        assert (mine.dtype, mine.shape, mine.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes()), key
-    assert one.index.flags.tobytes() == other.index.flags.tobytes()
-    assert one.episodes.instruction == other.episodes.instruction
-    for fact in ("start", "length", "success", "alignment", "image_convention"):
-        np.testing.assert_array_equal(getattr(one.episodes, fact), getattr(other.episodes, fact))
-    assert (one.metadata.control_freq, one.metadata.flag_rules) == (other.metadata.control_freq, other.metadata.flag_rules)
-
-
-@pytest.mark.slow(reason="240 MB of real files there and back")
-def test_there_and_back_of_real_files(real_data: Path, tmp_path: Path) -> None:
-    convert(real_data, tmp_path / "a.zarr", workers=2)
-    left_out = set(export_replay_buffer(tmp_path / "a.zarr", tmp_path / "out.zarr.zip").left_out)
-    convert(tmp_path / "out.zarr.zip", tmp_path / "b.zarr", workers=2)
-    one, other = open_store(tmp_path / "a.zarr"), open_store(tmp_path / "b.zarr")
-    assert set(other.keys) == set(one.keys) - left_out
-    for key in other.keys:
-        assert column(one, key).tobytes() == column(other, key).tobytes()
 
 
 def lost_chunk(root: Path) -> None:
@@ -121,22 +93,66 @@ def change(path: Path, fields: dict[str, Any]) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def ends_with_fractions(root: Path) -> None:
+    (root / "meta/episode_ends/0").write_bytes(np.array([5.9, 11, 18]).tobytes())
+    change(root / "meta/episode_ends/.zarray", {"compressor": None, "chunks": [3], "dtype": "<f8"})
+
+
+def very_many_ends(root: Path) -> None:
+    change(root / "meta/episode_ends/.zarray", {"shape": [10**13]})
+
+
+def very_large_chunks(root: Path) -> None:
+    change(root / "data/state/.zarray", {"shape": [18, 10**12], "chunks": [18, 10**12]})
+
+
+def no_document(root: Path) -> None:
+    (root / "data/state/.zarray").write_text("{}")
+
+
 @pytest.mark.parametrize(
     ("break_it", "words"),
     [
-        (lost_chunk, r"state.*every chunk is there.*3 of 4"),
-        (other_ends, r"meta/episode_ends ascends from 1; found \[5, 4, 18\]"),
-        (too_few_rows, r"state.*an array has a row a step; found \(17, 5\) and 18 steps"),
+        (lost_chunk, r"state.*every chunk must be there.*3 of 4"),
+        (other_ends, r"meta/episode_ends must ascend from 1; found \[5, 4, 18\]"),
+        (ends_with_fractions, r"meta/episode_ends of float64 \(3,\)"),
+        (very_many_ends, r"meta/episode_ends of int64 \(10000000000000,\)"),
+        (very_large_chunks, r"state.*a chunk must have at most 4 GiB"),
+        (no_document, r"data/state/\.zarray is no array's document"),
+        (too_few_rows, r"state.*an array must have one row per step; found \(17, 5\) and 18 steps"),
         (unknown_codec, r"diffusion_policy_jpeg2k"),
-        (no_action, r"action.*a ReplayBuffer has data/action"),
+        (no_action, r"action.*a ReplayBuffer must have data/action"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_problems_are_named(folder: Path, tmp_path: Path, break_it: Callable[[Path], None], words: str) -> None:
     break_it(folder)
-    with pytest.raises(SourceError, match=r"problems? in the sources") as caught:
-        convert(folder, tmp_path / "a.zarr", workers=0)
-    assert any(re.search(words, str(problem)) for problem in caught.value.problems), caught.value.problems
+    assert_refused(folder, tmp_path / "a.zarr", words)
+
+
+def test_what_is_unusual_is_kept(folder: Path, tmp_path: Path) -> None:
+    """An array called as a key is, big-endian numbers, one that an older copy of the documents lacks; the rest is listed."""
+    zarr.consolidate_metadata(folder, zarr_format=2)
+    root: Any = zarr.open_group(folder, mode="a", zarr_format=2, use_consolidated=False)
+    root["data"].create_array("actions", data=np.arange(18, dtype=">f8"))
+    root["data"].create_group("inner").create_array("x", data=np.ones(18))
+    root["meta"].create_array("language", data=np.ones(3))
+    report = convert(folder, tmp_path / "a.zarr", workers=0)
+    store = open_store(tmp_path / "a.zarr")
+    assert set(store.keys) == {"actions", "data.actions", "img", "state"}
+    np.testing.assert_array_equal(column(store, "data.actions"), np.arange(18.0))
+    assert {entry["path"] for entry in report.not_stored} == {"data/inner", "meta/language"}
+    assert verify(tmp_path / "a.zarr", sources=[folder], workers=0).ok
+
+
+def test_facts_of_an_export_are_not_believed(folder: Path, tmp_path: Path) -> None:
+    facts = {"control_freq": float("inf"), "gripper": 99, "switches": 3, "joint_key": ["x"], "success": [2, True]}
+    (folder / ".zattrs").write_text(json.dumps({"robozarr": {**facts, "instruction": ["open it", 5], "alignment": ["x"]}}))
+    convert(folder, tmp_path / "a.zarr", workers=0)
+    store = open_store(tmp_path / "a.zarr")
+    assert store.metadata.control_freq is None
+    assert store.episodes.instruction == ("open it", "", "")
+    assert (store.episodes.alignment == -1).all()
 
 
 def test_no_zip_file(tmp_path: Path) -> None:

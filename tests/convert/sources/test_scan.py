@@ -162,22 +162,22 @@ def swap(name: str, value: Any) -> Edit:
     return edit
 
 
-NUMBERS = "actions: actions are numbers [steps, n], n ≥ 1, of 1 step or more"
-AS_MANY = "every dataset of a demo has as many steps as its actions"
+NUMBERS = "actions: actions must be numbers [steps, n], n ≥ 1, of 1 step or more"
+AS_MANY = "every dataset of a demo must have as many steps as its actions"
 
 
 @pytest.mark.parametrize(
     ("edit", "text"),
     [
-        (lambda file: file.pop("data/demo_1/actions"), "actions: every demo holds it; found nothing"),
+        (lambda file: file.pop("data/demo_1/actions"), "actions: every demo must hold it; found nothing"),
         (swap("actions", np.zeros(5)), f"{NUMBERS}; found float64 (5,)"),
         (swap("actions", np.zeros((5, 0))), f"{NUMBERS}; found float64 (5, 0)"),
         (swap("actions", np.zeros((0, 7))), f"{NUMBERS}; found float64 (0, 7)"),
         (swap("actions", np.full((5, 7), b"x")), f"{NUMBERS}; found |S1 (5, 7)"),
-        (with_nan, "actions: actions are finite; found nan at step 3, column 2"),
+        (with_nan, "actions: actions must be finite; found nan at step 3, column 2"),
         (swap("obs/ee_pos", np.zeros((4, 3))), f"obs/ee_pos: {AS_MANY}; found 4 and 5 steps"),
         (swap("rewards", np.zeros(6)), f"rewards: {AS_MANY}; found 6 and 5 steps"),
-        (swap("states", np.zeros(5)), "states: a step is a vector; found shape (5,)"),
+        (swap("states", np.zeros(5)), "states: a step must be a vector; found shape (5,)"),
     ],
 )
 def test_a_bad_demo_is_named_and_the_good_ones_are_scanned(tmp_path: Path, edit: Edit, text: str) -> None:
@@ -241,7 +241,7 @@ def test_a_bddl_text_that_is_no_utf8_is_not_lost(tmp_path: Path) -> None:
 # --- bad files ---
 
 
-NO_GROUP, NO_NUMBER = "the file has a group 'data'", "the names of demos end in their number"
+NO_GROUP, NO_NUMBER = "the file must have a group 'data'", "the name of a demo must end in its number"
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ NO_GROUP, NO_NUMBER = "the file has a group 'data'", "the names of demos end in 
         (lambda file: file.pop("data"), f"{NO_GROUP}; found only nothing → give files of a layout that robozarr layouts lists"),
         (lambda file: file.move("data", "demo_0"), f"{NO_GROUP}; found only demo_0 →"),
         (lambda file: (file.pop("data"), file.create_dataset("data", data=1)), f"{NO_GROUP}; found only data →"),
-        (lambda file: file["data"].clear(), "'data' holds demos (demo_0, demo_1, …); found no group → leave the file out"),
+        (lambda file: file["data"].clear(), "'data' must hold demos (demo_0, demo_1, …); found no group → leave the file out"),
         (lambda file: file["data"].create_group("best"), f"{NO_NUMBER}; found 'best' does not end in a number → rename"),
     ],
 )

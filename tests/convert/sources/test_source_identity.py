@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from killing import files_of
+from mortal import write_source
 
 import robozarr
 import synthetic
 from robozarr.convert import convert, verify
 from robozarr.convert.sources.content import digest_of_file
+from robozarr.convert.stages import scan_sources
 from robozarr.schemas.digest import BLOCK_BYTES, EDGE_BYTES, N_BLOCKS, sample_ranges, sampled_digest
-from robozarr.schemas.errors import SourceError, StoreError
+from robozarr.schemas.errors import IncompleteStoreError, SourceError, StoreError
 
 SMALL: dict[str, Any] = {"lengths": (3, 2), "size": 8, "model_file_bytes": 9}
 
@@ -118,7 +120,7 @@ def test_a_moved_folder_holds_the_same_sources_and_a_changed_file_is_named(tmp_p
     before = {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")}
     with pytest.raises(SourceError, match="sources of the store have changed; nothing was appended") as caught:
         convert(file, tmp_path / "a.zarr", workers=0, append=True)
-    assert "s/a_demo.hdf5 is the file that the store holds" in str(caught.value)
+    assert "s/a_demo.hdf5 must be the file that the store holds" in str(caught.value)
     assert {name: (tmp_path / "a.zarr" / name).read_bytes() for name in files_of(tmp_path / "a.zarr")} == before
     found = verify(tmp_path / "a.zarr", sources=tmp_path / "there", workers=0)
     assert any("index/flags: not what the sources say" in violation.text for violation in found.violations)
@@ -180,3 +182,30 @@ def test_a_store_of_format_1_is_not_appended_to(tmp_path: Path) -> None:
         convert(paths, tmp_path / "a.zarr", workers=0, append=True)
     convert(paths, tmp_path / "a.zarr", workers=0, overwrite=True)
     assert verify(tmp_path / "a.zarr", sources=paths, workers=0).ok
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_takes_anothers_place_size_and_time_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, append: bool
+) -> None:
+    """As ``cp -p`` or an archive gives them, after the scan."""
+    paths = [write_source(tmp_path / f"s{number}" / "a_demo.hdf5", seed=number) for number in (2, 8, 14)]
+    if append:
+        convert(paths[2], tmp_path / "a.zarr", workers=0)
+
+    def scan_and_swap(*args: Any, **options: Any) -> Any:
+        found = scan_sources(*args, **options)
+        status = paths[0].stat()
+        paths[1].replace(paths[0])
+        os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert paths[0].stat().st_size == status.st_size
+        return found
+
+    monkeypatch.setattr("robozarr.convert.run.scan_sources", scan_and_swap)
+    with pytest.raises(SourceError, match="a source does not change while it is converted"):
+        convert(paths[0], tmp_path / "a.zarr", workers=0, append=append)
+    if append:
+        assert robozarr.open_store(tmp_path / "a.zarr").n_episodes == 1
+    else:
+        with pytest.raises(IncompleteStoreError):
+            robozarr.open_store(tmp_path / "a.zarr")

@@ -96,7 +96,7 @@ def test_a_file_that_hangs_workers_is_that_files_problem(tmp_path: Path, monkeyp
     synthetic.write_libero(tmp_path / "s" / "good_demo.hdf5", lengths=(5, 6), seed=1)
     report = convert(tmp_path / "s", tmp_path / "a.zarr", workers=1, on_error="skip")
     (problem,) = report.left_out
-    assert (problem["file"], problem["rule"]) == (str(deadly), "HDF5 reads it, and comes back")
+    assert (problem["file"], problem["rule"]) == (str(deadly), "HDF5 must read it without a crash")
     assert problem["value"] == "no answer within 1 s"
     assert problem["remedy"] == "copy or download the file again, or leave it out with --on-error skip"
     assert (report.n_episodes, verify(tmp_path / "a.zarr", workers=0).ok) == (2, True)

@@ -53,7 +53,7 @@ def test_a_group_whose_attribute_is_no_object_is_no_store(tmp_path: Path, source
 
 def test_a_path_through_a_file_is_refused_before_the_scan(tmp_path: Path, source: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="file: no folder that may be written to; give another --store"):
+    with pytest.raises(StoreError, match="file: not a folder, so no store can be written there; give another --store"):
         convert(source, tmp_path / "file" / "a.zarr", workers=0)
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(StoreError, match="is not a robozarr store"):
@@ -83,7 +83,7 @@ def test_a_folder_of_somebody_else_is_refused_with_one_line(tmp_path: Path, sour
             os.setuid(65534)
             convert(source, folder / "a.zarr", workers=0)
         except StoreError as error:
-            os._exit(7 if "no folder that may be written to" in str(error) else 8)
+            os._exit(7 if "this folder cannot be written to" in str(error) else 8)
         finally:
             os._exit(9)
     _, status = os.waitpid(pid, 0)

@@ -61,4 +61,4 @@ def test_the_quick_run_shows_what_dropping_the_tail_costs(tmp_path: Path) -> Non
     assert released["A64"] <= 1
     assert released["C64"] >= 3
     page = (tmp_path / "tail.md").read_text()
-    assert "the release of 100% of the demonstrations is never an anchor" in page
+    assert "the release of 100% of the demonstrations never begins a window" in page

@@ -1,11 +1,15 @@
 """Diffusion policy's data set and ReplayBuffer, against its own rules written down as loops.
 
 real-stanford/diffusion_policy, 5ba07ac6661db573af695b419a7947ecb704690f: diffusion_policy/common/sampler.py, dataset/
-robomimic_replay_image_dataset.py. ``make test-train DIFFUSION_POLICY=…`` compares with the package itself.
+robomimic_replay_image_dataset.py. ``make test-train ROBOZARR_UPSTREAM=…`` compares with the package itself.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
+from recipes import blocks, shell
 from stored import column
 from torch.utils.data import DataLoader
 from zarr.storage import ZipStore
@@ -23,6 +28,7 @@ from robozarr.loader.adapters.diffusion_policy import DiffusionPolicyDataset
 from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
 from robozarr.loader.adapters.diffusion_policy.rotations import absolute_actions, rotation_6d
 from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.opened import Store, open_store
 
 META: dict[str, Any] = {
@@ -34,6 +40,15 @@ META: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def store(sample_store: Path) -> Store:
     return open_store(sample_store)
+
+
+@pytest.mark.slow(reason="two processes")
+def test_the_recipes_commands(sample_store: Path, tmp_path: Path) -> None:
+    _, commands = blocks("diffusion_policy", "bash")
+    shutil.copytree(sample_store, tmp_path / "libero_spatial.zarr")
+    shell(commands, tmp_path)
+    again = open_store(tmp_path / "again.zarr")
+    np.testing.assert_array_equal(column(again, "actions"), column(open_store(sample_store), "actions"))
 
 
 def upstream_indices(ends: list[int], horizon: int, mask: NDArray[np.bool_], before: int, after: int) -> list[list[int]]:
@@ -96,6 +111,25 @@ def test_every_item(
             np.testing.assert_array_equal(item["action"].numpy(), expected)
 
 
+def test_causal(store: Store) -> None:
+    """LIBERO's files were recorded after the action: of a sequence, action t is the one recorded at t + 1."""
+    dataset = DiffusionPolicyDataset(META, store, horizon=4, pad_before=1, pad_after=2, causal=True)
+    episodes, actions = zip(store.episodes.start, store.episodes.length, strict=True), column(store, "actions")
+    frames, number = column(store, "agentview_rgb"), 0
+    for start, length in episodes:
+        for first in range(-1, length - 1 - 4 + 2 + 1):
+            steps = np.clip(np.arange(first, first + 4), 0, length - 2)
+            item = dataset[number]
+            np.testing.assert_array_equal(item["action"].numpy(), actions[start + steps + 1].astype(np.float32))
+            picture = np.moveaxis(frames[start + steps], -1, 1).astype(np.float32) / np.float32(255)
+            np.testing.assert_array_equal(item["obs"]["agentview_rgb"].numpy(), picture)
+            number += 1
+    assert len(dataset) == number
+    np.testing.assert_array_equal(
+        dataset.get_all_actions().numpy(), np.delete(actions, store.episodes.start, axis=0).astype(np.float32)
+    )
+
+
 def test_validation_split_is_upstreams(store: Store) -> None:
     """sampler.py: get_val_mask and downsample_mask, with numpy's generator of the same seed."""
     dataset = DiffusionPolicyDataset(META, store, val_ratio=0.5, seed=3, max_train_episodes=1)
@@ -142,7 +176,7 @@ def test_absolute_actions(store: Store) -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: a key of the store; it has actions,"),
+        ({"obs": {"no_such": {"shape": [3]}}}, r"no_such: is not a key of the store, which has actions,"),
         ({"obs": {"ee_pos": {"shape": [4]}}}, r"ee_pos: the shape that shape_meta states, \[4\]; the store has \[3\]"),
         ({"obs": {"agentview_rgb": {"shape": [3, 84, 84], "type": "rgb"}}}, r"\[3, 84, 84\]; the store has \[3, 128, 128\]"),
         ({"obs": {"ee_pos": {"shape": [3], "type": "depth"}}}, r"type rgb or low_dim; got depth"),
@@ -178,6 +212,51 @@ def test_replay_buffer(store: Store, tmp_path: Path, name: str) -> None:
         assert len(names) == len(set(names))
     with pytest.raises(StoreError, match="is there already"):
         export_replay_buffer(store, tmp_path / name)
+
+
+def test_float32(store: Store, tmp_path: Path) -> None:
+    """Upstream's data set for robomimic trains on float32 only; other types stay."""
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=["ee_pos", "rewards"], float32=True)
+    root: Any = zarr.open_group(tmp_path / "a.zarr", mode="r", zarr_format=2)
+    for name, key in (("action", "actions"), ("ee_pos", "ee_pos")):
+        np.testing.assert_array_equal(root[f"data/{name}"][:], column(store, key).astype(np.float32))
+        assert root[f"data/{name}"].dtype == np.float32
+    assert root["data/rewards"].dtype == np.uint8
+
+
+def test_chunks_of_some_steps(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last chunk is filled up, and read back as what there is."""
+    monkeypatch.setattr("robozarr.loader.adapters.diffusion_policy.export.CHUNK_BYTES", 1000)
+    export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    array: Any = zarr.open_array(tmp_path / "a.zarr" / "data" / "action", mode="r", zarr_format=2)
+    assert store.n_steps % array.chunks[0]
+    np.testing.assert_array_equal(array[:], column(store, "actions"))
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])
+def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """One line says it, and nothing is left."""
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(StoreError, match=rf"{name}: cannot be written, .*No space left on device → make room"):
+        export_replay_buffer(store, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_export_left_is_removed(store: Store, tmp_path: Path) -> None:
+    """Its folder is removed by the next one; that of one which still runs, and holds its lock, is not."""
+    for number in (1, 2):
+        folder = tmp_path / f".a.zarr.{number}{TEMPORARY}"
+        folder.mkdir()
+        (folder / "lock").touch()
+    with (tmp_path / f".a.zarr.2{TEMPORARY}" / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        export_replay_buffer(store, tmp_path / "a.zarr", keys=[])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f".a.zarr.2{TEMPORARY}", "a.zarr"]
 
 
 @pytest.mark.parametrize("name", ["a.zarr.zip", "a.zarr"])

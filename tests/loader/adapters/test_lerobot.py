@@ -86,6 +86,55 @@ def test_some_episodes(store: Store) -> None:
         dataset[len(rows)]
 
 
+@pytest.mark.parametrize("episodes", [None, [1, 3]], ids=["all", "some"])
+def test_causal(store: Store, episodes: list[int] | None) -> None:
+    """LIBERO's files were recorded after the action: step t has action t + 1, and the last observation, which has none, is
+    not served. What is said of the episodes and of all values is said of these steps."""
+    assert (store.episodes.alignment == 1).all()
+    deltas = {"action": [0.0, 0.05], "ee_pos": [-0.05, 0.05], "rewards": [0.0]}
+    dataset = LeRobotStore(store, episodes=episodes, keys=["ee_pos", "rewards"], delta_timestamps=deltas, causal=True)
+    actions, rewards = (column(store, key).astype(np.float32) for key in ("actions", "rewards"))
+    position, frames = column(store, "ee_pos").astype(np.float32), np.moveaxis(column(store, "agentview_rgb"), -1, 1)
+    items, number, index = dataset.__getitems__(range(len(dataset))), 0, 0
+    for episode, (start, length) in enumerate(zip(store.episodes.start, store.episodes.length, strict=True)):
+        row = dataset.meta.episodes[episode]
+        assert (row["dataset_from_index"], row["dataset_to_index"]) == (index, index + length - 1)
+        for step in range(length - 1):
+            if episodes is None or episode in episodes:
+                item = items[number]
+                after = [start + step + 1, start + min(step + 2, length - 1)]
+                np.testing.assert_array_equal(item["action"].numpy(), actions[after])
+                assert item["action_is_pad"].tolist() == [False, step + 2 == length]
+                around = [start + max(step - 1, 0), start + min(step + 1, length - 2)]
+                np.testing.assert_array_equal(item["ee_pos"].numpy(), position[around])
+                assert item["ee_pos_is_pad"].tolist() == [step == 0, step + 2 == length]
+                assert item["rewards"].tolist() == rewards[after[:1]].tolist()
+                np.testing.assert_array_equal(item[AGENT].numpy(), frames[start + step].astype(np.float32) / np.float32(255))
+                assert [item[name].item() for name in ("index", "frame_index", "episode_index")] == [index, step, episode]
+                assert dataset.absolute_to_relative_idx is None or dataset.absolute_to_relative_idx[index] == number
+                number += 1
+            index += 1
+    assert (len(dataset), dataset.meta.total_frames) == (number, store.n_steps - store.n_episodes)
+    last = store.episodes.start + store.episodes.length - 1
+    pixels = np.moveaxis(np.delete(frames, last, axis=0), 1, -1).reshape(-1, 3) / 255
+    np.testing.assert_allclose(dataset.meta.stats[AGENT]["std"].reshape(-1), pixels.std(0), rtol=1e-9)
+    np.testing.assert_allclose(
+        dataset.meta.stats["action"]["mean"], np.delete(column(store, "actions"), store.episodes.start, axis=0).mean(0)
+    )
+
+
+def test_causal_export(store: Store, tmp_path: Path) -> None:
+    """A data set whose steps are such pairs, and which says so on its way back."""
+    report = export_lerobot(store, tmp_path / "out", images=["agentview_rgb"], causal=True)
+    convert(tmp_path / "out", tmp_path / "back.zarr", workers=0)
+    again, last = open_store(tmp_path / "back.zarr"), store.episodes.start + store.episodes.length - 1
+    assert report.n_steps == again.n_steps == store.n_steps - store.n_episodes
+    for key in ("agentview_rgb", "ee_pos", "actions", "rewards"):
+        left_out = store.episodes.start if key in ("actions", "rewards") else last
+        np.testing.assert_array_equal(column(again, key), np.delete(column(store, key), left_out, axis=0))
+    assert (again.episodes.alignment == 0).all()
+
+
 def test_turned(store: Store) -> None:
     """LIBERO's pictures have the bottom row first: a half turn rights and mirrors them, as its LeRobot data sets are."""
     stored = LeRobotStore(store, return_uint8=True)[5][AGENT]
@@ -132,7 +181,7 @@ def test_statistics_of_constants() -> None:
         ({"state": ["agentview_rgb"]}, r"observation\.state: vectors of the store; agentview_rgb: neither a vector"),
         ({"state": ["nowhere"]}, r"nowhere: the store has actions,"),
         ({"images": ["ee_pos"]}, r"ee_pos: pictures of uint8 with three channels; the store has agentview_rgb"),
-        ({"keys": ["nowhere"]}, r"nowhere: a key of the store"),
+        ({"keys": ["nowhere"]}, r"nowhere: is not a key of the store, which has actions,"),
         ({"turn": "left"}, r'turn: "rotate", "upright" or "none"'),
         ({"fps": 0}, r"fps: steps a second"),
     ],
@@ -241,7 +290,7 @@ def test_interrupted_export_leaves_nothing(store: Store, tmp_path: Path, video: 
 
 @pytest.mark.slow(reason="two processes")
 def test_command_lines(store: Store, tmp_path: Path) -> None:
-    """The commands of docs/recipes/lerobot.md and diffusion_policy.md."""
+    """As in docs/recipes/lerobot.md and diffusion_policy.md; a folder that is there is refused."""
     for name, output in (("lerobot", "out"), ("diffusion-policy", "out.zarr.zip")):
         command = [sys.executable, "-m", "robozarr", "export", name, store.path, "--output", str(tmp_path / output), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, check=True)

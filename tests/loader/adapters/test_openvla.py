@@ -223,6 +223,37 @@ def test_image_aug_is_that_of_the_epoch_after_early_ends(made: tuple[Path, Path,
     assert 0 < epochs[-1] < 4  # several iterations an epoch
 
 
+def test_image_aug_is_named_by_the_state_and_has_the_orders_seed(made: tuple[Path, Path, int]) -> None:
+    dataset, augment = OpenVLADataset(made[1], lambda rlds: rlds["observation"]), rz.Augment.openvla()
+    loader = dataset.dataloader(4, list, augment=augment, seed=5)
+    batches = iter(loader)
+    first, state = next(batches), loader.state_dict()
+    for other in (None, rz.Augment.openvla(cameras=["eye_in_hand_rgb"])):
+        with pytest.raises(WindowError, match="of this augmentation"):
+            dataset.dataloader(4, list, augment=other, seed=5).load_state_dict(state)
+    resumed = dataset.dataloader(4, list, augment=augment, order={"seed": 5}, num_workers=1, multiprocessing_context="fork")
+    by_mapping = dict.fromkeys(("agentview_rgb", "eye_in_hand_rgb"), augment)
+    again = dataset.dataloader(4, list, augment=by_mapping, order={"seed": 5})
+    for one in (resumed, again):
+        for mine, theirs in zip(next(iter(one)), first, strict=True):
+            assert all((mine[name] == theirs[name]).all() for name in theirs)
+    resumed.load_state_dict(state)
+    for mine, theirs in zip(next(iter(resumed)), next(batches), strict=True):
+        assert all((mine[name] == theirs[name]).all() for name in theirs)
+
+
+def test_image_aug_of_named_cameras(made: tuple[Path, Path, int]) -> None:
+    dataset, augment = OpenVLADataset(made[1]), rz.Augment.openvla(cameras=["eye_in_hand_rgb"])
+    loader = dataset.dataloader(len(dataset), list, augment=augment, shuffle=False)
+    for mine, plain in zip(next(iter(loader)), dataset, strict=True):
+        assert (mine["observation"]["image_primary"] == plain["observation"]["image_primary"]).all()
+        assert (mine["observation"]["image_wrist"] != plain["observation"]["image_wrist"]).any()
+    with pytest.raises(WindowError, match="got image_wrist"):
+        dataset.dataloader(4, list, augment=rz.Augment.openvla(cameras=["image_wrist"]))
+    with pytest.raises(WindowError, match="loader · augment"):
+        dataset.dataloader(4, list, augment=True)  # type: ignore[arg-type]
+
+
 def test_training_and_validation_data_share_no_episode(made: tuple[Path, Path, int]) -> None:
     _, store, _ = made
     dataset = OpenVLADataset(store)

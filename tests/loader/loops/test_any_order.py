@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from served import windows
 from torch.utils.data import DataLoader
 
 import robozarr as rz
@@ -29,10 +30,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
     write_libero(folder / "a/open_demo.hdf5", lengths=(11, 3, 7, 6), size=8)
     convert(folder / "a", folder / "a.zarr", workers=0)
     return rz.WindowDataset(rz.open_store(folder / "a.zarr"), SPEC)
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
 
 
 class Ranks:

@@ -12,50 +12,18 @@ import pytest
 from effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from served import KINDS, SIZE, every, make, windows
 from torch.utils.data import DataLoader
 
 import robozarr as rz
-from robozarr.convert import convert
 from robozarr.loader.schedule import Schedule
 from robozarr.loader.windows.share import Share
 from robozarr.schemas.errors import WindowError
-from synthetic import write_libero
-
-SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
-SIZE = 4
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
-    """38 windows: 10 batches of 4."""
-    folder = tmp_path_factory.mktemp("epochs")
-    for name, lengths in (("a/open", (11, 3, 7)), ("a/close", (9, 8))):
-        write_libero(folder / f"{name}_demo.hdf5", lengths=lengths, size=8, instruction=name)
-    convert(folder / "a", folder / "a.zarr", workers=0)
-    return rz.WindowDataset(rz.open_store(folder / "a.zarr"), SPEC)
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
-
-
-def every(dataset: rz.WindowDataset) -> list[int]:
-    return sorted(windows(dataset.read(range(len(dataset)))))
 
 
 def kinds(dataset: rz.WindowDataset, **order: Any) -> dict[str, Any]:
     """The loaders that this package gives a training loop, and a plain DataLoader with its sampler."""
-    sampler = rz.WindowSampler(dataset, SIZE, **order)
-    return {
-        "WindowLoader": rz.WindowLoader(dataset, SIZE, threads=1, **order),
-        "WindowDataLoader": rz.WindowDataLoader(dataset, SIZE, **order),
-        "WindowSampler": DataLoader(
-            dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, drop_last=order.get("drop_last", False)
-        ),
-    }
-
-
-KINDS = ("WindowLoader", "WindowDataLoader", "WindowSampler")
+    return {kind: make(kind, dataset, **order) for kind in KINDS}
 
 
 def robomimic_epoch(loader: Any, n_steps: int, iterator: Iterator[Any] | None = None) -> list[list[int]]:

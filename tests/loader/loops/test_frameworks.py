@@ -1,53 +1,24 @@
-"""Lightning, Trainer, torchdata, Accelerate on one rank: loops as people write them serve what they say, and resume exactly."""
+"""Lightning, torchdata, Accelerate on one rank: loops as people write them serve what they say, and resume exactly."""
 
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from served import KINDS, SIZE, every, make, windows
 
 import robozarr as rz
-from robozarr.convert import convert
 from robozarr.schemas.errors import WindowError
-from synthetic import write_libero
 
-SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
-SIZE = 4
 pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' and their dependencies' own
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
-    """38 windows: 10 batches of 4."""
-    folder = tmp_path_factory.mktemp("frameworks")
-    for name, lengths in (("a/open", (11, 3, 7)), ("a/close", (9, 8))):
-        write_libero(folder / f"{name}_demo.hdf5", lengths=lengths, size=8, instruction=name)
-    convert(folder / "a", folder / "a.zarr", workers=0)
-    return rz.WindowDataset(rz.open_store(folder / "a.zarr"), SPEC)
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
-
-
-def every(dataset: rz.WindowDataset) -> list[int]:
-    return sorted(windows(dataset.read(range(len(dataset)))))
-
-
-def make(kind: str, dataset: rz.WindowDataset, **order: Any) -> Any:
-    if kind == "WindowSampler":
-        return DataLoader(dataset, SIZE, sampler=rz.WindowSampler(dataset, SIZE, **order), collate_fn=dataset.collate)
-    return {"WindowLoader": rz.WindowLoader, "WindowDataLoader": rz.WindowDataLoader}[kind](dataset, SIZE, **order)
 
 
 # --- Lightning ---
 
 
-@pytest.mark.parametrize("kind", ["WindowLoader", "WindowDataLoader", "WindowSampler"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_lightning_2630_7364_limit_train_batches_moves_on(dataset: rz.WindowDataset, kind: str) -> None:
     import pytorch_lightning as lightning
 
@@ -104,47 +75,6 @@ def test_lightning_predict_makes_a_loader_anew_and_is_told_what_to_use(dataset: 
     assert list(chain.from_iterable(predicted or [])) == windows(dataset.read(range(38)))
 
 
-# --- Hugging Face ---
-
-
-@pytest.mark.slow(reason="imports transformers")
-@pytest.mark.parametrize("kind", ["WindowLoader", "WindowDataLoader"])
-def test_transformers_26289_trainer_resumes_in_the_middle_of_an_epoch(
-    dataset: rz.WindowDataset, tmp_path: Path, kind: str
-) -> None:
-    got = train_by_trainer(lambda: make(kind, dataset, seed=9), tmp_path)
-    assert len(got) == 25
-    assert sorted(chain.from_iterable(got[:10])) == sorted(chain.from_iterable(got[10:20])) == every(dataset)
-    assert got[:10] != got[10:20]
-    assert train_by_trainer(lambda: make(kind, dataset, seed=9), tmp_path, "checkpoint-14") == got[14:]
-
-
-def train_by_trainer(loader: Any, folder: Path, checkpoint: str | None = None) -> list[list[int]]:
-    transformers = pytest.importorskip("transformers", reason="no Trainer: transformers is not installed")
-
-    class Model(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(7, 1)
-            self.got: list[list[int]] = []
-
-        def forward(self, **batch: Any) -> dict[str, torch.Tensor]:
-            self.got.append(windows(batch))
-            return {"loss": self.layer(batch["actions"].float()).mean()}
-
-    class Trainer(transformers.Trainer):  # type: ignore[misc, name-defined]
-        def get_train_dataloader(self) -> Any:
-            return loader()
-
-    arguments = transformers.TrainingArguments(
-        output_dir=str(folder), max_steps=25, save_steps=14, per_device_train_batch_size=SIZE, gradient_accumulation_steps=1,
-        report_to=[], use_cpu=True, disable_tqdm=True,
-    )  # fmt: skip
-    model = Model()
-    Trainer(model=model, args=arguments).train(resume_from_checkpoint=checkpoint and str(folder / checkpoint))
-    return model.got
-
-
 # --- torchdata, accelerate ---
 
 
@@ -199,7 +129,7 @@ def test_accelerate_skips_batches_of_the_epoch_that_is_set(dataset: rz.WindowDat
 def test_accelerate_on_one_process_prepares_and_moves_on(dataset: rz.WindowDataset) -> None:
     import accelerate
 
-    for kind in ("WindowLoader", "WindowDataLoader", "WindowSampler"):
+    for kind in KINDS:
         loader = accelerate.Accelerator(cpu=True).prepare(make(kind, dataset))
         epochs = [[windows(batch) for batch in loader] for _ in range(2)]
         assert all(sorted(chain.from_iterable(epoch)) == every(dataset) for epoch in epochs)

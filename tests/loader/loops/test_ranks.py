@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import rank_loops
+from served import SIZE
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 import robozarr as rz
@@ -116,8 +117,8 @@ def test_openvla_211_until_max_steps_on_two_ranks(loops: Loops) -> None:
     ranks = loops["openvla_until_max_steps"]
     n = ranks[0][0]
     assert [len(batches) for _, batches in ranks] == [30, 30]  # more steps than an epoch has
-    n_epochs = 30 // -(-n // (2 * rank_loops.SIZE))
-    per_epoch = -(-n // (2 * rank_loops.SIZE))
+    n_epochs = 30 // -(-n // (2 * SIZE))
+    per_epoch = -(-n // (2 * SIZE))
     orders = []
     for epoch in range(n_epochs):
         part = slice(epoch * per_epoch, (epoch + 1) * per_epoch)

@@ -7,50 +7,21 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from served import KINDS, SIZE, every, windows
+from served import make as made
 
 import robozarr as rz
-from robozarr.convert import convert
 from robozarr.schemas.errors import WindowError
-from synthetic import write_libero
 
-SIZE = 4
-KINDS = ("WindowLoader", "WindowDataLoader", "WindowSampler")
+make = partial(made, seed=9)
 pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' and their dependencies' own
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
-    """38 windows: 10 batches of 4."""
-    folder = tmp_path_factory.mktemp("resumed")
-    for name, lengths in (("a/open", (11, 3, 7)), ("a/close", (9, 8))):
-        write_libero(folder / f"{name}_demo.hdf5", lengths=lengths, size=8, instruction=name)
-    convert(folder / "a", folder / "a.zarr", workers=0)
-    return rz.WindowDataset(rz.open_store(folder / "a.zarr"), rz.WindowSpec({"actions": range(4)}))
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
-
-
-def every(dataset: rz.WindowDataset) -> list[int]:
-    return sorted(windows(dataset.read(range(len(dataset)))))
-
-
-def make(kind: str, dataset: rz.WindowDataset, workers: int = 0) -> Any:
-    options: dict[str, Any] = {"num_workers": workers, "multiprocessing_context": "fork" if workers else None}
-    if kind == "WindowLoader":
-        return rz.WindowLoader(dataset, SIZE, seed=9)
-    if kind == "WindowDataLoader":
-        return rz.WindowDataLoader(dataset, SIZE, seed=9, **options)
-    sampler = rz.WindowSampler(dataset, SIZE, seed=9)
-    return DataLoader(dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, **options)
 
 
 def peeked(loader: Any) -> Any:

@@ -10,43 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from served import SIZE, every, make, windows
 from torch.utils.data import DataLoader
 
 import robozarr as rz
-from robozarr.convert import convert
-from synthetic import write_libero
 
-SPEC = rz.WindowSpec({"agentview_rgb": [0], "actions": range(4)})
-SIZE = 4
 KINDS = ("WindowSampler", "WindowDataLoader")
 pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' and their dependencies' own
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> rz.WindowDataset:
-    """38 windows: 10 batches of 4."""
-    folder = tmp_path_factory.mktemp("sampler")
-    for name, lengths in (("a/open", (11, 3, 7)), ("a/close", (9, 8))):
-        write_libero(folder / f"{name}_demo.hdf5", lengths=lengths, size=8, instruction=name)
-    convert(folder / "a", folder / "a.zarr", workers=0)
-    return rz.WindowDataset(rz.open_store(folder / "a.zarr"), SPEC)
-
-
-def windows(batch: dict[str, Any]) -> list[int]:
-    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
-
-
-def every(dataset: rz.WindowDataset) -> list[int]:
-    return sorted(windows(dataset.read(range(len(dataset)))))
-
-
-def make(kind: str, dataset: rz.WindowDataset, workers: int = 0, *, persistent: bool = False, **order: Any) -> Any:
-    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": persistent}
-    options["multiprocessing_context"] = "fork" if workers else None
-    if kind == "WindowDataLoader":
-        return rz.WindowDataLoader(dataset, SIZE, **order, **options)
-    sampler = rz.WindowSampler(dataset, SIZE, **order)
-    return DataLoader(dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, **options)
 
 
 def first(loader: Any, n: int) -> list[list[int]]:

@@ -38,7 +38,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> rz.Store:
     ],
 )
 def test_llm_foundry_1585_a_filter_that_leaves_nothing(store: rz.Store, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(WindowError, match=rf"filter · windows: at least one is left; .*{says}"):
+    with pytest.raises(WindowError, match=rf"filter · windows: no window is left; .*{says}"):
         rz.WindowDataset(store, SPEC, **options)
 
 

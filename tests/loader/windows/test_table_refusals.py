@@ -21,7 +21,7 @@ SPEC = WindowSpec({"actions": [0]})
 REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: CASE.table(WindowSpec({"action": [0]})),
-        r"window · action: .* it has pictures, joints, actions, rewards → did you mean 'actions'",
+        r"window · action: .* which has pictures, joints, actions, rewards → did you mean 'actions'",
     ),
     (
         lambda: CASE.table(SPEC, Selection(tasks=[0, 7])),

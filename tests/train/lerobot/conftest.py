@@ -83,6 +83,13 @@ def images(store: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def causal_images(store: Path) -> Path:
+    """The same with each observation beside the action that followed it."""
+    export_lerobot(store, store.with_name("causal_images"), causal=True)
+    return store.with_name("causal_images")
+
+
+@pytest.fixture(scope="session")
 def videos(store: Path) -> Path:
     """The same with videos."""
     export_lerobot(store, store.with_name("videos"), video=True)

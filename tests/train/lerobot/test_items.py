@@ -26,11 +26,19 @@ def theirs_of(root: Path, **options: Any) -> Any:
     return LeRobotDataset("sample", root=root, **options)
 
 
+@pytest.mark.parametrize("causal", [False, True], ids=["recorded", "causal"])
 @pytest.mark.parametrize("deltas", [None, DELTAS], ids=["one step", "several"])
 @pytest.mark.parametrize("episodes", [None, [1, 3]], ids=["all", "some"])
-def test_items_equal(store: Path, images: Path, episodes: list[int] | None, deltas: dict[str, list[float]] | None) -> None:
-    theirs = theirs_of(images, episodes=episodes, delta_timestamps=deltas)
-    mine = LeRobotStore(store, keys=None, episodes=episodes, delta_timestamps=deltas)
+def test_items_equal(
+    store: Path,
+    images: Path,
+    causal_images: Path,
+    episodes: list[int] | None,
+    deltas: dict[str, list[float]] | None,
+    causal: bool,
+) -> None:
+    theirs = theirs_of(causal_images if causal else images, episodes=episodes, delta_timestamps=deltas)
+    mine = LeRobotStore(store, keys=None, episodes=episodes, delta_timestamps=deltas, causal=causal)
     assert len(mine) == len(theirs) == mine.num_frames == theirs.num_frames
     assert mine.num_episodes == theirs.num_episodes
     for number in range(len(theirs)):
@@ -44,8 +52,10 @@ def test_items_equal(store: Path, images: Path, episodes: list[int] | None, delt
                 assert torch.equal(other[name], value), name
 
 
-def test_metadata_equal(store: Path, images: Path) -> None:
-    theirs, mine = theirs_of(images).meta, LeRobotStore(store, keys=None).meta
+@pytest.mark.parametrize("causal", [False, True], ids=["recorded", "causal"])
+def test_metadata_equal(store: Path, images: Path, causal_images: Path, causal: bool) -> None:
+    theirs = theirs_of(causal_images if causal else images).meta
+    mine = LeRobotStore(store, keys=None, causal=causal).meta
     assert mine.features == theirs.features
     assert (mine.fps, mine.camera_keys, mine.video_keys, mine.total_frames) == (
         theirs.fps, theirs.camera_keys, theirs.video_keys, theirs.total_frames,

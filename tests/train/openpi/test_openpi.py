@@ -149,14 +149,18 @@ def test_upstreams_loader_and_statistics(store: Path, tmp_path: Path) -> None:
     if at is None:
         pytest.skip(f"openpi is on no registry under this name: {UPSTREAM} names no folder with a checkout of it")
     if importlib.util.find_spec("flax") is None:
-        pytest.skip("openpi's own packages (jax 0.5.3, flax 0.10.2, …) are not in this environment")
-    for name in ("src", "scripts"):
+        pytest.skip("openpi's own packages (jax 0.5.3, flax 0.10.2, …) are not in this environment: make test-train-openpi")
+    for name in ("src", "scripts", "packages"):
         shutil.copytree(at / name, tmp_path / name)
     shutil.copytree(store, tmp_path / "libero_spatial.zarr")
     assert apply_diff(blocks("openvla", "diff")[2], tmp_path) == ["src/openpi/training/data_loader.py"]
     (tmp_path / "run.py").write_text(RUN)
     n_windows = len(OpenPIDataset(store))
-    printed = shell(f"export PYTHONPATH=src:$PYTHONPATH; python run.py {n_windows}", tmp_path, JAX_PLATFORMS="cpu")
+    printed = shell(
+        f"export PYTHONPATH=src:packages/openpi-client/src:$PYTHONPATH; python run.py {n_windows}",
+        tmp_path,
+        JAX_PLATFORMS="cpu",
+    )
     lines = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert [line["name"] for line in lines] == ["pi0_libero", "pi05_libero"]
     for line, horizon, delta in zip(lines, (50, 10), (True, False), strict=True):

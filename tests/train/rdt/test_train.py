@@ -41,7 +41,7 @@ def prepared(root: Path) -> Path:
 def test_fine_tuning_trains_saves_and_goes_on(tree: Path) -> None:
     fine_tuning, _ = blocks("rdt", "diff")
     assert apply_diff(fine_tuning, tree) == ["train/dataset.py", "train/train.py"]
-    [_, launch] = blocks("rdt", "sh")
+    [_, launch, _] = blocks("rdt", "sh")
     first = losses(shell(launch, tree, OPTIONS="--max_train_steps=4"))
     assert len(first) == 4
     assert all(math.isfinite(loss) for loss in first)
@@ -67,7 +67,7 @@ def test_fine_tuning_ends_at_a_window_that_cannot_be_read(tree: Path) -> None:
 
 def test_the_pretraining_form_trains(tree: Path) -> None:
     assert apply_diff(blocks("rdt", "diff")[1], tree) == ["train/train.py"]
-    found = losses(shell("python main.py --max_train_steps=5", tree))
+    found = losses(shell(blocks("rdt", "sh")[2], tree, OPTIONS="--max_train_steps=5"))
     assert len(found) == 5
     assert all(math.isfinite(loss) for loss in found)
 
@@ -137,7 +137,7 @@ def logged(root: Path) -> list[float]:
 
 def test_upstreams_main_fine_tunes_and_goes_on(upstream: Path) -> None:
     apply_diff(blocks("rdt", "diff")[0], upstream)
-    options, [_, launch] = tiny(upstream), blocks("rdt", "sh")
+    options, [_, launch, _] = tiny(upstream), blocks("rdt", "sh")
     shell(launch, upstream, OPTIONS=f"{options} --max_train_steps=4", ACCELERATE_USE_CPU="true")
     first = logged(upstream)
     assert len(first) == 4
@@ -153,7 +153,8 @@ def test_upstreams_main_fine_tunes_and_goes_on(upstream: Path) -> None:
 
 def test_upstreams_main_trains_the_pretraining_form(upstream: Path) -> None:
     apply_diff(blocks("rdt", "diff")[1], upstream)
-    shell(f"accelerate launch main.py {tiny(upstream)} --max_train_steps=4", upstream, ACCELERATE_USE_CPU="true")
+    options = f"{tiny(upstream)} --max_train_steps=4"
+    shell(blocks("rdt", "sh")[2], upstream, OPTIONS=options, ACCELERATE_USE_CPU="true")
     found = logged(upstream)
     assert len(found) == 4
     assert all(math.isfinite(loss) for loss in found)

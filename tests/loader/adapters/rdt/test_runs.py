@@ -14,10 +14,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from robozarr.convert import convert
 from robozarr.loader.adapters.rdt import RDTConfig, RDTDataset, RDTSteps
 from robozarr.loader.adapters.rdt.inverse import commands_of
 from robozarr.loader.adapters.rdt.language import write_lang_embeds
 from robozarr.schemas.errors import CorruptChunkError, WindowError
+from synthetic import write_libero
 
 
 class Retrying(Dataset[Any]):
@@ -129,3 +131,41 @@ def test_two_ranks_go_on_as_one(sample_store: Path) -> None:
     assert sorted(served + [one.walk.take() for _ in range(44 - 18)]) == list(range(44))
     with pytest.raises(WindowError, match="the same on 2 ranks"):
         RDTDataset(sample_store, rank=0, world_size=2).walk.take()
+
+
+def test_a_place_is_one_in_the_same_windows(sample_store: Path, tmp_path: Path) -> None:
+    saved = RDTDataset(sample_store).state_dict()
+    RDTDataset(sample_store).load_state_dict({name: saved[name] for name in saved if name != "windows"})  # an earlier version's
+    tasks = [RDTDataset(sample_store, tasks=[task]) for task in (0, 1)]
+    config = RDTConfig(history=1)
+    for other in (*tasks, RDTDataset(sample_store, config=config)):
+        with pytest.raises(WindowError, match=r"order · state: of (this window|the windows)"):
+            other.load_state_dict(saved)
+    write_libero(tmp_path / "other" / "open_demo.hdf5", lengths=(9, 10), size=8)
+    convert(tmp_path / "other", tmp_path / "other.zarr", workers=0)
+    with pytest.raises(WindowError, match="of this store"):
+        RDTDataset(tmp_path / "other.zarr").load_state_dict(saved)
+
+
+class Taking(Dataset[int]):
+    """Asks for samples without an index, as RDT's data set does."""
+
+    def __init__(self, dataset: RDTDataset) -> None:
+        self.walk = dataset.walk
+
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, _: int) -> int:
+        return self.walk.take()
+
+
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow(reason="imports torch in workers"))])
+def test_a_place_may_be_loaded_when_workers_run_already(sample_store: Path, context: str) -> None:
+    first, second = RDTDataset(sample_store, seed=1), RDTDataset(sample_store, seed=2)
+    loader = DataLoader(Taking(second), 4, num_workers=2, persistent_workers=True, multiprocessing_context=context)
+    assert sorted(window for batch in loader for window in batch.tolist()) == list(range(44))  # and workers stay
+    first.walk.taken = 20
+    second.load_state_dict(first.state_dict())
+    taken = sorted(window for batch in loader for window in batch.tolist())
+    assert taken == sorted(first.walk.take() for _ in range(44))

@@ -1,7 +1,7 @@
-"""OpenVLA's and OFT's batch transform and collator, re-created, with a tokenizer of words.
+"""OpenVLA's and OFT's batch transform, re-created, with a tokenizer of words.
 
 openvla/openvla at c8f03f4 and moojink/openvla-oft at 213c5ff: prismatic/vla/datasets/datasets.py: RLDSBatchTransform,
-prismatic/vla/action_tokenizer.py, prismatic/util/data_utils.py: PaddedCollatorForActionPrediction.
+prismatic/vla/action_tokenizer.py.
 """
 
 import zlib
@@ -9,7 +9,6 @@ import zlib
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn.utils.rnn import pad_sequence
 
 IGNORE_INDEX, N_BINS, N_WORDS = -100, 256, 64
 VOCABULARY = N_WORDS + N_BINS
@@ -54,22 +53,3 @@ class RLDSBatchTransform:
         if self.use_proprio:
             out["proprio"] = rlds_batch["observation"]["proprio"]
         return out
-
-
-def collator(instances):
-    """Pad and stack, as PaddedCollatorForActionPrediction."""
-    out = {
-        "input_ids": pad_sequence([one["input_ids"] for one in instances], batch_first=True),
-        "labels": pad_sequence([one["labels"] for one in instances], batch_first=True, padding_value=IGNORE_INDEX),
-        "pixel_values": torch.stack([one["pixel_values"] for one in instances]),
-        "dataset_names": [one["dataset_name"] for one in instances],
-        "actions": torch.stack([torch.from_numpy(np.copy(one["actions"])) for one in instances]),
-    }
-    out["attention_mask"] = out["input_ids"].ne(0)
-    if "pixel_values_wrist" in instances[0]:
-        out["pixel_values"] = torch.cat(
-            (out["pixel_values"], torch.stack([one["pixel_values_wrist"] for one in instances])), dim=1
-        )
-    if "proprio" in instances[0]:
-        out["proprio"] = torch.tensor(np.squeeze(np.stack([one["proprio"] for one in instances])))
-    return out

@@ -1,0 +1,33 @@
+"""The windows that training loops are served: the package's loaders by name, and which windows a batch holds."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from torch.utils.data import DataLoader
+
+import robozarr as rz
+
+SIZE: Final = 4
+KINDS: Final = ("WindowLoader", "WindowDataLoader", "WindowSampler")
+
+
+def windows(batch: dict[str, Any]) -> list[int]:
+    """Each window of a batch: 100 · episode + step."""
+    return [100 * episode + step for episode, step in zip(batch["episode"].tolist(), batch["step"].tolist(), strict=True)]
+
+
+def every(dataset: rz.WindowDataset) -> list[int]:
+    return sorted(windows(dataset.read(range(len(dataset)))))
+
+
+def make(kind: str, dataset: rz.WindowDataset, workers: int = 0, *, persistent: bool = False, **order: Any) -> Any:
+    """A loader with batches of `SIZE`; "WindowSampler": a plain DataLoader with it, whose state is the sampler's."""
+    if kind == "WindowLoader":
+        return rz.WindowLoader(dataset, SIZE, **order)
+    options: dict[str, Any] = {"num_workers": workers, "persistent_workers": persistent}
+    options["multiprocessing_context"] = "fork" if workers else None
+    if kind == "WindowDataLoader":
+        return rz.WindowDataLoader(dataset, SIZE, **order, **options)
+    sampler, drop_last = rz.WindowSampler(dataset, SIZE, **order), order.get("drop_last", False)
+    return DataLoader(dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, drop_last=drop_last, **options)
