@@ -78,7 +78,7 @@ def test_the_pretraining_form_trains(tree: Path) -> None:
 def tiny(root: Path) -> str:
     """Encoders of a few numbers under the names that RDT asks for, and a configuration; its options."""
     import yaml
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import (
         PreTrainedTokenizerFast,
         SiglipImageProcessor,
@@ -91,6 +91,9 @@ def tiny(root: Path) -> str:
     words = {word: i for i, word in enumerate(["<pad>", "</s>", "<unk>", "pick", "up", "the", "bowl"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    # as T5's: RDT masks instructions, and a batch of empty ones would have no token at all
+    template: Any = processors.TemplateProcessing
+    tokenizer.post_processor = template(single="$A </s>", special_tokens=[("</s>", words["</s>"])])
     t5 = root / "google" / "t5-v1_1-xxl"
     wrap: Any = PreTrainedTokenizerFast
     wrap(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>").save_pretrained(t5)
