@@ -5,6 +5,7 @@ The plan of an append is the plan of old and new sources together, so it is the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from robozarr.convert.writing.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.store.reading import read_metadata
 
-__all__ = ["check_still_the_same", "check_unchanged", "commit", "new_sources", "recover"]
+__all__ = ["check_still_the_same", "check_unchanged", "commit", "new_sources", "recover", "without_held"]
 
 
 def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
@@ -47,6 +48,18 @@ def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
     return replace(base, files=tuple(files)), [path for path in paths if path in set(new)]
 
 
+def without_held(base: Base, files: Sequence[FileScan]) -> list[FileScan]:
+    """The scans of files that are not in the store yet: those with links are known by the digest of all that they link to."""
+    held = Counter((entry.size, entry.digest) for entry in base.metadata.sources)
+    new = []
+    for file in files:
+        if file.linked and held[file.size, file.digest]:
+            held[file.size, file.digest] -= 1
+        else:
+            new.append(file)
+    return new
+
+
 def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
     """Refuse new files that are newer versions of one of the store's sources; SourceError.
 
@@ -70,7 +83,7 @@ def check_still_the_same(files: Sequence[FileScan]) -> None:
     """Refuse sources whose content is no longer what was scanned, even where size and time of change are; SourceError."""
     problems = []
     for file in (file for file in files if file.demos and file.digest):
-        found = digest_or_nothing(file.path)
+        found = digest_or_nothing(file.path, file.linked)
         if found != file.digest:
             rule, remedy = "a source does not change while it is converted", "start again with --overwrite"
             value = f"digest {found or 'unknown'}; {file.digest} when scanned"

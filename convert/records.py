@@ -131,7 +131,9 @@ class FileScan:
     blocking: tuple[Problem, ...] = ()
     """What this machine lacks to read it; nothing is left out because of that."""
     digest: str = ""
-    """Sampled digest of its content (``schemas.digest``); "" if it cannot be read."""
+    """Sampled digest of its content (``schemas.digest``), with that of `linked`; "" if it cannot be read."""
+    linked: tuple[str, ...] = ()
+    """Other files that its values and texts come from: of external links, virtual datasets, raw values."""
     demos: tuple[DemoScan, ...] = ()
     not_stored: tuple[tuple[str, int, str], ...] = ()
     """Path, number of demos that hold it (0 means: it belongs to the file), reason."""

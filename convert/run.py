@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from robozarr.convert.append import check_still_the_same, check_unchanged, commit, new_sources, recover
+from robozarr.convert.append import check_still_the_same, check_unchanged, commit, new_sources, recover, without_held
 from robozarr.convert.planning.by_hand import give_by_hand
 from robozarr.convert.planning.infer import Base, OnError
 from robozarr.convert.planning.left_out import not_wanted
@@ -217,6 +217,7 @@ def _convert(
     files = scan_sources(executor, paths, rules, selected, progress, layouts, without=without)
     files = give_by_hand(files, wish.instruction, wish.instructions, () if base is None else base.files)
     if base is not None:
+        files = without_held(base, files)
         check_unchanged(base, files)
     now = Begun(kind="append" if wish.append else "convert", options=options_of(wish), sources=sources_of(files))
     begun = _to_go_on_with(journal, now, step)

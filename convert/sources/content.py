@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +20,12 @@ MOST_FILES: Final = 512
 """Most files of a source whose content is looked at."""
 
 
-def digest_of_file(path: str | Path) -> str:
+def digest_of_file(path: str | Path, linked: Sequence[str] = ()) -> str:
     """The sampled digest of a file's content (``schemas.digest``); it reads 4 MiB, however large the file.
 
     A file of a LeRobot data set says little without others: its videos, and what ``meta/`` says of its rows; and a ReplayBuffer
-    in a folder is many files. Their digests count too; of very many files those of some, and all names and sizes.
+    in a folder is many files. Their digests count too, as do those of the `linked` files of an HDF5 file, in this order; of
+    very many files those of some, and all names and sizes.
 
     Raises
     ------
@@ -31,6 +33,7 @@ def digest_of_file(path: str | Path) -> str:
         If the file cannot be read, or is no regular file.
     """
     others, said = beside(path) if is_data_file(path) else (files_of(path), "")
+    others = [*others, *map(Path, linked)]
     if not others and not said:
         return _digest(path)
     some = others[:: max(1, -(-len(others) // MOST_FILES))]
@@ -58,9 +61,9 @@ def _digest(path: str | Path) -> str:
         os.close(descriptor)
 
 
-def digest_or_nothing(path: str | Path) -> str:
-    """The digest of a file that is already known to be damaged; "" if it cannot be read."""
+def digest_or_nothing(path: str | Path, linked: Sequence[str] = ()) -> str:
+    """The digest of a file that may be damaged; "" if it cannot be read."""
     try:
-        return digest_of_file(path)
+        return digest_of_file(path, linked)
     except OSError:
         return ""

@@ -22,7 +22,7 @@ from robozarr.convert.sources.instructions import find_words, words_at
 from robozarr.convert.sources.integrity import Integrity, too_large_step
 from robozarr.convert.sources.layouts.catalogue import DEMOS, recognise
 from robozarr.convert.sources.layouts.record import Layout
-from robozarr.convert.sources.links import DEAD_LINK, dead_link, name_text, resolve
+from robozarr.convert.sources.links import DEAD_LINK, OtherFiles, by_path, dead_link, name_text, resolve
 from robozarr.convert.sources.pictures import PictureError, decode, row_bytes
 from robozarr.convert.sources.remedies import open_hdf5, why_not_open
 from robozarr.convert.sources.structure import holds
@@ -73,6 +73,7 @@ class SourceFile:
         except OSError as exc:
             fault = why_not_open(self.path, exc)
             raise self.error(fault.rule, fault.value, fault.remedy) from exc
+        self._others = OtherFiles(self._file)
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +86,11 @@ class SourceFile:
         self._open = None
         self._integrity.close()
         self._file.close()
+
+    @property
+    def linked(self) -> tuple[str, ...]:
+        """The other files in which something was found so far, in the order of their paths from this one."""
+        return by_path(self.path, self._others.paths | self._integrity.other_files)
 
     def expect(self, size: int, mtime_ns: int) -> None:
         """Refuse a file that changed since it was scanned.
@@ -164,15 +170,14 @@ class SourceFile:
         """Every dataset inside a demo, by path, with its fault; includes links that lead nowhere."""
         found = []
         for path, item in self._demo(demo).tree:
-            if isinstance(item, h5py.Dataset):
+            if isinstance(self._others.noted(item), h5py.Dataset):
                 try:
                     dtype = item.dtype
                 except TypeError as exc:  # of a type that numpy lacks, such as a time
                     found.append(DatasetInfo(path=path, shape=tuple(item.shape or ()), dtype=None, stored_as=first_line(exc)))
                     continue
                 name = dtype.newbyteorder("=").name if dtype.kind in "biuf" and dtype.itemsize <= 8 else None
-                shape = tuple(item.shape or ())
-                fault = self._integrity.fault(item) or (too_large_step(item) if name else None)
+                shape, fault = tuple(item.shape or ()), self._integrity.fault(item) or (too_large_step(item) if name else None)
                 found.append(DatasetInfo(path=path, shape=shape, dtype=name, stored_as=str(dtype), fault=fault))
             elif item is None:
                 fault = dead_link(self._demo(demo).group, path)
@@ -285,8 +290,7 @@ class SourceFile:
     @_names_damage
     def file_words(self) -> Words:
         """The instruction that the file states outside its demos."""
-        items = [(path, item) for path, item, _ in self._outside(set())]
-        return find_words(items, InstructionSource.FILE_ATTRIBUTE)
+        return find_words([(path, item) for path, item, _ in self._outside(set())], InstructionSource.FILE_ATTRIBUTE)
 
     @_names_damage
     def demo_attributes(self, demo: str) -> tuple[str, list[str]]:
@@ -355,7 +359,7 @@ class SourceFile:
         """Text datasets in ``mask``, by name; None for a link that leads nowhere."""
         mask = None if self.layout.one_episode else self._item("mask")
         for name in mask if isinstance(mask, h5py.Group) else ():
-            item = resolve(mask, name)
+            item = self._others.noted(resolve(mask, name))
             if item is None or (isinstance(item, h5py.Dataset) and item.dtype.kind in "SOU"):
                 yield name_text(name), item
 
@@ -376,7 +380,8 @@ class SourceFile:
         inside = f"{self.layout.parent}/" if self.layout.parent else ""
         known = {*(f"mask/{name}" for name, _ in self._filter_keys()), *(inside + name for name in self.dead_demos())}
         known |= self.bad_splits().keys()
-        return [path for path, item in self._beside_demos() if not isinstance(item, h5py.Group) and path not in known]
+        beside = [(path, self._others.noted(item)) for path, item in self._beside_demos()]
+        return [path for path, item in beside if not isinstance(item, h5py.Group) and path not in known]
 
     def _beside_demos(self) -> Iterator[tuple[str, Any]]:
         if self.layout.one_episode:

@@ -54,6 +54,7 @@ class Integrity:
     def __init__(self, open_file: Callable[[str], Any]) -> None:
         self._open_file = open_file
         self._files: dict[str, Any] = {}
+        self._raw: set[str] = set()
         self._faults: dict[tuple[int, int], Fault | None] = {}
 
     def close(self) -> None:
@@ -62,6 +63,11 @@ class Integrity:
             if file is not None:
                 file.close()
         self._files.clear()
+
+    @property
+    def other_files(self) -> set[str]:
+        """Paths of the other files that values were found in."""
+        return {path for path, file in self._files.items() if file is not None} | self._raw
 
     def fault(self, dataset: Any, *, written: bool = True, depth: int = 0) -> Fault | None:
         """Why values of an h5py dataset are missing; None if all are there.
@@ -83,7 +89,7 @@ class Integrity:
         if not dataset.size:
             return None
         if kind == h5py.h5d.CONTIGUOUS and made.get_external_count():
-            return _external_fault(dataset, made)
+            return self._external_fault(dataset, made)
         if not written or kind == h5py.h5d.COMPACT:
             return None
         if kind == h5py.h5d.CONTIGUOUS:
@@ -127,6 +133,29 @@ class Integrity:
             fault = replace(fault, value=f"in its source {_source_words(mapping)}: {fault.value}")
         return tuple(source.shape or ()), fault
 
+    def _external_fault(self, dataset: Any, made: Any) -> Fault | None:
+        """Find raw files of a dataset that are missing or too short."""
+        prefix = os.environ.get("HDF5_EXTFILE_PREFIX") or name_text(dataset.id.get_access_plist().get_efile_prefix() or b"")
+        folder = os.path.dirname(os.path.abspath(dataset.file.filename))  # noqa: PTH100, PTH120 - resolve() follows links
+        left = math.prod(dataset.shape) * dataset.id.get_type().get_size()
+        for i in range(made.get_external_count()):
+            name, offset, size = made.get_external(i)
+            path = Path(prefix.replace("${ORIGIN}", folder), name_text(name))  # without a prefix: from the working folder
+            wanted = offset + min(left, size)
+            there = path.stat().st_size if path.is_file() else None
+            if there is None:
+                near = Path(folder, path.name).is_file()
+                remedy = put_back(name_text(name), "HDF5_EXTFILE_PREFIX")
+                remedy = "export HDF5_EXTFILE_PREFIX='${ORIGIN}' (the file lies beside), and run again" if near else remedy
+                value = f"{path}, a file of raw values, is not there"
+                return Fault(rule=EXTERNAL, value=value, remedy=remedy)
+            self._raw.add(str(path))
+            if there < wanted:
+                value = f"{path} has {there} bytes of {wanted}; HDF5 reads zeros for the rest"
+                return Fault(rule=EXTERNAL, value=value, remedy="copy that file again, or leave it out with --on-error skip")
+            left -= min(left, size)
+        return None
+
     def _known(self, source: Any, depth: int) -> Fault | None:
         """The fault of a source dataset, checked once because many mappings may point to it."""
         info = h5py.h5o.get_info(source.id)
@@ -149,29 +178,6 @@ class Integrity:
 
 def _source_words(mapping: Mapping) -> str:
     return f"{mapping.dataset} in {'the same file' if mapping.file == '.' else mapping.file}"
-
-
-def _external_fault(dataset: Any, made: Any) -> Fault | None:
-    """Find raw files of a dataset that are missing or too short."""
-    prefix = os.environ.get("HDF5_EXTFILE_PREFIX") or name_text(dataset.id.get_access_plist().get_efile_prefix() or b"")
-    folder = os.path.dirname(os.path.abspath(dataset.file.filename))  # noqa: PTH100, PTH120 - resolve() follows links
-    left = math.prod(dataset.shape) * dataset.id.get_type().get_size()
-    for i in range(made.get_external_count()):
-        name, offset, size = made.get_external(i)
-        path = Path(prefix.replace("${ORIGIN}", folder), name_text(name))  # without a prefix: from the working folder
-        wanted = offset + min(left, size)
-        there = path.stat().st_size if path.is_file() else None
-        if there is None:
-            near = Path(folder, path.name).is_file()
-            remedy = put_back(name_text(name), "HDF5_EXTFILE_PREFIX")
-            remedy = "export HDF5_EXTFILE_PREFIX='${ORIGIN}' (the file lies beside), and run again" if near else remedy
-            value = f"{path}, a file of raw values, is not there"
-            return Fault(rule=EXTERNAL, value=value, remedy=remedy)
-        if there < wanted:
-            value = f"{path} has {there} bytes of {wanted}; HDF5 reads zeros for the rest"
-            return Fault(rule=EXTERNAL, value=value, remedy="copy that file again, or leave it out with --on-error skip")
-        left -= min(left, size)
-    return None
 
 
 def _missing_chunks(dataset: Any, made: Any) -> Fault | None:

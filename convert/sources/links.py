@@ -5,8 +5,10 @@ HDF5 looks for files by a rule of its own (``H5F_prefix_open_file``); ``candidat
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ import h5py
 
 from robozarr.convert.records import Fault
 
-__all__ = ["DEAD_LINK", "candidates", "dead_link", "name_text", "put_back", "resolve"]
+__all__ = ["DEAD_LINK", "OtherFiles", "by_path", "candidates", "dead_link", "name_text", "put_back", "resolve"]
 
 DEAD_LINK: Final = "a link that leads nowhere"
 """The recorded type of an object that a dead link should lead to."""
@@ -39,6 +41,30 @@ def resolve(group: Any, name: str | bytes) -> Any:
         return group.get(name)
     except (RuntimeError, OSError, KeyError):  # too many links in a row, a file that is none
         return None
+
+
+class OtherFiles:
+    """The other files that links in an open file led to."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.paths: set[str] = set()
+
+    @functools.cached_property
+    def _own(self) -> int:
+        return int(h5py.h5o.get_info(self._file.id).fileno)
+
+    def noted(self, item: Any) -> Any:
+        """The object itself, whose file is noted; None for a link that led nowhere."""
+        if item is not None and h5py.h5o.get_info(item.id).fileno != self._own:
+            self.paths.add(item.file.filename)
+        return item
+
+
+def by_path(owner: str, paths: Iterable[str]) -> tuple[str, ...]:
+    """Absolute paths, in the order of their names as seen from the file `owner`: a folder may move with all that is in it."""
+    here = Path(owner).absolute().parent
+    return tuple(sorted({str(Path(path).absolute()) for path in paths}, key=lambda path: os.path.relpath(path, here)))
 
 
 def candidates(owner: str, name: str, variable: str) -> list[Path]:

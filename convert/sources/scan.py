@@ -67,8 +67,7 @@ def scan_file(
     """Scan one file; problems of the file are listed, never raised.
 
     `selected` names the keys (or paths of datasets) that are wanted; None: all that are found. `without` names those that are
-    not, and nothing that is wrong with them is a problem. `layouts` are the user's own,
-    which are tried before the built-in ones.
+    not, and nothing that is wrong with them is a problem. `layouts` are the user's own, tried before the built-in ones.
     """
     try:
         status = Path(path).stat()
@@ -79,7 +78,8 @@ def scan_file(
         with SourceFile(path) as source:
             source.recognise(layouts)
             digest = digest_of_file(path)
-            return replace(_Scan(source, rules, selected, without).run(status.st_size, status.st_mtime_ns), digest=digest)
+            scan = _Scan(source, rules, selected, without).run(status.st_size, status.st_mtime_ns)
+            return replace(scan, linked=source.linked, digest=digest_of_file(path, source.linked) if source.linked else digest)
     except SourceError as exc:  # what is wrong outside of demos is wrong with the file
         problems = tuple(replace(problem, demo="", key=problem.key or problem.demo) for problem in exc.problems)
         return FileScan(**facts, digest=digest_or_nothing(path), problems=problems)
