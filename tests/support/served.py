@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 import robozarr as rz
 
 SIZE: Final = 4
 KINDS: Final = ("WindowLoader", "WindowDataLoader", "WindowSampler")
+
+
+class Taking(Dataset[int]):
+    """Asks for samples without an index, as RDT's data set does; here, where spawned workers find it."""
+
+    def __init__(self, walk: Any, n: int = 44) -> None:
+        self.walk, self.n = walk, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, _: int) -> int:
+        taken: int = self.walk.take()
+        return taken
 
 
 def windows(batch: dict[str, Any]) -> list[int]:

@@ -206,9 +206,9 @@ def test_a_converter_that_slept_writes_nothing_when_it_wakes(
     proxy.latency_s = 0.2
     line = convert_command(*files, "--store", place.url, "--endpoint-url", proxy.url, "-w", "0")
     sleeper = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
-    # asleep in the PUT of a shard: documents are written by several threads, of which one may have looked at the lock and
+    # asleep in the PUT of a shard: documents and tables are written by several threads, and one may have looked at the lock and
     # not written yet: what such a PUT does is in test_puts_at_kill
-    while not any(r.method == "PUT" and "/c/" in r.path for r in proxy.requests) and sleeper.poll() is None:
+    while not any(r.method == "PUT" and re.search("/steps/.*/c/", r.path) for r in proxy.requests) and sleeper.poll() is None:
         time.sleep(0.005)
     os.kill(sleeper.pid, signal.SIGSTOP)
     time.sleep(0.5)

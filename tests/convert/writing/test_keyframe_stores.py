@@ -167,6 +167,6 @@ def test_a_chunk_of_another_store_is_an_error(made: tuple[Profile, Path], source
     shard = "steps/agentview_rgb/c/0/0/0/0"
     shutil.copy(tmp_path / "b.zarr" / shard, tmp_path / "a.zarr" / shard)
     store = robozarr.open_store(tmp_path / "a.zarr")
-    with pytest.raises(CorruptChunkError, match=r"frame \d+ \(row \d+\) · episode .*: the frame has the checksum"):
+    with pytest.raises(CorruptChunkError, match=r"frame \d+ \(row \d+\) · episode .*: the frame must have the checksum"):
         read_rows(store, "agentview_rgb", [5])
     assert {violation.rule for violation in verify(store.place, workers=0).violations} == {"M21"}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from served import Taking
 from torch.utils.data import DataLoader, Dataset
 
 from robozarr.convert import convert
@@ -147,23 +148,10 @@ def test_a_place_is_one_in_the_same_windows(sample_store: Path, tmp_path: Path) 
         RDTDataset(tmp_path / "other.zarr").load_state_dict(saved)
 
 
-class Taking(Dataset[int]):
-    """Asks for samples without an index, as RDT's data set does."""
-
-    def __init__(self, dataset: RDTDataset) -> None:
-        self.walk = dataset.walk
-
-    def __len__(self) -> int:
-        return 44
-
-    def __getitem__(self, _: int) -> int:
-        return self.walk.take()
-
-
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow(reason="imports torch in workers"))])
 def test_a_place_may_be_loaded_when_workers_run_already(sample_store: Path, context: str) -> None:
     first, second = RDTDataset(sample_store, seed=1), RDTDataset(sample_store, seed=2)
-    loader = DataLoader(Taking(second), 4, num_workers=2, persistent_workers=True, multiprocessing_context=context)
+    loader = DataLoader(Taking(second.walk), 4, num_workers=2, persistent_workers=True, multiprocessing_context=context)
     assert sorted(window for batch in loader for window in batch.tolist()) == list(range(44))  # and workers stay
     first.walk.taken = 20
     second.load_state_dict(first.state_dict())
