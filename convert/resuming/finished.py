@@ -51,11 +51,7 @@ def _parsed(lines: Sequence[bytes]) -> Iterator[FinishedPartition]:
             finished = FinishedPartition(**json.loads(line))
             hash((finished.path, finished.shard))
             yield finished
-        except (
-            ValueError,
-            TypeError,
-            RecursionError,
-        ):  # the last line of a writer that was killed; it is done again
+        except (ValueError, TypeError, RecursionError):  # the last line of a writer that was killed; it is done again
             continue
 
 
