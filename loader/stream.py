@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from robozarr.loader.consumers import Consumer
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.augmenting.draws import keys_of_windows
 from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, augments_of, told_augment
@@ -256,10 +257,11 @@ class WindowLoader(TakenApart):
         slots = self._slots
         pending: deque[tuple[BatchSlot, Planned, ThreadJob]] = deque()
         n_batches, n_asked, n_done = began.n_batches, 0, 0
-        whole = True
+        consumer, whole = Consumer(), True
         try:
             self.leases.begin(pending)
             while n_done < n_batches:
+                consumer.comes()
                 if os.getpid() != process:
                     raise WindowError(
                         "loader: an iteration must end in the process that began it; this process is a fork of "

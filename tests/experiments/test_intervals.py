@@ -113,7 +113,8 @@ def test_bad_seeds_widen_it() -> None:
 def test_the_same_numbers_each_time() -> None:
     a, b = simulated(np.random.default_rng(5), seed_sd=0.1, state_sd=0.1, gain=0.3)
     assert paired_difference(a, b) == paired_difference(a, b)
-    assert paired_difference(a, b, seed=1) != paired_difference(a, b)
+    # two seeds may agree: the ends of an interval are multiples of a ninetieth
+    assert len({paired_difference(a, b, seed=seed) for seed in range(8)}) > 1
     back = paired_difference(b, a)
     assert back.value == pytest.approx(-paired_difference(a, b).value)
 

@@ -110,15 +110,14 @@ class Proxy:
         server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener, limit=2**20))
         self._loop.call_soon(self._ready.set)
         self._loop.run_forever()
-        server.close()
-        self._loop.run_until_complete(_end_all())
-        self._listener.close()
+        self._loop.remove_reader(self._listener)
+        self._loop.run_until_complete(_end_all(server))
         self._loop.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client: request after request."""
         writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # head and body are sent apart
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError), _ended(writer):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 request = await _parse(head, reader)
@@ -129,8 +128,6 @@ class Proxy:
                     await self._answer(request, head, writer)
                 finally:
                     self._n_now -= 1
-        with contextlib.suppress(Exception):
-            writer.close()
 
     async def _answer(self, request: Request, head: bytes, writer: asyncio.StreamWriter) -> None:
         fault = self.fault(request)
@@ -151,7 +148,7 @@ class Proxy:
         """Status line and headers, and body, of the service's answer."""
         lines = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"connection:", b"expect:"))]
         reader, writer = await asyncio.open_connection(self._host, self._port, limit=2**20)
-        try:
+        with _ended(writer):
             writer.write(b"\r\n".join([*lines[:-2], b"Connection: close", b"", b""]) + body)
             await writer.drain()
             answer = await reader.readuntil(b"\r\n\r\n")
@@ -163,15 +160,29 @@ class Proxy:
             return answer, await reader.read() if b"chunked" not in headers.get(b"transfer-encoding", b"") else await _chunks(
                 reader
             )
-        finally:
-            writer.close()
 
 
-async def _end_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+@contextlib.contextmanager
+def _ended(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """The connection is closed at the end of the block; at once, with what was not sent, if the proxy ends."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
+    finally:
+        writer.close()
+
+
+async def _end_all(server: asyncio.Server) -> None:
+    for _ in range(5):  # just taken connections get their tasks: a closed server would not close them
+        await asyncio.sleep(0)
+    server.close()
+    while tasks := asyncio.all_tasks() - {asyncio.current_task()}:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a closed connection closes its socket in the next turn
 
 
 async def _send(writer: asyncio.StreamWriter, head: bytes, body: bytes, fault: Fault | None) -> None:
