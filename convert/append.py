@@ -85,7 +85,7 @@ def check_still_the_same(files: Sequence[FileScan]) -> None:
     for file in (file for file in files if file.demos and file.digest):
         found = digest_or_nothing(file.path, file.linked)
         if found != file.digest:
-            rule, remedy = "a source does not change while it is converted", "start again with --overwrite"
+            rule, remedy = "a source must not change while it is converted", "start again with --overwrite"
             value = f"digest {found or 'unknown'}; {file.digest} when scanned"
             problems.append(Problem(file=file.path, rule=rule, value=value, remedy=remedy))
     if problems:

@@ -140,13 +140,14 @@ def key_names(datasets: Iterable[str], called: Mapping[str, str] | None = None) 
 def is_called(dataset: str, wanted: Iterable[str], name: str = "") -> bool:
     """Whether the user's name means a dataset: by its path, a group above it, or the name of its key.
 
-    `name` is what a file's layout calls it.
+    `name` is what a file's layout calls it. Names that are not UTF-8 may be given as a store shows them (``as_utf8``).
 
     >>> is_called("obs/agentview_rgb", ["agentview_rgb"]), is_called("next_obs/object", ["next_obs"])
     (True, True)
     """
-    names = (dataset, key_name(dataset), dataset.replace("/", "."), name)
-    return any(each in names or dataset.startswith(f"{each.rstrip('/')}/") for each in wanted)
+    path = as_utf8(dataset)
+    names = (path, key_name(path), path.replace("/", "."), as_utf8(name))
+    return any(each in names or path.startswith(f"{each.rstrip('/')}/") for each in map(as_utf8, wanted))
 
 
 def is_ragged(dataset: str) -> bool:

@@ -9,6 +9,7 @@ from typing import Final
 
 from robozarr.convert.planning.infer import Inferred, is_of_split
 from robozarr.convert.planning.majority import LeftOutKeys
+from robozarr.convert.records import FileScan
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.metadata import LEFT_OUT, NOT_WANTED, NotStored, StoreMetadata
 from robozarr.schemas.source import as_utf8, demo_number
@@ -61,23 +62,28 @@ def not_wanted(metadata: StoreMetadata) -> tuple[str, ...]:
     return tuple(sorted({entry.path for entry in metadata.not_stored if entry.reason == NOT_WANTED}))
 
 
-def left_out_of(metadata: StoreMetadata, paths: Sequence[str]) -> tuple[list[Problem], LeftOutKeys]:
-    """What a store lists as left out, for planning its sources again; `paths` are in the store's order.
+def left_out_of(metadata: StoreMetadata, files: Sequence[FileScan]) -> tuple[list[Problem], LeftOutKeys]:
+    """What a store lists as left out, for planning its sources again; `files` are in the store's order.
 
-    Demos, files and splits as problems, and keys.
+    Demos, files and splits as problems, and keys. Names that are not UTF-8 are as the files have them, not as the store does.
     """
-    names = {source.name: path for source, path in zip(metadata.sources, paths, strict=True)}
-    entries = [entry for entry in metadata.not_stored if entry.reason.startswith(LEFT_OUT) and entry.source in names]
-    problems = [
-        Problem(
-            file=names[entry.source],
-            demo=entry.path.removeprefix("data/") if entry.path.startswith("data/") else "",
-            key="" if entry.path.startswith("data/") else entry.path,
-            rule=entry.reason.removeprefix(LEFT_OUT),
-            value="",
-            remedy="",
-        )
-        for entry in entries
-        if not entry.n_demos
-    ]
-    return problems, {(names[entry.source], entry.path): entry.reason for entry in entries if entry.n_demos}
+    scans = {source.name: file for source, file in zip(metadata.sources, files, strict=True)}
+    entries = [entry for entry in metadata.not_stored if entry.reason.startswith(LEFT_OUT) and entry.source in scans]
+    paths = {name: {as_utf8(path): path for path in _paths_of(file)} for name, file in scans.items()}
+    problems, keys = [], LeftOutKeys()
+    for entry in entries:
+        file, path = scans[entry.source].path, paths[entry.source].get(entry.path, entry.path)
+        if entry.n_demos:
+            keys[file, path] = entry.reason
+        else:
+            demo = path.removeprefix("data/") if path.startswith("data/") else ""
+            rule = entry.reason.removeprefix(LEFT_OUT)
+            problems.append(Problem(file=file, demo=demo, key="" if demo else path, rule=rule, value="", remedy=""))
+    return problems, keys
+
+
+def _paths_of(file: FileScan) -> Iterator[str]:
+    """Paths that a store may list as left out, except demos, whose names are always UTF-8."""
+    yield from (info.path for demo in file.demos for info in demo.datasets)
+    yield from (f"mask/{split}" for split in file.splits)
+    yield from (problem.key for problem in file.problems)

@@ -79,7 +79,8 @@ def scan_file(
             source.recognise(layouts)
             digest = digest_of_file(path)
             scan = _Scan(source, rules, selected, without).run(status.st_size, status.st_mtime_ns)
-            return replace(scan, linked=source.linked, digest=digest_of_file(path, source.linked) if source.linked else digest)
+            linked = source.linked
+            return replace(scan, linked=linked, digest=digest_of_file(path, linked) if linked else digest)
     except SourceError as exc:  # what is wrong outside of demos is wrong with the file
         problems = tuple(replace(problem, demo="", key=problem.key or problem.demo) for problem in exc.problems)
         return FileScan(**facts, digest=digest_or_nothing(path), problems=problems)

@@ -226,7 +226,7 @@ def _plan_of_sources(
     without = not_wanted(metadata)
     files = scan_sources(executor, paths, metadata.flag_rules, metadata.selected_keys, progress, layouts, without=without)
     files = given_before(files, texts_by_hand(metadata, tables))
-    left_out, left_out_keys = left_out_of(metadata, [file.path for file in files])
+    left_out, left_out_keys = left_out_of(metadata, files)
     return make_plan(
         files,
         profile=metadata.profile,

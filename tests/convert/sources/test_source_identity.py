@@ -202,7 +202,7 @@ def test_a_file_that_takes_anothers_place_size_and_time_is_noticed(
         return found
 
     monkeypatch.setattr("robozarr.convert.run.scan_sources", scan_and_swap)
-    with pytest.raises(SourceError, match="a source does not change while it is converted"):
+    with pytest.raises(SourceError, match="a source must not change while it is converted"):
         convert(paths[0], tmp_path / "a.zarr", workers=0, append=append)
     if append:
         assert robozarr.open_store(tmp_path / "a.zarr").n_episodes == 1

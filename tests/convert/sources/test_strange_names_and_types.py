@@ -60,6 +60,24 @@ def test_what_is_listed_is_text(tmp_path: Path) -> None:
     assert verify(store, sources=path, workers=0).ok
 
 
+@pytest.mark.parametrize("options", [{"on_error": "skip"}, {"without": ["obs/caf\udce9"]}, {"without": ["obs/caf\\udce9"]}])
+def test_a_key_left_out_whose_name_is_no_utf8(tmp_path: Path, options: Any) -> None:
+    def change(file: Any) -> None:
+        for demo in file["data"].values():
+            demo["obs"].create_dataset(b"caf\xe9", data=np.zeros((len(demo["actions"]), 3)))
+        if options == {"on_error": "skip"}:
+            file.require_group("mask").create_dataset(b"caf\xe9", data=[b"demo_0"])
+
+    path, store, other = a_file(tmp_path, change), tmp_path / "a.zarr", tmp_path / "b.zarr"
+    convert(path, store, workers=0, **options)
+    convert(store, other, workers=0, profile="raw")
+    listed = {entry.path for entry in robozarr.open_store(other).metadata.not_stored}
+    assert "obs/caf\\udce9" in listed
+    assert ("mask/caf\\udce9" in listed) == ("on_error" in options)
+    for made in (store, other):
+        assert not verify(made, sources=path, workers=0).violations
+
+
 def test_a_demos_name_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     def change(file: Any) -> None:
         data = file["data"]
