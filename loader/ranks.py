@@ -107,14 +107,14 @@ def refuse_second_sharding(world_size: int) -> None:
         )
 
 
-def refuse_workers(*, divided: bool, placed: bool) -> None:
+def refuse_workers(*, divided: bool, positioned: bool) -> None:
     """Refuse to iterate in a DataLoader's worker, where nobody divides windows among workers, or says which epoch it is.
 
     Parameters
     ----------
     divided : bool
         Whether somebody gave `world_size`, and so can have counted the workers.
-    placed : bool
+    positioned : bool
         Whether somebody set the epoch. What a worker has served, the process that made it does not know.
 
     Raises
@@ -125,7 +125,7 @@ def refuse_workers(*, divided: bool, placed: bool) -> None:
     from torch.utils.data import get_worker_info
 
     worker = get_worker_info()
-    if worker is None or ((divided or worker.num_workers == 1) and placed):
+    if worker is None or ((divided or worker.num_workers == 1) and positioned):
         return
     what = "each would serve every window" if worker.num_workers > 1 and not divided else "each epoch would be epoch 0 again"
     raise WindowError(

@@ -17,7 +17,7 @@ from robozarr.loader.asking import Ahead, ahead_of_training, asks_batches, told_
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.device.augmenting.of_cameras import Augments, augmented_batches, check_augment, told_augment
 from robozarr.loader.endless import Endless
-from robozarr.loader.placing import place
+from robozarr.loader.following import follow_training
 from robozarr.loader.ranks import refuse_second_sharding
 from robozarr.loader.schedule import Iteration, Schedule
 from robozarr.schemas.errors import WindowError
@@ -64,7 +64,7 @@ class _Sharded(DistributedSampler[int]):
         """Batches of this rank. A batch counts as consumed when the next is asked for; `count` corrects that."""
         refuse_second_sharding(self.schedule.share.world_size)
         self.count()
-        place(self.schedule)
+        follow_training(self.schedule)
         holder = self._told[1] if self._told is not None and self._just_told else _nobody
         self.ahead, ahead, self._just_told = None, ahead_of_training(holder), False
         self.began = began = self.schedule.begin()
@@ -104,7 +104,7 @@ class _Sharded(DistributedSampler[int]):
             self.count()
             self.schedule.set_epoch(epoch)
             return
-        if teller == "Lightning" and place(self.schedule):
+        if teller == "Lightning" and follow_training(self.schedule):
             return
         told: tuple[int, Callable[[], Any]] = epoch, _nobody if isinstance(teller, str) else ref(teller)
         again = before is not None and before[1]() is told[1]()

@@ -159,7 +159,7 @@ class Schedule:
         self.state = OrderState()
         self._resumed = False
         self._latest: Iteration | None = None
-        self.placed = False
+        self.positioned = False
         """Whether an iteration began, or a position was set."""
         self.counts: Callable[[], Any] | None = None
         """Gives the training loop whose counts this run follows since its beginning, while that is there."""
@@ -238,7 +238,7 @@ class Schedule:
 
     def set_epoch(self, epoch: int) -> None:
         """Move to the beginning of an epoch; the present epoch is left as it is, so that a resumed run keeps its position."""
-        self.placed = True
+        self.positioned = True
         if epoch != self.state.epoch:
             self.state, self._resumed, self._latest = OrderState(epoch=epoch), False, None
 
@@ -253,7 +253,7 @@ class Schedule:
             Of the iteration that is to go on; 0 if a new one is to begin.
         """
         share, whole = self.share, self.n_batches
-        self.state, self._resumed, self._latest, self.placed = OrderState(), False, None, True
+        self.state, self._resumed, self._latest, self.positioned = OrderState(), False, None, True
         if per_epoch == whole:
             self.state = OrderState(epoch=n_epochs)
         else:
@@ -278,10 +278,10 @@ class Schedule:
 
     def begin(self) -> Iteration:
         """Begin an iteration: the rest of a loaded state, or all windows."""
-        refuse_workers(divided=self._ranks.world_size is not None, placed=self.placed)
+        refuse_workers(divided=self._ranks.world_size is not None, positioned=self.positioned)
         share = self.share
         self._whole(share)
-        self.state, self._resumed, self.placed = self._next(share), False, True
+        self.state, self._resumed, self.positioned = self._next(share), False, True
         self._latest = Iteration(self.state, share, share.n_batches(self.order.n_positions, self.state.consumed))
         return self._latest
 
@@ -337,7 +337,7 @@ class Schedule:
                 f"order · state: of this augmentation; saved with {state['augment']}, now {self.augment} → pass the same "
                 "augment=, or take 'augment' out of the state to go on with another"
             )
-        self.state, self._resumed, self._latest, self.placed = loaded, True, None, True
+        self.state, self._resumed, self._latest, self.positioned = loaded, True, None, True
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_latest": None, "counts": None}  # an iteration goes on where it began, not in a copy

@@ -22,8 +22,8 @@ from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, de
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.following import follow_training
 from robozarr.loader.given import datasets_of
-from robozarr.loader.placing import place
 from robozarr.loader.relative import Relative
 from robozarr.loader.schedule import Iteration, Schedule, remote_locality
 from robozarr.loader.taken_apart import TakenApart
@@ -250,7 +250,7 @@ class WindowLoader(TakenApart):
         self._start()
         getpid, ends = os.getpid, sys.is_finalizing  # an iteration may be left at the program's end, when modules are gone
         process = getpid()
-        place(self.schedule)
+        follow_training(self.schedule)
         began = self.schedule.begin()
         batches = self._planned(began)
         assert self._slots is not None

@@ -23,6 +23,7 @@ __all__ = [
     "RootDocument",
     "SourceDocument",
     "as_model",
+    "each_once",
     "parse_json",
 ]
 
@@ -204,7 +205,7 @@ def parse_json(data: bytes, *, foreign_bytes: bool = False) -> dict[str, Any]:
     """
     try:
         text = data.decode()
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=each_once, parse_constant=_refuse)
         if "\\u" in text:
             # halves of surrogate pairs are no text
             json.dumps(value, ensure_ascii=False).encode(errors="surrogateescape" if foreign_bytes else "strict")
@@ -215,7 +216,8 @@ def parse_json(data: bytes, *, foreign_bytes: bool = False) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for ``json.loads(…, object_pairs_hook=each_once)``; ValueError if a name occurs twice."""
     value = dict(pairs)
     if len(value) != len(pairs):
         names = [name for name, _ in pairs]

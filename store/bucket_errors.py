@@ -21,8 +21,8 @@ __all__ = [
     "explain",
     "is_panic",
     "is_web_page",
+    "message_of",
     "to_be_asked_again",
-    "words_of",
 ]
 
 AGAIN: Final = "run the same command again"
@@ -83,14 +83,14 @@ def is_web_page(data: bytes) -> bool:
     return WEB_PAGE.match(data[:1000]) is not None
 
 
-def words_of(exc: BaseException) -> str:
+def message_of(exc: BaseException) -> str:
     """The message of obstore without its debugging output."""
     return str(exc).partition("\n\nDebug source")[0]
 
 
 def to_be_asked_again(exc: BaseException, what: str) -> bool:
     """Whether to repeat a failed request that obstore does not repeat itself and that may succeed later."""
-    words = words_of(exc)
+    words = message_of(exc)
     if "RequestTimeout" in words or (what == "written" and TIMED_OUT in str(exc)):
         return True  # status 400 of a connection that stalled; and after so long obstore sends a signed request no more
     return re.search(r"status code|after \d+ retries|redirect", words) is None
@@ -98,7 +98,7 @@ def to_be_asked_again(exc: BaseException, what: str) -> bool:
 
 def explain(url: str, endpoint: str | None, exc: BaseException) -> tuple[str, str]:
     """What an error of obstore means, and what to do about it."""
-    words, debugging = words_of(exc), str(exc)
+    words, debugging = message_of(exc), str(exc)
     code = re.search(r"<Code>(.*?)</Code>", words)
     said = re.search(r"<Message>(.*?)</Message>", words, re.S)
     status = re.search(r"status code: (\d+[^:<]*)", words)

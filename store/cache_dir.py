@@ -38,7 +38,7 @@ from robozarr.store.cache_files import (
     is_shard,
     make_file,
     open_file,
-    opened,
+    open_folder,
     shard_name,
 )
 from robozarr.store.system import fcntl
@@ -151,7 +151,7 @@ class CacheDir:
     @contextmanager
     def _counted(self) -> Iterator[list[int]]:
         """The count of bytes; only one thread of one process reads and changes it at a time."""
-        with self._lock, opened(self.folder) as root:
+        with self._lock, open_folder(self.folder) as root:
             fd = make_file(root, COUNT)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
@@ -165,9 +165,9 @@ class CacheDir:
     def _make_room(self, wanted: int) -> int:
         """Count what is there and evict idle files, the longest unused first, down to `wanted`; returns the count."""
         total, idle, now = 0, [], time.time()
-        with opened(self.folder) as root:
+        with open_folder(self.folder) as root:
             for name in array_folders(root):
-                with suppress(OSError), opened(name, root) as folder, os.scandir(folder) as entries:
+                with suppress(OSError), open_folder(name, root) as folder, os.scandir(folder) as entries:
                     for entry in filter(is_shard, entries):
                         with suppress(FileNotFoundError):
                             facts = entry.stat(follow_symlinks=False)
@@ -177,7 +177,7 @@ class CacheDir:
             for _, size, name, file in sorted(idle):
                 if total <= wanted:
                     break
-                with suppress(OSError), opened(name, root) as folder:
+                with suppress(OSError), open_folder(name, root) as folder:
                     fd = open_file(folder, file, os.O_RDWR)
                     os.ftruncate(fd, 0)  # whoever has it open keeps no room occupied
                     os.close(fd)
@@ -198,7 +198,7 @@ class CachedArray:
     def open(self, shard: int) -> int | None:
         """Open a shard's file for reading; None if there is none."""
         try:
-            with opened(self.cache.folder) as root, opened(self._name, root) as folder:
+            with open_folder(self.cache.folder) as root, open_folder(self._name, root) as folder:
                 return open_file(folder, shard_name(shard), os.O_RDONLY)
         except OSError:
             return None
@@ -206,7 +206,7 @@ class CachedArray:
     def make(self, shard: int, size: int, tail: NDArray[np.uint8]) -> bool:
         """Make a file for a shard of `size` bytes and write its last bytes; False if there is no room."""
         try:
-            with opened(self.cache.folder) as root, opened(self._name, root, make=True) as folder:
+            with open_folder(self.cache.folder) as root, open_folder(self._name, root, make=True) as folder:
                 fd = make_file(folder, shard_name(shard))
         except OSError as exc:
             return self.cache.failed(exc)
@@ -223,7 +223,7 @@ class CachedArray:
         if self.cache.full:
             return True
         try:
-            with opened(self.cache.folder) as root, opened(self._name, root) as folder:
+            with open_folder(self.cache.folder) as root, open_folder(self._name, root) as folder:
                 fd = open_file(folder, shard_name(shard), os.O_RDWR)
         except FileNotFoundError:  # thrown out
             return False
@@ -241,7 +241,7 @@ class CachedArray:
 
     def touch(self, shards: Sequence[int]) -> None:
         """Mark shards as used."""
-        with suppress(OSError), opened(self.cache.folder) as root, opened(self._name, root) as folder:
+        with suppress(OSError), open_folder(self.cache.folder) as root, open_folder(self._name, root) as folder:
             for shard in shards:
                 with suppress(OSError):
                     os.utime(shard_name(shard), dir_fd=folder, follow_symlinks=False)

@@ -28,7 +28,7 @@ __all__ = [
     "is_shard",
     "make_file",
     "open_file",
-    "opened",
+    "open_folder",
     "shard_name",
 ]
 
@@ -56,7 +56,7 @@ def claim_folder(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with opened(folder) as root:
+        with open_folder(folder) as root:
             names = os.listdir(root)  # noqa: PTH208 - of a descriptor
             if MARKER not in names:
                 if names:
@@ -75,7 +75,7 @@ def claim_folder(folder: Path) -> None:
 
 
 @contextmanager
-def opened(path: str | Path, below: int | None = None, *, make: bool = False) -> Iterator[int]:
+def open_folder(path: str | Path, below: int | None = None, *, make: bool = False) -> Iterator[int]:
     """Open a folder by its path, or by a name `below` another folder, where links are refused."""
     if make:
         with suppress(FileExistsError):

@@ -36,7 +36,6 @@ __all__ = [
     "MANY_SHARDS",
     "check_bound",
     "check_claim",
-    "encoded_bytes_max",
     "memory_for",
     "read_array",
     "read_document",
@@ -45,6 +44,7 @@ __all__ = [
     "read_metadata",
     "read_shard",
     "read_shard_bytes",
+    "shard_bytes_max",
 ]
 
 MANY_SHARDS: Final = 1024
@@ -191,7 +191,7 @@ def memory_for(what: str) -> Iterator[None]:
 def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
     """Read the bytes of one shard; CorruptChunkError if it is missing or unreadable."""
     try:
-        return store.read(layout.shard_path(shard), encoded_bytes_max(layout))
+        return store.read(layout.shard_path(shard), shard_bytes_max(layout))
     except BucketError:
         raise
     except OSError as exc:
@@ -202,7 +202,7 @@ def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
         ) from exc
 
 
-def encoded_bytes_max(layout: ArrayLayout) -> int:
+def shard_bytes_max(layout: ArrayLayout) -> int:
     """Largest shard that is accepted: no encoder makes a chunk much larger than it was."""
     n_chunks = min(layout.chunks_per_shard, -(-layout.shape[0] // layout.chunk_rows))
     chunk_bytes = layout.chunk_rows * layout.row_bytes

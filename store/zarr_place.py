@@ -33,7 +33,7 @@ from robozarr.schemas.shard import (
 )
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.folder import FolderPlace
-from robozarr.store.reading import check_bound, encoded_bytes_max, read_shard_bytes
+from robozarr.store.reading import check_bound, read_shard_bytes, shard_bytes_max
 
 if TYPE_CHECKING:
     from robozarr.store.checked_files import CheckedFiles
@@ -276,7 +276,7 @@ class CheckedStoreOfZarr(PlaceOfZarr):
         key = layout.shard_path(shard)
         sums = self._files.frame_sums(layout)
         if sums is None:
-            return self._take(layout, shard, self._place.read(key, encoded_bytes_max(layout)))
+            return self._take(layout, shard, self._place.read(key, shard_bytes_max(layout)))
         tail, size = self._place.read_end(key, _index_bytes(layout))
         start, stop = layout.rows_of_shard(shard)
         return self._remember(layout, shard, Chunks(parse_index(tail, size, layout, shard), sums[start:stop]))

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from robozarr.convert import convert, verify
 from robozarr.convert.planning.plan import Plan, make_plan
-from robozarr.convert.sources.detect import parse_json
+from robozarr.convert.sources.detect import json_object
 from robozarr.convert.stages import scan_sources
 from robozarr.convert.workers.cluster import local_executor
 from robozarr.convert.workers.progress import SilentProgress
@@ -294,4 +294,4 @@ def _check_store(profile: Profile, sizes: dict[Profile, int], out: Path) -> None
 def _start_up(n_workers: int, out: Path) -> None:
     """A conversion without work: workers start, import robozarr.convert, run one trivial task each, and stop."""
     with local_executor(n_workers) as executor:
-        list(executor.run(parse_json, ["{}"] * n_workers))
+        list(executor.run(json_object, ["{}"] * n_workers))

@@ -23,7 +23,7 @@ from robozarr.convert.resuming.bucket_lock import hold_bucket_lock
 from robozarr.convert.resuming.fence import FENCE, CheckedPlace, Fence
 from robozarr.convert.resuming.finished import FinishedFile, FinishedObjects, FinishedRecord
 from robozarr.convert.resuming.lock import hold_lock
-from robozarr.convert.resuming.states import Command, Found, State, state_of
+from robozarr.convert.resuming.states import Command, PlaceFacts, State, state_of
 from robozarr.schemas.errors import BucketError, PlanError, Problem, SourceError, StoreError
 from robozarr.schemas.metadata import TEMPORARY
 from robozarr.store.bucket import on_the_way_out
@@ -247,7 +247,7 @@ class Journal:
             begun = None
         committing = self.place.exists("commit")
         return state_of(
-            Found(
+            PlaceFacts(
                 root=root,
                 others=others,
                 record="none" if begun is None else begun.kind,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-__all__ = ["RECOVERIES", "Command", "Found", "State", "Step", "next_step", "refusal", "state_of"]
+__all__ = ["RECOVERIES", "Command", "PlaceFacts", "State", "Step", "next_step", "refusal", "state_of"]
 
 Command = Literal["convert", "append", "overwrite"]
 """The user's command: neither option, ``--append``, or ``--overwrite``."""
@@ -72,7 +72,7 @@ _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class PlaceFacts:
     """Facts from one look at the place of a store."""
 
     root: Literal["none", "foreign", "incomplete", "complete"]
@@ -87,10 +87,10 @@ class Found:
     """Whether the root document of an append is still staged; it is moved last."""
 
 
-def state_of(found: Found) -> State:
+def state_of(found: PlaceFacts) -> State:
     """The state that follows from the facts.
 
-    >>> state_of(Found(root="complete", others=True, record="append", committing=False, staged=False)).name
+    >>> state_of(PlaceFacts(root="complete", others=True, record="append", committing=False, staged=False)).name
     'APPENDING'
     """
     if found.root == "foreign" or (found.root == "none" and found.others):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from robozarr.schemas.documents import each_once
 from robozarr.schemas.errors import PlanError
 from robozarr.schemas.instructions import MAX_CHARACTERS, shown
 
@@ -76,21 +77,13 @@ def _of_file(path: Path) -> Iterator[Given]:
         if path.suffix.lower() == ".csv":
             yield from _of_csv(text, path)
         elif path.suffix.lower() == ".json":
-            yield from _of_json(json.loads(text, object_pairs_hook=_each_once), str(path))
+            yield from _of_json(json.loads(text, object_pairs_hook=each_once), str(path))
         elif path.suffix.lower() == ".toml":
             yield from _of_mapping(tomllib.loads(text), str(path))
         else:
             raise PlanError(f"--instructions: a .csv, .json or .toml file; got {path} → {HOW}")
     except (ValueError, RecursionError, csv.Error) as exc:  # no UTF-8, no JSON, no TOML
         raise PlanError(f"--instructions: {path} can be read as {path.suffix[1:].upper()}; found {exc} → {HOW}") from exc
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} twice")
-    return found
 
 
 def _of_csv(text: str, path: Path) -> Iterator[Given]:

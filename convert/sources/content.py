@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from robozarr.convert.sources.lerobot.folder import beside, is_data_file
+from robozarr.convert.sources.lerobot.data_set import beside, is_data_file
 from robozarr.convert.sources.replay_buffer import files_of
 from robozarr.schemas.digest import sampled_digest
 from robozarr.store.system import CLOEXEC, NONBLOCK, pread

@@ -21,7 +21,7 @@ __all__ = [
     "detect_image_convention",
     "detect_success",
     "first_not_finite",
-    "parse_json",
+    "json_object",
     "success_of",
 ]
 
@@ -189,7 +189,7 @@ def control_frequency(env_args: Mapping[str, Any]) -> float | None:
     return float(value)
 
 
-def parse_json(text: object) -> dict[str, Any]:
+def json_object(text: object) -> dict[str, Any]:
     """The object in a JSON attribute; {} if there is none: attributes are evidence here, not data."""
     if not isinstance(text, str):
         return {}

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from robozarr.convert.sources.lerobot.folder import data_files, is_data_set
+from robozarr.convert.sources.lerobot.data_set import data_files, is_data_set
 from robozarr.convert.sources.remedies import is_apple_double
 from robozarr.convert.sources.replay_buffer import replay_buffer_in
 from robozarr.schemas.errors import Problem, SourceError

@@ -117,7 +117,7 @@ class SourceFile:
         self.layout = DEMOS if found is None else found
         return self.layout
 
-    def place(self, demo: str, group: str) -> None:
+    def set_group(self, demo: str, group: str) -> None:
         """Set a demo's path in a file whose layout is already known."""
         self._groups[demo] = group
 

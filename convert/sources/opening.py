@@ -10,7 +10,7 @@ from robozarr.convert.records import FileScan
 from robozarr.convert.sources.content import digest_of_file, digest_or_nothing
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.sources.layouts.record import Layout
-from robozarr.convert.sources.lerobot.folder import is_data_file
+from robozarr.convert.sources.lerobot.data_set import is_data_file
 from robozarr.convert.sources.lerobot.reading import LeRobotFile
 from robozarr.convert.sources.lerobot.scan import scan_data_file
 from robozarr.convert.sources.replay_buffer import ReplayBufferFile, is_replay_buffer, scan_replay_buffer

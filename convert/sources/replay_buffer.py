@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
 from robozarr.convert.sources.detect import first_not_finite
-from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, ForeignFile, demo_of, describe, rules_of
+from robozarr.convert.sources.not_hdf5 import AGAIN, LEAVE_OUT, EpisodesFile, demo_of, describe, rules_of
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.index import FlagRules
 from robozarr.schemas.metadata import NOT_WANTED
@@ -54,7 +54,7 @@ def files_of(path: str | Path) -> list[Path]:
     return sorted(each for each in root.rglob("*") if each.is_file() and each != Path(path)) if Path(path).name == ROOT else []
 
 
-class ReplayBufferFile(ForeignFile):
+class ReplayBufferFile(EpisodesFile):
     """One ReplayBuffer, open for reading."""
 
     def __init__(self, path: str | Path) -> None:

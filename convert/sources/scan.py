@@ -23,7 +23,7 @@ from robozarr.convert.sources.detect import (
     detect_image_convention,
     detect_success,
     first_not_finite,
-    parse_json,
+    json_object,
     success_of,
 )
 from robozarr.convert.sources.hdf5 import SourceFile
@@ -109,7 +109,7 @@ class _Scan:
         source, path = self.source, Path(self.source.path)
         names = source.demo_names()
         splits, bddl = source.splits(), self._bddl()
-        self.env_args = parse_json(source.data_attribute("env_args"))
+        self.env_args = json_object(source.data_attribute("env_args"))
         demos = []
         for name in names:
             try:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from robozarr.convert.planning.infer import Base
 from robozarr.convert.planning.left_out import REPEATS
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
-from robozarr.convert.sources.detect import control_frequency, parse_json
+from robozarr.convert.sources.detect import control_frequency, json_object
 from robozarr.convert.verifying.checks import check_tables, texts_of
 from robozarr.convert.verifying.inventory import read_layouts, read_tables
 from robozarr.schemas.errors import StoreError
@@ -86,7 +86,7 @@ def _file(
     mine = [fact for fact in metadata.not_stored if fact.source == entry.name]
     repeats = Counter({fact.path: fact.n_demos for fact in mine if fact.reason == REPEATS})
     of_data = json.loads(attributes).get("data", {})
-    env_args = parse_json(of_data.get("env_args", {}).get("value"))
+    env_args = json_object(of_data.get("env_args", {}).get("value"))
     from_name = facts.get("instruction_from_name", "")
     if metadata.format_version == 1 and not reads_as_instruction(from_name):
         from_name = ""  # version 1 took any file's name for words

@@ -120,10 +120,10 @@ def _codecs(key: Key) -> str:
 
 def same_bits(a: NDArray[Any], b: NDArray[Any]) -> bool:
     """Whether two arrays are equal in shape, type and every bit: NaN equals itself, 0.0 is not -0.0."""
-    return a.shape == b.shape and a.dtype == b.dtype and bytes_of(a) == bytes_of(b)
+    return a.shape == b.shape and a.dtype == b.dtype and little_endian(a) == little_endian(b)
 
 
-def bytes_of(values: NDArray[Any]) -> bytes:
+def little_endian(values: NDArray[Any]) -> bytes:
     """The values in little-endian order."""
     return values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
 
@@ -134,9 +134,9 @@ def compare_rows(stored: NDArray[Any], partition: Partition, origin: Place | Non
     for segment in partition.segments:
         rows = slice(segment.at, segment.at + segment.stop - segment.start)
         mine, theirs = stored[rows], expected[rows]
-        if bytes_of(mine) != bytes_of(theirs):
+        if little_endian(mine) != little_endian(theirs):
             width = max(1, mine[:1].nbytes)
-            raw = [np.frombuffer(bytes_of(x), np.uint8).reshape(len(x), width) for x in (mine, theirs)]
+            raw = [np.frombuffer(little_endian(x), np.uint8).reshape(len(x), width) for x in (mine, theirs)]
             row = int(np.flatnonzero((raw[0] != raw[1]).any(axis=1))[0])
             yield Violation(
                 rule="source",

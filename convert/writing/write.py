@@ -285,7 +285,7 @@ def read_partition(partition: Partition, *, store: Place | None = None) -> NDArr
                     source.close()
                 source = open_source(segment.path)
                 source.expect(segment.size, segment.mtime_ns)
-            source.place(segment.demo, segment.group)
+            source.set_group(segment.demo, segment.group)
             out = rows[segment.at : segment.at + segment.stop - segment.start]
             if partition.key is not None and partition.key.decoded:
                 source.read_frames(segment.demo, partition.source, segment.start, segment.stop, out)

@@ -22,7 +22,7 @@ from robozarr.loader.device.augmenting.of_cameras import (
     augments_of,
     check_augment,
 )
-from robozarr.loader.device.statistics import SCALINGS, SCOPES, Scaling, Scope, scale_and_shift
+from robozarr.loader.device.scaling import SCALINGS, SCOPES, Scaling, Scope, scale_and_shift
 from robozarr.loader.relative import Relative
 from robozarr.loader.statistics import Statistics
 from robozarr.schemas.errors import WindowError

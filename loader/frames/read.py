@@ -35,7 +35,7 @@ from robozarr.schemas.errors import CorruptChunkError, StoreError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.store.bucket import BucketPlace
 from robozarr.store.opened import REMOTE_THREADS, Store
-from robozarr.store.reading import MANY_SHARDS, check_claim, encoded_bytes_max, memory_for
+from robozarr.store.reading import MANY_SHARDS, check_claim, memory_for, shard_bytes_max
 from robozarr.store.threads import ThreadTeam
 
 __all__ = ["Reader"]
@@ -118,7 +118,7 @@ class FrameReader:
         elif code == OK:
             code = read_chunks(self._shards, batch_rows, low, high, flat, buffers, NONE_MISSED)
         if code != OK:
-            most = encoded_bytes_max(self._layout)
+            most = shard_bytes_max(self._layout)
             raise explain(
                 self._store, self._layout, code, int(buffers.fault[0]), lambda path: self._store.place.read(path, most)
             )

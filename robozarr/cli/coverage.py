@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_folder, console, examples, needs, print_json
+from robozarr.cli.shared import Chunk, Endpoint, Json, StoreArgument, check_output, console, examples, needs, print_json
 
 __all__ = ["EXAMPLES", "coverage"]
 
@@ -59,7 +59,7 @@ def coverage(
     if output is not None:
         if output.suffix not in (".png", ".svg", ".pdf"):
             raise typer.BadParameter(f"--output ends in .png, .svg or .pdf; got {output}")
-        check_folder(output)
+        check_output(output)
     opened = open_store(store, endpoint_url)
     tails = measure_tails(opened, chunk=chunk)
     found = measure_coverage(opened, chunk=chunk, draws=draws, epochs=looks, weights=weights.value, seed=seed)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from robozarr.cli.output import say
-from robozarr.cli.shared import Json, StoreArgument, check_folder, examples, needs, print_json
+from robozarr.cli.shared import Json, StoreArgument, check_output, examples, needs, print_json
 from robozarr.schemas.words import counted
 from robozarr.view.words import size_words
 
@@ -113,7 +113,7 @@ def export_lerobot(
     os.environ.setdefault("SVT_LOG", "1")  # the encoder tells each video's settings otherwise
     with needs("convert"):
         from robozarr.convert.workers.progress import progress_for
-    check_folder(output)
+    check_output(output)
     with progress_for() as progress:
         report = export(
             store, output, state=_listed(state), images=_listed(images), keys=_listed(keys), turn=turn.value, fps=fps,
@@ -146,7 +146,7 @@ def export_diffusion_policy(
     with needs("convert,train"):
         from robozarr.convert.workers.progress import progress_for
         from robozarr.loader.adapters.diffusion_policy.export import export_replay_buffer
-    check_folder(output)
+    check_output(output)
     with progress_for() as progress:
         report = export_replay_buffer(store, output, keys=_listed(keys), float32=float32, progress=progress)
     if as_json:

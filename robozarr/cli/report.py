@@ -17,7 +17,7 @@ from robozarr.cli.shared import (
     Chunk,
     Endpoint,
     StoreArgument,
-    check_folder,
+    check_output,
     errors_as_json,
     examples,
     needs,
@@ -93,7 +93,7 @@ def _write(store: str, output: Path, chunk: int, endpoint_url: str | None, *, qu
         from robozarr.view.report import write_report
     from robozarr.store.opened import open_store
 
-    check_folder(output)
+    check_output(output)
     with Console(stderr=True).status("reading the store"):
         n_bytes = write_report(open_store(store, endpoint_url), output, chunk=chunk)
     if not quiet:

@@ -29,7 +29,7 @@ __all__ = [
     "Scheduler",
     "StoreArgument",
     "Workers",
-    "check_folder",
+    "check_output",
     "console",
     "errors_as_json",
     "examples",
@@ -103,7 +103,7 @@ def needs(extras: str) -> Iterator[None]:
         raise typer.Exit(EXIT_USAGE) from exc
 
 
-def check_folder(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Refuse an output whose folder is not writable, before hours of work."""
     if not output.parent.is_dir():
         raise typer.BadParameter(f"--output: there is no folder {output.parent}; make it first")

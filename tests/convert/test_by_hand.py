@@ -80,7 +80,7 @@ BAD = [
     ("i.csv", "file,instruction\n", "holds no instruction"),
     ("i.csv", 'file,instruction\n"x.hdf5,open\n', "can be read as CSV; found"),
     ("i.json", "{", "can be read as JSON; found"),
-    ("i.json", '{"x": "a b", "x": "c d"}', "found 'x' twice"),
+    ("i.json", '{"x": "a b", "x": "c d"}', "found the name 'x' occurs twice"),
     ("i.json", "7", "an object, or a list of objects; got '7'"),
     ("i.json", '[{"file": "x"}]', "entry 0: file, instruction and perhaps demo; got file"),
     ("i.json", '{"x": 7}', "x: an instruction is text, not empty; got 7"),

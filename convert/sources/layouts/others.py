@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from robozarr.convert.sources.lerobot.folder import info_of, is_data_file, is_data_set
+from robozarr.convert.sources.lerobot.data_set import info_of, is_data_file, is_data_set
 from robozarr.convert.sources.replay_buffer import is_replay_buffer, replay_buffer_in
 
 __all__ = ["OTHERS", "Other", "other_of"]

@@ -11,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.convert.sources.foreign import AGAIN, ForeignFile, demo_of
-from robozarr.convert.sources.lerobot.folder import DataSet, Episode, data_set_of, pyarrow
-from robozarr.convert.sources.lerobot.video import Video, VideoError
+from robozarr.convert.sources.lerobot.data_set import DataSet, EpisodeEntry, data_set_of, pyarrow
+from robozarr.convert.sources.lerobot.video import VideoError, VideoReader
+from robozarr.convert.sources.not_hdf5 import AGAIN, EpisodesFile, demo_of
 from robozarr.convert.sources.pictures import PictureError, decode
 from robozarr.schemas.errors import SourceError
 from robozarr.schemas.words import first_line
@@ -24,7 +24,7 @@ DAMAGE: Final = (OSError, ValueError, LookupError, TypeError, ArithmeticError, N
 """Errors that pyarrow raises on damaged or unusual files."""
 
 
-class LeRobotFile(ForeignFile):
+class LeRobotFile(EpisodesFile):
     """One file of data, open for reading; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
@@ -43,7 +43,7 @@ class LeRobotFile(ForeignFile):
             raise
         except DAMAGE as exc:
             raise self.error("the file must be Parquet, with the column episode_index", first_line(exc), AGAIN) from exc
-        self._video: Video | None = None
+        self._video: VideoReader | None = None
 
     def close(self) -> None:
         """Close the file, and the video that was read last."""
@@ -51,7 +51,7 @@ class LeRobotFile(ForeignFile):
         if self._video is not None:
             self._video.close()
 
-    def episode(self, demo: str) -> Episode | None:
+    def episode(self, demo: str) -> EpisodeEntry | None:
         """What the data set's table says of an episode; None if it has no such row."""
         return self.data.episodes.get(int(demo.rpartition("_")[2]))
 
@@ -109,7 +109,7 @@ class LeRobotFile(ForeignFile):
             raise PictureError("a picture that is not inside the Parquet file")
         return found
 
-    def video(self, demo: str, feature: str) -> tuple[Video, int]:
+    def video(self, demo: str, feature: str) -> tuple[VideoReader, int]:
         """The video that holds an episode's frames, and the number of its first one."""
         episode = self.episode(demo)
         if episode is None or feature not in episode.videos:
@@ -119,7 +119,7 @@ class LeRobotFile(ForeignFile):
         if self._video is None or self._video.path != path:
             if self._video is not None:
                 self._video.close()
-            self._video = Video(path, self.data.fps)
+            self._video = VideoReader(path, self.data.fps)
         return self._video, self._video.first_frame(first_s, episode.length)
 
     def width(self, demo: str, dataset: str) -> int:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, DemoScan, FileScan
 from robozarr.convert.sources.detect import first_not_finite
-from robozarr.convert.sources.foreign import AGAIN, LEAVE_OUT, demo_of, describe, rules_of
-from robozarr.convert.sources.lerobot.folder import Episode
+from robozarr.convert.sources.lerobot.data_set import EpisodeEntry
 from robozarr.convert.sources.lerobot.names import ACTION, COUNTERS, joined_of, key_of, role_of, shape_of, why_not
 from robozarr.convert.sources.lerobot.reading import DAMAGE, LeRobotFile
 from robozarr.convert.sources.lerobot.statistics import SQUARED_SMALL, differs, no_deviation, squares_overflow
 from robozarr.convert.sources.lerobot.video import VideoError
+from robozarr.convert.sources.not_hdf5 import AGAIN, LEAVE_OUT, demo_of, describe, rules_of
 from robozarr.convert.sources.pictures import PictureError, decoder_of, picture_header
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import FlagRules
@@ -208,7 +208,7 @@ class _Scan:
             path=name, shape=(length, *shape), dtype=dtype, stored_as=kind, name=key, role=role_of(name) or "", decoded=decoded
         )  # fmt: skip
 
-    def _check_statistics(self, demo: str, name: str, values: NDArray[Any], episode: Episode) -> None:
+    def _check_statistics(self, demo: str, name: str, values: NDArray[Any], episode: EpisodeEntry) -> None:
         stated = episode.stats.get(name, {})
         if squares_overflow(values) and no_deviation(stated):
             self.stated_wrong.add(name)

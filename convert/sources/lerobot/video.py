@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from robozarr.schemas.errors import PlanError
 
-__all__ = ["Video", "VideoError"]
+__all__ = ["VideoError", "VideoReader"]
 
 TOLERANCE_S: Final = 1e-4
 """How far a frame may lie from its step's time (lerobot_dataset.py: tolerance_s)."""
@@ -28,7 +28,7 @@ class VideoError(Exception):
     """A video that cannot be decoded, or lacks a frame."""
 
 
-class Video:
+class VideoReader:
     """One open video; frames are asked for in order, or anywhere."""
 
     def __init__(self, path: Path, fps: float) -> None:

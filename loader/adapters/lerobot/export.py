@@ -189,7 +189,8 @@ class _Writer:
             video, counts = self.videos.get(feature.name), np.zeros((3, 256), np.int64)
             if video is not None:
                 video.begin_episode()
-                row |= _placed(f"videos/{feature.name}", video.place) | {f"videos/{feature.name}/from_timestamp": video.seconds}
+                row |= _placed(f"videos/{feature.name}", video.number)
+                row[f"videos/{feature.name}/from_timestamp"] = video.seconds
             for frames in _blocks(self.dataset, feature, start, stop):
                 counts += sum(pool.map(counts_of, frames))
                 if video is None:

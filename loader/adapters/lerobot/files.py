@@ -24,7 +24,7 @@ __all__ = [
     "VIDEO",
     "VIDEO_MB",
     "DataFiles",
-    "Place",
+    "FileNumber",
     "write_episodes",
     "write_json",
     "write_tasks",
@@ -43,7 +43,7 @@ PICTURE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """A picture as the package ``datasets`` embeds it."""
 
 
-class Place:
+class FileNumber:
     """Number of a file: of its folder, and in it."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class DataFiles:
     """
 
     def __init__(self, root: Path, features: Mapping[str, Mapping[str, Any]]) -> None:
-        self._root, self.place, self._bytes = root, Place(), 0
+        self._root, self.number, self._bytes = root, FileNumber(), 0
         columns = {name: entry for name, entry in features.items() if entry["dtype"] != "video"}
         of_datasets = {"info": {"features": {name: _of_datasets(entry) for name, entry in columns.items()}}}
         fields = [pa.field(name, _arrow_type(entry)) for name, entry in columns.items()]
@@ -98,23 +98,23 @@ class DataFiles:
         if self._writer is not None and self._bytes >= DATA_MB * 2**20:
             self._writer.close()
             self._writer, self._bytes = None, 0
-            self.place.next()
+            self.number.next()
         if self._writer is None:
-            path = self.place.path(self._root, DATA)
+            path = self.number.path(self._root, DATA)
             plain = [name for name in self._schema.names if name not in self._pictures]
             self._writer = pq.ParquetWriter(path, self._schema, compression="snappy", use_dictionary=plain)
         columns = [_column(self._schema.field(name).type, numbers.get(name), pictures.get(name)) for name in self._schema.names]
         table = pa.table(columns, schema=self._schema)
         self._writer.write_table(table, row_group_size=max(1, len(table)))
         self._bytes += table.nbytes
-        return self.place.chunk, self.place.file
+        return self.number.chunk, self.number.file
 
 
 def write_episodes(root: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
     """Write ``meta/episodes/…``: a row an episode, with its statistics as ``stats/<feature>/<statistic>``."""
     columns = {name: [row[name] for row in episodes] for name in episodes[0]}
     columns |= {"meta/episodes/chunk_index": [0] * len(episodes), "meta/episodes/file_index": [0] * len(episodes)}
-    pq.write_table(pa.table(columns), Place().path(root, EPISODES), compression="snappy")
+    pq.write_table(pa.table(columns), FileNumber().path(root, EPISODES), compression="snappy")
 
 
 def write_tasks(root: Path, tasks: Any) -> None:

@@ -17,7 +17,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from robozarr.loader.adapters.lerobot.files import VIDEO, VIDEO_MB, Place
+from robozarr.loader.adapters.lerobot.files import VIDEO, VIDEO_MB, FileNumber
 from robozarr.schemas.errors import StoreError
 
 __all__ = ["VideoFiles"]
@@ -44,7 +44,8 @@ class VideoFiles:
                 f"lerobot · {name}: pictures with an even number of lines and columns, which yuv420p needs; got {size[0]} × "
                 f"{size[1]} → export without --video"
             )
-        self._root, self.name, self._size, self._fps, self._place = root, name, size, Fraction(fps).limit_denominator(), Place()
+        self._root, self.name, self._size, self._fps = root, name, size, Fraction(fps).limit_denominator()
+        self._number = FileNumber()
         self._container: Any = None
         self._stream: Any = None
         self._first: list[int] = []
@@ -52,9 +53,9 @@ class VideoFiles:
         self._n = self._total = self._bytes = 0
 
     @property
-    def place(self) -> tuple[int, int]:
+    def number(self) -> tuple[int, int]:
         """Number of the folder of the file that is being written, and of the file in it."""
-        return self._place.chunk, self._place.file
+        return self._number.chunk, self._number.file
 
     @property
     def seconds(self) -> float:
@@ -65,9 +66,9 @@ class VideoFiles:
         """Begin another file if this one is large enough: no episode lies in two."""
         if self._container is not None and self._bytes >= VIDEO_MB * 2**20:
             self.close()
-            self._place.next()
+            self._number.next()
         if self._container is None:
-            path = self._place.path(self._root, VIDEO, video_key=self.name)
+            path = self._number.path(self._root, VIDEO, video_key=self.name)
             self._container = av.open(str(path), "w")
             self._stream = self._container.add_stream(CODEC, rate=self._fps, options=dict(OPTIONS))
             self._stream.pix_fmt, self._stream.height, self._stream.width = "yuv420p", *self._size

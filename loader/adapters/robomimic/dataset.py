@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset, default_collate
 
 from robozarr.loader.adapters.robomimic.actions import Stats, action_stats, scales_and_offsets
-from robozarr.loader.adapters.robomimic.opening import opened
+from robozarr.loader.adapters.robomimic.opening import open_data_set
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.nothing_left import check_not_empty
@@ -114,7 +114,7 @@ class SequenceDataset(Dataset[Sample]):
             raise WindowError("robomimic · hdf5_normalize_obs: false; → pass normalise=Normalise(…) to loader()")
         if goal_mode not in (None, "last") or (goal_mode is not None and not load_next_obs):
             raise WindowError(f'robomimic · goal_mode: None, or "last" with load_next_obs; got {goal_mode!r} → pass these')
-        self.store, source = opened(hdf5_path)
+        self.store, source = open_data_set(hdf5_path)
         if source is not None:
             of_source = np.flatnonzero(self.store.episodes.source == source).tolist()
             filters["episodes"] = [i for i in filters.get("episodes", of_source) if i in of_source]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from robozarr.loader.adapters.robomimic.opening import opened
+from robozarr.loader.adapters.robomimic.opening import open_data_set
 from robozarr.schemas.errors import WindowError
 from robozarr.store.opened import Store
 
@@ -38,7 +38,7 @@ def get_env_metadata_from_dataset(
     WindowError
         If the sources state none, or several.
     """
-    store, named = opened(dataset_path)
+    store, named = open_data_set(dataset_path)
     source = named if source is None else source
     numbers = range(len(store.metadata.sources)) if source is None else [source]
     texts = [_only(store.source_attributes(number).get("data", {}).get("env_args", {}).get("value")) for number in numbers]
@@ -95,7 +95,7 @@ def get_shape_metadata_from_dataset(
 
     path = dataset_path if dataset_config is None else dataset_config["path"]
     assert path is not None
-    store, _ = opened(path)
+    store, _ = open_data_set(path)
     if all_obs_keys is None:
         all_obs_keys = [key.name for key in store.metadata.keys if key.source.startswith("obs/")]
     shapes: OrderedDict[str, Any] = OrderedDict()
@@ -123,7 +123,7 @@ def get_shape_metadata_from_dataset(
 
 def get_demos_for_filter_key(hdf5_path: Store | str | Path, filter_key: str) -> list[str]:
     """Names of the demos of a split; with the source's name before them, where the store has several."""
-    store, source = opened(hdf5_path)
+    store, source = open_data_set(hdf5_path)
     episodes = store.episodes
     if filter_key not in episodes.splits:
         there = ", ".join(episodes.splits) or "none"

@@ -7,10 +7,10 @@ from pathlib import Path
 from robozarr.schemas.errors import WindowError
 from robozarr.store.opened import Store, open_store
 
-__all__ = ["opened"]
+__all__ = ["open_data_set"]
 
 
-def opened(path: Store | str | Path) -> tuple[Store, int | None]:
+def open_data_set(path: Store | str | Path) -> tuple[Store, int | None]:
     """A store, and the number of the source that the path names behind it: ``libero.zarr/libero_goal/a_demo.hdf5``.
 
     Raises

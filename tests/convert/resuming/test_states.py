@@ -7,11 +7,11 @@ from typing import get_args
 
 import pytest
 
-from robozarr.convert.resuming.states import RECOVERIES, Command, Found, State, Step, next_step, refusal, state_of
+from robozarr.convert.resuming.states import RECOVERIES, Command, PlaceFacts, State, Step, next_step, refusal, state_of
 
 ROOTS = ("none", "foreign", "incomplete", "complete")
 EVERYTHING = [
-    Found(root=root, others=others, record=record, committing=committing, staged=staged)  # type: ignore[arg-type]
+    PlaceFacts(root=root, others=others, record=record, committing=committing, staged=staged)  # type: ignore[arg-type]
     for root, others, record, committing, staged in itertools.product(
         ROOTS, (False, True), ("none", "convert", "append"), (False, True), (False, True)
     )
@@ -42,7 +42,7 @@ COMMANDS: tuple[Command, ...] = get_args(Command)
 )
 def test_what_is_found_is_a_state(found: tuple[str, bool, str, bool, bool], state: State) -> None:
     names = ("root", "others", "record", "committing", "staged")
-    assert state_of(Found(**dict(zip(names, found, strict=True)))) is state  # type: ignore[arg-type]
+    assert state_of(PlaceFacts(**dict(zip(names, found, strict=True)))) is state  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

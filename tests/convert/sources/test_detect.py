@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from robozarr.convert.sources.detect import detect_alignment, detect_flags, detect_image_convention, detect_success, parse_json
+from robozarr.convert.sources.detect import detect_alignment, detect_flags, detect_image_convention, detect_success, json_object
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence, StepFlag
 
 Floats = NDArray[np.float64]
@@ -240,8 +240,8 @@ def test_dense_rewards_do_not_tell_success(rewards: Floats | None) -> None:
 
 @pytest.mark.parametrize("text", [None, 3, b"{}", "", "{", "[1]", "null", '"text"', "1" * 5000])
 def test_what_is_no_json_object_is_empty(text: object) -> None:
-    assert parse_json(text) == {}
+    assert json_object(text) == {}
 
 
 def test_a_json_object_is_itself() -> None:
-    assert parse_json('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}
+    assert json_object('{"a": [1, {"b": null}]}') == {"a": [1, {"b": None}]}

@@ -93,11 +93,11 @@ def test_frames_of_videos(v21: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [0, 3, 17])
 def test_frames_from_anywhere(v21: Path, first: int) -> None:
     """A jump in a video leads to the frame of that number."""
-    from robozarr.convert.sources.lerobot.video import Video
+    from robozarr.convert.sources.lerobot.video import VideoReader
 
     path = v21 / "videos/chunk-000/observation.images.wrist/episode_000001.mp4"
     whole, part = np.empty((12, 64, 64, 3), np.uint8), np.empty((2, 64, 64, 3), np.uint8)
-    video = Video(path, 10.0)
+    video = VideoReader(path, 10.0)
     video.read(0, whole)
     for at in (first % 10, 0, 9):
         video.read(at, part)

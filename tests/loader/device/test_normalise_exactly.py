@@ -8,7 +8,7 @@ import torch
 
 import robozarr as rz
 from robozarr.convert import convert
-from robozarr.loader.device.statistics import Scaling
+from robozarr.loader.device.scaling import Scaling
 from synthetic import write_libero
 
 COLUMNS = {

@@ -17,14 +17,14 @@ from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
 from robozarr.schemas.instructions import InstructionSource
 
-__all__ = ["AGAIN", "LEAVE_OUT", "ForeignFile", "demo_of", "describe", "rules_of"]
+__all__ = ["AGAIN", "LEAVE_OUT", "EpisodesFile", "demo_of", "describe", "rules_of"]
 
 AGAIN: Final = "copy or download the file again, or leave the demo out with --on-error skip"
 LEAVE_OUT: Final = "repair the data set, or leave the episode out with --on-error skip"
 Code = TypeVar("Code", bound=IntEnum)
 
 
-class ForeignFile:
+class EpisodesFile:
     """One file, open for reading; a context manager. A partition reads it by the methods of ``sources.hdf5.SourceFile``."""
 
     def __init__(self, path: str | Path) -> None:
@@ -56,7 +56,7 @@ class ForeignFile:
             value = f"{stat.st_size} bytes, changed at {stat.st_mtime_ns} ns; {size} bytes and {mtime_ns} ns when scanned"
             raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
-    def place(self, demo: str, group: str) -> None:
+    def set_group(self, demo: str, group: str) -> None:
         """Nothing: an episode is found by its name."""
 
     def width(self, demo: str, dataset: str) -> int:

@@ -12,10 +12,10 @@ from robozarr.loader.asking import SHARD, Counted, asking, counted_by
 from robozarr.loader.schedule import Schedule
 from robozarr.schemas.errors import WindowError
 
-__all__ = ["place"]
+__all__ = ["follow_training"]
 
 
-def place(schedule: Schedule) -> bool:
+def follow_training(schedule: Schedule) -> bool:
     """Go where the training is whose loop begins an iteration now; nowhere, if it is where the order is.
 
     Returns
@@ -43,7 +43,7 @@ def place(schedule: Schedule) -> bool:
             "skip_first_batches leaves out as many batches once more → do not load the state, or do not skip (Trainer: "
             "ignore_data_skip=True)"
         )
-    if skips and counted is None and not schedule.placed:
+    if skips and counted is None and not schedule.positioned:
         raise WindowError(
             "order · epoch: known, where a resumed run skips its batches; nobody called set_epoch, so that those of epoch 0 "
             "would be skipped, whatever the epoch was → call set_epoch(epoch) of the loader, or of the sampler, before "

@@ -16,7 +16,17 @@ from typing import Any, Final, TypeVar
 
 from robozarr.schemas.errors import PlanError, Problem, SourceError
 
-__all__ = ["DataSet", "Episode", "beside", "data_files", "data_set_of", "info_of", "is_data_file", "is_data_set", "pyarrow"]
+__all__ = [
+    "DataSet",
+    "EpisodeEntry",
+    "beside",
+    "data_files",
+    "data_set_of",
+    "info_of",
+    "is_data_file",
+    "is_data_set",
+    "pyarrow",
+]
 
 T = TypeVar("T")
 INFO: Final = "meta/info.json"
@@ -31,7 +41,7 @@ DAMAGE: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Episode:
+class EpisodeEntry:
     """One episode, as the data set's own table has it."""
 
     length: int
@@ -53,7 +63,7 @@ class DataSet:
     fps: float
     features: Mapping[str, Mapping[str, Any]]
     tasks: Mapping[int, str]
-    episodes: Mapping[int, Episode]
+    episodes: Mapping[int, EpisodeEntry]
     stats: Mapping[str, Mapping[str, Any]]
     """Of all episodes; empty in version 2.1 without them."""
     made: Mapping[str, Any]
@@ -242,7 +252,7 @@ def _tasks(root: Path) -> dict[int, str]:
     return _once("task_index", ((int(number), text or "") for number, text in rows))
 
 
-def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, Episode]]:
+def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, EpisodeEntry]]:
     for path in sorted((root / "meta" / "episodes").glob("**/*.parquet")):
         for row in pyarrow().read_table(path).to_pylist():
             stats: dict[str, dict[str, Any]] = {}
@@ -266,7 +276,7 @@ def _episodes_3(root: Path, info: Mapping[str, Any], videos: list[str]) -> Itera
                 info.get("data_path", ""), chunk_index=row.get("data/chunk_index"), file_index=row.get("data/file_index")
             )  # fmt: skip
             number, length = int(row["episode_index"]), int(row["length"])
-            yield number, Episode(length=length, data=data, stats=stats, videos=places, facts=facts)
+            yield number, EpisodeEntry(length=length, data=data, stats=stats, videos=places, facts=facts)
 
 
 def _seconds(value: Any) -> float:
@@ -276,7 +286,7 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
-def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, Episode]]:
+def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> Iterable[tuple[int, EpisodeEntry]]:
     rows = _lines(root / "meta" / "episodes_stats.jsonl")
     stats = _once("episode_index", ((int(row["episode_index"]), _stats(row["stats"])) for row in rows))
     for row in _lines(root / "meta" / "episodes.jsonl"):
@@ -284,4 +294,4 @@ def _episodes_2(root: Path, info: Mapping[str, Any], videos: list[str]) -> Itera
         names = {"episode_chunk": number // int(info.get("chunks_size", 1000)), "episode_index": number}
         places = {name: (_named(info["video_path"], video_key=name, **names), 0.0) for name in videos}
         data = _named(info.get("data_path", ""), **names)
-        yield number, Episode(length=int(row["length"]), data=data, stats=stats.get(number, {}), videos=places)
+        yield number, EpisodeEntry(length=int(row["length"]), data=data, stats=stats.get(number, {}), videos=places)
