@@ -19,7 +19,7 @@ from robozarr.schemas.window import WindowSpec
 from robozarr.store.embedding import read_task_embedding
 from robozarr.store.opened import Store, open_store
 
-__all__ = ["check_fits", "chosen_rows", "embeddings_of", "max_padding_of", "spec_of", "store_of", "task_rows"]
+__all__ = ["check_fits", "chosen_rows", "embeddings_of", "max_padding_of", "numbers_of", "spec_of", "store_of", "task_rows"]
 
 TASKS_TOLD: Final = 40
 """Most tasks that an error lists: all of a LIBERO suite, but not all 130."""
@@ -54,6 +54,17 @@ def spec_of(given: Any) -> WindowSpec:
             'rz.WindowSpec({"agentview_rgb": [-1, 0], "actions": range(64)})'
         )
     return given
+
+
+def numbers_of(given: Sequence[int], n: int, what: str = "window") -> list[int]:
+    """Numbers of n things from 0 on; negative ones count from the end, as in a list. Raises IndexError.
+
+    >>> numbers_of([0, -1], 5)
+    [0, 4]
+    """
+    if bad := [number for number in given if not -n <= number < n]:
+        raise IndexError(f"{what} {bad[0]} of {n}")
+    return [int(number) % n for number in given]
 
 
 def check_fits(store: Store, spec: WindowSpec) -> None:

@@ -18,6 +18,7 @@ from robozarr.loader.arguments import (
     chosen_rows,
     embeddings_of,
     max_padding_of,
+    numbers_of,
     spec_of,
     store_of,
     task_rows,
@@ -201,16 +202,13 @@ class WindowDataset(Dataset[Sample]):
         return f"WindowDataset({self.store.path!r}, {self.spec!r}: {self.table!r})"
 
     def __getitem__(self, window: int) -> Sample:
-        n = len(self)
         try:
             number = operator.index(window)
         except TypeError:
             raise WindowError(
                 f"dataset · window: one number; got {window!r} → dataset.read([0, 1, 2]) gives several as a batch, in any order"
             ) from None
-        if not -n <= number < n:
-            raise IndexError(f"window {number} of {n}")
-        return self.__getitems__([number % n])[0]
+        return self.__getitems__(numbers_of([number], len(self)))[0]
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
         """Samples of several windows, read together; called by ``DataLoader``."""

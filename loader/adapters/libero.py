@@ -5,27 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from robozarr.loader.adapters.instructions import Wording, warn_without_words, wordings
-from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, upside_down
-from robozarr.loader.adapters.turning import turn as turned
+from robozarr.loader.adapters.turning import (
+    Turn,
+    channels_last,
+    check_pictures,
+    check_turn,
+    lines_first,
+    turn_pictures,
+    upside_down,
+)
+from robozarr.loader.arguments import numbers_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.windows.selection import rows_of
-from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.opened import Store, open_store
 
-__all__ = ["LiberoWindows", "Turn", "gripper_open", "pictures", "proprio_of"]
+__all__ = ["LiberoWindows", "gripper_open", "pictures", "proprio_of"]
 
 I64: TypeAlias = NDArray[np.int64]
 
-Turn = Literal["rotate", "upright", "none"]
-"""How pictures are turned: by 180° from robosuite's rendering (mirrored for a person), upright, or as stored."""
 STATES = ("ee_pos", "ee_ori", "gripper_states")
 
 
@@ -73,8 +78,7 @@ class LiberoWindows:
         self._texts = wordings(self.store, wording)
         warn_without_words(self.store, self._texts, self.dataset.table.served, "prompt")
         check_pictures(self.dataset, self.images)
-        if turn not in ("rotate", "upright", "none"):
-            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        check_turn(turn)
         self.turn = turn
         n_episodes = self.store.n_episodes
         later = turn == "rotate" or (turn == "upright" and len(upright) < len(self.images))
@@ -101,10 +105,7 @@ class LiberoWindows:
 
     def read(self, windows: Sequence[int]) -> Sample:
         """Read one batch into new memory; IndexError for a window that does not exist."""
-        n = len(self)
-        if bad := [window for window in windows if not -n <= window < n]:
-            raise IndexError(f"window {bad[0]} of {n}")
-        return self.dataset.read([int(window) % n for window in windows])
+        return self.dataset.read(numbers_of(windows, len(self)))
 
     def rows(self, batch: Sample) -> tuple[I64, I64, NDArray[np.bool_]]:
         """Rows of the anchors [b], of their actions [b, chunk] among the kept ones, and which actions lie after the end.
@@ -148,7 +149,7 @@ def pictures(batch: Sample, windows: LiberoWindows, names: Sequence[str]) -> Sam
     """Pictures of a batch under other names, turned: uint8 [b, 1, y, x, 3]."""
     over = windows.upside_down[batch["episode"].cpu().numpy()]
     return {
-        name: turned(
+        name: turn_pictures(
             channels_last(batch[key], windows.dataset, key),
             over & (key not in windows.dataset.upright),  # those were turned while they were read
             windows.turn == "rotate",

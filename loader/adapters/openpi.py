@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from robozarr.loader.adapters.instructions import Wording
-from robozarr.loader.adapters.libero import LiberoWindows, Turn, pictures, proprio_of
+from robozarr.loader.adapters.libero import LiberoWindows, pictures, proprio_of
+from robozarr.loader.adapters.turning import Turn
 from robozarr.loader.dataset import Sample
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.spread import spread_or_one

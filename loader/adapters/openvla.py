@@ -19,7 +19,8 @@ from torch.utils.data import Dataset
 
 from robozarr.loader.adapters.augmented import AugmentedDataLoader, AugmentedSamples
 from robozarr.loader.adapters.instructions import Wording
-from robozarr.loader.adapters.libero import LiberoWindows, Turn, gripper_open, pictures, proprio_of
+from robozarr.loader.adapters.libero import LiberoWindows, gripper_open, pictures, proprio_of
+from robozarr.loader.adapters.turning import Turn
 from robozarr.loader.dataset import Sample
 from robozarr.loader.device.augmenting.of_cameras import Augments, augments_of, check_augment
 from robozarr.loader.endless import Endless

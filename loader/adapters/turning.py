@@ -6,7 +6,7 @@ Fresh memory for pictures costs more than turning them, and neither torch nor nu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,16 @@ from robozarr.loader.frames.upright import check_conventions
 from robozarr.schemas.errors import WindowError
 from robozarr.store.opened import Store
 
-__all__ = ["channels_last", "check_pictures", "lines_first", "turn", "upside_down"]
+__all__ = ["Turn", "channels_last", "check_pictures", "check_turn", "lines_first", "turn_pictures", "upside_down"]
+
+Turn = Literal["rotate", "upright", "none"]
+"""How pictures are turned: by 180° from robosuite's rendering (mirrored for a person), upright, or as stored."""
+
+
+def check_turn(turn: str) -> None:
+    """Refuse anything but a ``Turn``; raises WindowError."""
+    if turn not in get_args(Turn):
+        raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
 
 
 def check_pictures(windows: WindowDataset, keys: tuple[str, ...]) -> None:
@@ -53,7 +62,7 @@ def upside_down(windows: WindowDataset) -> NDArray[np.bool_]:
     return check_conventions(windows.store, windows.table.served)
 
 
-def turn(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:
+def turn_pictures(x: torch.Tensor, over: NDArray[np.bool_], mirror: bool) -> torch.Tensor:
     """Reverse the rows of pictures where `over` is true, and the columns of all if `mirror`.
 
     Parameters

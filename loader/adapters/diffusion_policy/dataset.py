@@ -19,11 +19,9 @@ from torch.utils.data import Dataset
 
 from robozarr.loader.adapters.diffusion_policy.rotations import absolute_actions
 from robozarr.loader.adapters.diffusion_policy.sequences import Sequences, train_mask, validation_mask
-from robozarr.loader.adapters.libero import Turn
 from robozarr.loader.adapters.pairing import Pairing
-from robozarr.loader.adapters.turning import channels_last, check_pictures, upside_down
-from robozarr.loader.adapters.turning import turn as turned
-from robozarr.loader.arguments import store_of
+from robozarr.loader.adapters.turning import Turn, channels_last, check_pictures, check_turn, turn_pictures, upside_down
+from robozarr.loader.arguments import numbers_of, store_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import Alignment
@@ -122,8 +120,7 @@ class DiffusionPolicyDataset(_Base):
                 "diffusion policy · options: rotation_rep='rotation_6d', use_legacy_normalizer=False, horizon of 1 or more; "
                 f"got {rotation_rep!r}, {use_legacy_normalizer}, {horizon} → pass these"
             )
-        if turn not in ("rotate", "upright", "none"):
-            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        check_turn(turn)
         self.store, self.shape_meta, self.abs_action, self.turn = store_of(dataset_path), shape_meta, abs_action, turn
         self.horizon, self.pad_before, self.pad_after, self.n_obs_steps = horizon, pad_before, pad_after, n_obs_steps
         self.rgb_keys, self.lowdim_keys = _keys(shape_meta, self.store)
@@ -167,10 +164,7 @@ class DiffusionPolicyDataset(_Base):
 
     def __getitems__(self, items: Sequence[int]) -> list[Sample]:
         """Several items, read together; called by ``DataLoader``."""
-        n = len(self)
-        if bad := [item for item in items if not -n <= item < n]:
-            raise IndexError(f"item {bad[0]} of {n}")
-        numbers = np.asarray(items, np.int64) % n
+        numbers = np.array(numbers_of(items, len(self), "item"), np.int64)
         episode, steps = self.sequences.episode[numbers], self.sequences.steps(numbers)
         batch = self.pairing.read(episode, {key.name: steps[:, : len(key.offsets)] for key in self.windows.spec.keys})
         obs = {key: self._picture(batch[key], episode, key) for key in self.rgb_keys}
@@ -180,7 +174,7 @@ class DiffusionPolicyDataset(_Base):
         return [{"obs": {key: values[i] for key, values in obs.items()}, "action": action[i]} for i in range(len(numbers))]
 
     def _picture(self, values: torch.Tensor, episode: NDArray[np.int64], key: str) -> torch.Tensor:
-        values = turned(channels_last(values, self.windows, key), self._upside_down[episode], self.turn == "rotate")
+        values = turn_pictures(channels_last(values, self.windows, key), self._upside_down[episode], self.turn == "rotate")
         return values.movedim(-1, -3).contiguous().to(torch.float32).div_(255)
 
     def get_all_actions(self) -> torch.Tensor:

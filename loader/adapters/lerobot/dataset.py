@@ -22,11 +22,9 @@ from robozarr.loader.adapters.instructions import Wording, warn_without_words, w
 from robozarr.loader.adapters.lerobot.features import DEFAULTS, Feature, features_of, fps_of
 from robozarr.loader.adapters.lerobot.metadata import Meta, counters_of
 from robozarr.loader.adapters.lerobot.statistics import Statistics, counts_of, of_counts
-from robozarr.loader.adapters.libero import Turn
 from robozarr.loader.adapters.pairing import Pairing
-from robozarr.loader.adapters.turning import channels_last, lines_first, upside_down
-from robozarr.loader.adapters.turning import turn as turned
-from robozarr.loader.arguments import store_of
+from robozarr.loader.adapters.turning import Turn, channels_last, check_turn, lines_first, turn_pictures, upside_down
+from robozarr.loader.arguments import numbers_of, store_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import Alignment
@@ -112,8 +110,7 @@ class LeRobotStore(Dataset[Sample]):
         self.repo_id, self.root = repo_id, self.store.path
         self.image_transforms, self.return_uint8, self.turn = image_transforms, return_uint8, turn
         self.episodes = None if episodes is None else [int(episode) for episode in episodes]
-        if turn not in ("rotate", "upright", "none"):
-            raise WindowError(f'pictures · turn: "rotate", "upright" or "none"; got {turn!r} → pass one of these')
+        check_turn(turn)
         served = features_of(self.store, images=images, state=state, keys=keys)
         frequency = fps_of(self.store, fps)
         self.delta_timestamps = None if delta_timestamps is None else {name: list(at) for name, at in delta_timestamps.items()}
@@ -186,10 +183,7 @@ class LeRobotStore(Dataset[Sample]):
 
     def __getitems__(self, items: Sequence[int]) -> list[Sample]:
         """Several items, read together; called by ``DataLoader``."""
-        n = len(self)
-        if bad := [item for item in items if not -n <= item < n]:
-            raise IndexError(f"item {bad[0]} of {n}")
-        index = self._items[np.asarray(items, np.int64) % n]
+        index = self._items[numbers_of(items, len(self), "item")]
         episode, step = self.counters["episode_index"][index], self.counters["frame_index"][index]
         batch = self.pairing.read(episode, {key.name: step[:, None] + np.array(key.offsets) for key in self.windows.spec.keys})
         made = self._made(batch, episode) | {name: torch.from_numpy(self.counters[name][index]) for name in DEFAULTS}
@@ -239,7 +233,7 @@ class LeRobotStore(Dataset[Sample]):
     def pictures(self, episode: NDArray[np.int64], key: str, values: torch.Tensor) -> torch.Tensor:
         """Pictures of a key [b, n, …] as they are served: uint8 [b, n, y, x, c], turned; `values` may be written to."""
         over = self._upside_down[episode] & (key not in self.windows.upright)  # those were turned while they were read
-        return turned(channels_last(values, self.windows, key), over, self.turn == "rotate")
+        return turn_pictures(channels_last(values, self.windows, key), over, self.turn == "rotate")
 
     def _deltas(self, feature: Feature) -> list[int] | None:
         return None if self.delta_indices is None else self.delta_indices.get(feature.name)

@@ -21,7 +21,7 @@ from robozarr.loader.adapters.instructions import Wording
 from robozarr.loader.adapters.lerobot.dataset import LeRobotStore
 from robozarr.loader.adapters.lerobot.features import Feature, Features, features_of
 from robozarr.loader.adapters.lerobot.statistics import counts_of, of_counts, of_values
-from robozarr.loader.adapters.libero import Turn
+from robozarr.loader.adapters.turning import Turn
 from robozarr.loader.arguments import store_of
 from robozarr.loader.dataset import WindowDataset
 from robozarr.schemas.errors import WindowError

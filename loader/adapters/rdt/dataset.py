@@ -21,7 +21,8 @@ from robozarr.loader.adapters.instructions import warn_without_words
 from robozarr.loader.adapters.rdt.language import LangEmbed, lang_embeds_of, pad_lang_embeds
 from robozarr.loader.adapters.rdt.scatter import write_vectors
 from robozarr.loader.adapters.rdt.vector import STATE_DIM, RDTConfig, RDTVectors, unify
-from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, turn, upside_down
+from robozarr.loader.adapters.turning import channels_last, check_pictures, lines_first, turn_pictures, upside_down
+from robozarr.loader.arguments import numbers_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.leases import Leases
 from robozarr.loader.stream import WindowLoader
@@ -210,9 +211,7 @@ class RDTDataset:
         return loader
 
     def _window(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        return int(index) % len(self)
+        return numbers_of([index], len(self))[0]
 
 
 _TABLE: Final = ("episode", "step", "task", "instruction", "actions_is_pad", "lang_embeds", "lang_attn_mask")
@@ -310,7 +309,7 @@ class RDTBatches:
             mask &= ~torch.as_tensor(tables["still"][xp.clip(row[:, None] + tables["pictures"], 0, None)])
         pictures = channels_last(batch[key], self._windows, key)
         if self._over is not None and key not in self._windows.upright:  # the others were turned while they were read
-            pictures = turn(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
+            pictures = turn_pictures(pictures, self._over[batch["episode"].cpu().numpy()], mirror=False)
         return {camera: pictures, f"{camera}_mask": mask}
 
     def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from robozarr.loader.adapters.ending import ending
 from robozarr.loader.adapters.rdt.dataset import CAMERAS, RDTDataset
+from robozarr.loader.arguments import numbers_of
 
 __all__ = ["FIELDS", "RDTSteps"]
 
@@ -61,10 +62,7 @@ class RDTSteps:
             and a fourth camera, [history, 0, 0, 0] where there is none.
         """
         dataset = self.dataset
-        n = len(dataset)
-        if not -n <= index < n:
-            raise IndexError(f"step {index} of {n}")
-        read = dataset.windows.read([int(index) % n])
+        read = dataset.windows.read(numbers_of([index], len(dataset), "step"))
         batch = dataset.make(read)
         past, past_mask = dataset.past_states(read)
         step, episode = int(batch["step"][0]), int(batch["episode"][0])

@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, default_collate
 
 from robozarr.loader.adapters.robomimic.actions import Stats, action_stats, scales_and_offsets
 from robozarr.loader.adapters.robomimic.opening import open_data_set
+from robozarr.loader.arguments import numbers_of
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.stream import WindowLoader
 from robozarr.loader.windows.nothing_left import check_not_empty
@@ -201,10 +202,7 @@ class SequenceDataset(Dataset[Sample]):
 
     def __getitems__(self, windows: Sequence[int]) -> list[Sample]:
         """Samples of several windows, read together; called by ``DataLoader``."""
-        n = len(self)
-        if bad := [window for window in windows if not -n <= window < n]:
-            raise IndexError(f"window {bad[0]} of {n}")
-        batch = self.make(self.windows.read([int(window) % n for window in windows]))
+        batch = self.make(self.windows.read(numbers_of(windows, len(self))))
         return [_part(batch, i) for i in range(len(windows))]
 
     def loader(self, batch_size: int, **options: Any) -> WindowLoader:
