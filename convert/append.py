@@ -25,7 +25,7 @@ __all__ = ["check_still_the_same", "check_unchanged", "commit", "new_sources", "
 
 
 def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
-    """The files in `paths` whose content is not in the store yet; and the base, with its sources named as they are here.
+    """Return the files in `paths` whose content the store does not hold yet, and the base with its sources named as here.
 
     A source is its content, whatever folder it lies in and whatever its time of change. What the store holds once and is given
     twice is new once.
@@ -49,7 +49,7 @@ def new_sources(base: Base, paths: Sequence[Path]) -> tuple[Base, list[Path]]:
 
 
 def without_held(base: Base, files: Sequence[FileScan]) -> list[FileScan]:
-    """The scans of files that are not in the store yet: those with links are known by the digest of all that they link to."""
+    """Leave out scans of files that the store holds; files with links are compared by the digest of all that they link to."""
     held = Counter((entry.size, entry.digest) for entry in base.metadata.sources)
     new = []
     for file in files:
@@ -80,7 +80,7 @@ def check_unchanged(base: Base, files: Sequence[FileScan]) -> None:
 
 
 def check_still_the_same(files: Sequence[FileScan]) -> None:
-    """Refuse sources whose content is no longer what was scanned, even where size and time of change are; SourceError."""
+    """Refuse sources whose content changed since the scan, even if size and modification time did not; SourceError."""
     problems = []
     for file in (file for file in files if file.demos and file.digest):
         found = digest_or_nothing(file.path, file.linked)
@@ -117,7 +117,7 @@ def commit(journal: Journal) -> None:
 
 
 def recover(journal: Journal, command: Command) -> Step:
-    """Finish what was interrupted, look again, and return what `command` must do next. The caller holds the lock.
+    """Finish what was interrupted, look again, and return the next step of `command`. The caller holds the lock.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Holds the user's request to convert, and the report that answers it; ``convert.run`` does the work. Imports no Dask."""
+"""The user's request to convert, and the report that answers it; ``convert.run`` does the work. Imports no Dask."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Wish:
 
 
 def destination_of(store: str | Path | Place, origin: Place | None, endpoint_url: str | None) -> Place:
-    """The place of the new store; the endpoint may belong to the old one only.
+    """The place of the new store; the endpoint may be meant for the old store only.
 
     Raises
     ------

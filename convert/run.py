@@ -142,9 +142,9 @@ def convert(
     began = time.monotonic()
     progress = progress or SilentProgress()
     if append and (layout is not None or gripper is not None):
-        raise PlanError("--append takes the store's layouts and its gripper: no --layout or --gripper with it")
+        raise PlanError("--append uses the store's own layouts and gripper; leave out --layout and --gripper")
     if append and (overwrite or profile is not None or level is not None or keys is not None or without):
-        raise PlanError("--append takes the store as it is: no --overwrite, --profile, --level, --keys or --without with it")
+        raise PlanError("--append keeps the store's options; leave out --overwrite, --profile, --level, --keys and --without")
     origin = stored_source(sources, endpoint_url)
     if origin is not None:
         asked = {"--append": append, "--keys": keys is not None, "--without": bool(without), "--layout": layout is not None,
@@ -250,7 +250,7 @@ def _convert(
         now = replace(now, left_out=(*now.left_out, *written.broken))
         journal.begin(now)
         n = len(written.broken)
-        progress.note(f"{n} demo(s) could not be read and are left out; what stands behind them is written again")
+        progress.note(f"{n} demo(s) could not be read and are left out; what follows them is written again")
         try:
             plan = plan_now(now.left_out)
         except SourceError:
@@ -291,7 +291,7 @@ def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | N
 
 
 def _begin(journal: Journal, wish: Wish, plan: Plan, now: Begun) -> None:
-    """Clear the place and record what begins. A kill at any point leaves the old store, or a place for --overwrite only."""
+    """Clear the place and record what begins. A kill at any point leaves the old store, or a place for --overwrite."""
     journal.fence(now)
     journal.clear(given_up=True)
     if not wish.append and wish.store.exists("zarr.json"):

@@ -218,7 +218,7 @@ def _rescue_batch(child: ChildProcess, tasks: list[WriteTask]) -> list[Partition
             except SourceError:  # said when the partition is written
                 continue
     if not problems:
-        raise died(ChildDied("its sources can be read"))
+        raise died(ChildDied("its sources must be readable"))
     return [SourceError("sources cannot be read:", problems)]
 
 

@@ -73,7 +73,7 @@ def check_fits(store: Store, spec: WindowSpec) -> None:
     wanted = store.n_steps * sum(prod(key.shape) * np.dtype(key.dtype).itemsize for key in keys)
     if wanted > (free := free_memory() // 2):
         raise WindowError(
-            f"dataset · frames_in_memory: frames that fit into half of what is free, {free / 1e9:.2f} GB; they take "
+            f"dataset · frames_in_memory: frames must fit into half of the free memory, {free / 1e9:.2f} GB; they take "
             f"{wanted / 1e9:.2f} GB → leave cameras out, or do without it"
         )
 
@@ -171,7 +171,7 @@ def chosen_rows(store: Store, windows: Any) -> tuple[NDArray[np.bool_] | None, N
         return given, None
     if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
         raise WindowError(
-            "filter · windows: numbers of windows, a mask with one bool a step of the store, or ranges {episode: [(start, "
+            "filter · windows: numbers of windows, a mask with one bool per step of the store, or ranges {episode: [(start, "
             f"stop), …]}}; got {given.dtype} {list(given.shape)} → pass one of these"
         )
     return None, given.astype(np.int64)

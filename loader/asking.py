@@ -1,4 +1,4 @@
-"""Find out who asks a sampler for windows, from the functions that are running. Imports no torch.
+"""Find out which framework asks a sampler for windows, from the call stack. Imports no torch.
 
 A sampler has to know what no framework tells it: whether somebody shards its windows again, whose count an epoch is, how many
 of the batches that were asked for have reached the training, and how far a run came that is resumed.
@@ -48,7 +48,7 @@ def told_by() -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """How far a training came, by the counts of the loop that asks for windows."""
+    """How far a training has come, by the counts of the loop that asks for windows."""
 
     loop: Any
     """The loop: Lightning's, or Trainer."""
@@ -91,7 +91,7 @@ def _counted_by_lightning(loop: Any) -> Counted:
 
 
 def _counted_by_trainer(frame: FrameType) -> Counted | None:
-    """Of a resumed run; the loop over its epochs has these variables, and no other function of Trainer."""
+    """The counts of a resumed run, found by variables that only Trainer's loop over epochs has."""
     there = frame.f_locals if frame.f_code.co_name in ("_run_epoch", "_inner_training_loop") else {}
     if not there.get("resume_from_checkpoint") or "epoch" not in there:
         return None
@@ -106,7 +106,7 @@ def asks_batches(depth: int) -> Any:
 
 @dataclass(slots=True)
 class Ahead:
-    """Batches that were asked for and have not reached the training, of one iteration."""
+    """Batches of one iteration that were asked for and have not reached the training yet."""
 
     in_workers: Sized
     """Torch's record of batches that its workers have: an entry goes when its batch is handed out."""

@@ -170,7 +170,7 @@ class WindowReader:
         return self.plan_at(self.table.anchors(windows))
 
     def plan_at(self, anchors: Anchors) -> PlannedWindows:
-        """As `plan`, of anchors that are known."""
+        """Like `plan`, for anchors that are known."""
         _, keys = self.table.plan_at(anchors)
         rows = {name: np.where(key.is_pad, -1, key.rows) if key.padding == "zero" else key.rows for name, key in keys.items()}
         is_pad = {name: key.is_pad for name, key in keys.items()}

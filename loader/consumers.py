@@ -1,4 +1,4 @@
-"""Where the threads that take batches are when the program ends.
+"""Stop the threads that take batches when the program ends.
 
 A daemon thread may be anywhere then. torch gives Python's lock back while it frees a tensor; asking for the lock again ends the
 thread by unwinding its stack, which C++ takes for an error: the program aborts (exit code 134) after all its work is done. So
@@ -32,7 +32,7 @@ class Consumer:
         _CONSUMERS.add(self)
 
     def comes(self) -> None:
-        """Note that this thread asks for a batch. It gets none once the program ends, and waits here for ever."""
+        """Note that this thread asks for a batch. Once the program is ending, it gets none, and waits here for ever."""
         self._thread = threading.get_ident()
         if _ENDED_BY and self._thread not in _ENDED_BY:
             self._stopped = True
@@ -41,7 +41,7 @@ class Consumer:
             never.acquire()
 
     def may_run(self, threads: set[int | None]) -> bool:
-        """Whether it is one of these threads, and not stopped."""
+        """Whether the consumer is one of these threads, and not stopped."""
         return self._thread in threads and not self._stopped
 
 

@@ -87,7 +87,7 @@ class WindowDataset(Dataset[Sample]):
         Leave out windows with more offsets of a key outside the episode; of every key, or of those that are named. Diffusion
         policy's ``pad_after=7`` is ``{"actions": 7}``. Default: any number.
     windows : optional
-        A mask, bool [n_steps], with one entry a step of the store; or ranges of steps by episode, half-open, as openpi's DROID
+        A mask of the store's steps, bool [n_steps]; or half-open ranges of steps by episode, as openpi's DROID
         filter has them: ``{3: [(0, 100), (200, 300)]}``, where episodes are rows of the table or names ("file/demo"), and those
         that are not mentioned have no windows; or numbers of windows, as they are without this filter.
     task_embeddings : mapping of field to array [n_tasks, …], or names of arrays in ``tasks/embedding``, optional

@@ -1,4 +1,4 @@
-"""Go where a training is that is resumed: by a state that was loaded, or else by the counts of Lightning or of Trainer.
+"""Follow a resumed training: move a schedule to where it is, by a loaded state, or by the counts of Lightning or Trainer.
 
 Both count epochs and batches in their checkpoints. Lightning loads a loader's state only if it was saved in the middle of an
 epoch; Trainer loads none, and skips batches of the epoch that it is in.
@@ -16,7 +16,7 @@ __all__ = ["follow_training"]
 
 
 def follow_training(schedule: Schedule) -> bool:
-    """Go where the training is whose loop begins an iteration now; nowhere, if it is where the order is.
+    """Move to where the training is whose loop begins an iteration now, unless the schedule is there already.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def follow_training(schedule: Schedule) -> bool:
         )
     if skips and schedule.resumed and schedule.state.consumed:
         raise WindowError(
-            "order · state: loaded, or batches skipped, and not both; this loader is at the place of its state, and "
+            "order · state: loaded, or batches skipped, and not both; this loader is at the position of its state, and "
             "skip_first_batches leaves out as many batches once more → do not load the state, or do not skip (Trainer: "
             "ignore_data_skip=True)"
         )
@@ -68,7 +68,7 @@ def follow_training(schedule: Schedule) -> bool:
 
 
 def _follow(schedule: Schedule, counted: Counted, n_batches: int, per_epoch: int) -> None:
-    """Go where so many epochs and batches end; at an epoch's beginning, if they are not of such batches."""
+    """Move to the end of so many epochs and batches, or to an epoch's beginning if they were of another size."""
     n_epochs, latest = counted.n_epochs, counted.n_of_this_epoch
     if n_batches - latest == n_epochs * per_epoch:
         schedule.go_to(n_epochs, per_epoch, latest)

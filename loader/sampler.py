@@ -221,7 +221,7 @@ class WindowSampler(_Sharded):
         return self.schedule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; as ``Schedule.load_state_dict``."""
+        """Continue from a state; like ``Schedule.load_state_dict``."""
         self.ahead = None
         self.schedule.load_state_dict(state)
 

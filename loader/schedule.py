@@ -243,7 +243,7 @@ class Schedule:
             self.state, self._resumed, self._latest = OrderState(epoch=epoch), False, None
 
     def go_to(self, n_epochs: int, per_epoch: int, n_batches: int = 0) -> None:
-        """Go where a run is that somebody else counted, from its beginning.
+        """Move to where another counter says that the run is, counted from its beginning.
 
         Parameters
         ----------

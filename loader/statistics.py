@@ -110,7 +110,7 @@ class Statistics:
         relative: Relative | None = None,
         padding: bool = False,
     ) -> Self:
-        """Statistics of the windows of one dataset or several; parameters as of ``WindowDataset.statistics``."""
+        """Statistics of the windows of one dataset or several; parameters as for ``WindowDataset.statistics``."""
         spec, stored = readers[0].spec, readers[0].store.keys
         chosen = [name for name in spec.offsets if not stored[name].frame] if keys is None else list(keys)
         by_offset = list(per_offset)
@@ -235,7 +235,7 @@ class Statistics:
         return normal
 
     def undo(self, name: str, values: Any, how: str | tuple[float, float] = "mean_std", state: Any = None) -> F64:
-        """Take a normalisation back: a model's output to a robot's action.
+        """Undo a normalisation: from a model's output to a robot's action.
 
         Parameters
         ----------

@@ -61,7 +61,7 @@ class _NoSampler(Sampler[int]):
 
 
 class TakenApart:
-    """Attributes of a torch DataLoader for a loader of our own, and its ways through epochs."""
+    """The attributes of a torch DataLoader, for a loader of our own; and its methods about epochs."""
 
     schedule: Schedule
     num_workers, prefetch_factor = 0, None

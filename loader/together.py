@@ -70,7 +70,7 @@ class Together:
         self._groups = np.array(self.group_of)
 
     def plan(self, group: int, dataset: I64 | None, windows: I64) -> tuple[PlannedWindows, I64 | None]:
-        """Find the rows of those of some windows that are of a group.
+        """Find the rows of those windows that belong to a group.
 
         Parameters
         ----------
@@ -122,7 +122,7 @@ class Together:
 
 
 def _alike(one: WindowReader, other: WindowReader) -> bool:
-    """Whether a window of `other` is read as one of `one` is."""
+    """Whether windows of `other` are read in the same way as windows of `one`."""
     if one.reader is not other.reader or one.spec != other.spec or list(one.spec.offsets) != list(other.spec.offsets):
         return False
     if one.embeddings.keys() != other.embeddings.keys():
@@ -143,7 +143,7 @@ def _joined(group: Sequence[WindowReader]) -> WindowReader:
 
 
 def common_fields(readers: Sequence[WindowReader]) -> tuple[Field, ...]:
-    """The fields of a batch of all datasets; of several also ``store``. Raises WindowError if they differ."""
+    """The fields of a batch, which all datasets share; with several also ``store``. Raises WindowError if they differ."""
     fields = readers[0].fields
     for number, reader in enumerate(readers[1:], 1):
         if reader.fields != fields:

@@ -1,6 +1,7 @@
 """robozarr: LIBERO demonstrations from HDF5 into Zarr, and every training window from there to the GPU.
 
-The front door: public names, imported when they are first used, so that ``import robozarr`` costs next to nothing.
+It holds public names only, each imported when it is first used, so that ``import robozarr`` is fast.
+In: nothing. Out: ``open_store``, ``WindowDataset``, ``WindowLoader`` and others. Read first: ``store.opened.open_store``.
 """
 
 from __future__ import annotations

@@ -104,24 +104,26 @@ class FrameTable:
         """
         begin = n_rows * ENTRY.itemsize
         if len(chunk) < begin:
-            raise FrameChunkError(f"a chunk of frames begins with a table of {begin} bytes", f"{len(chunk)} bytes", number="M8")
+            raise FrameChunkError(
+                f"a chunk of frames must begin with a table of {begin} bytes", f"{len(chunk)} bytes", number="M8"
+            )
         entries = chunk[:begin].view(ENTRY)
         absent = entries["keyframe"] == ABSENT
         n_present = int(np.argmax(absent)) if absent.any() else n_rows
-        _refuse(~absent & (np.arange(n_rows) >= n_present), "rows that are absent stand behind all others", entries)
+        _refuse(~absent & (np.arange(n_rows) >= n_present), "absent rows must stand behind all others", entries)
         if n_present == 0:
-            raise FrameChunkError("a chunk has a row that is not absent", "none", row=0)
+            raise FrameChunkError("a chunk must have a row that is not absent", "none", row=0)
         fields = [entries[name] != 0 for name in ("offset", "length", "mode", "zero", "crc32c")]
-        _refuse(absent & np.logical_or.reduce(fields), "all fields of an absent row but its keyframe are 0", entries)
+        _refuse(absent & np.logical_or.reduce(fields), "all fields of an absent row but its keyframe must be 0", entries)
         mine = entries[:n_present]
         offsets, lengths = mine["offset"].astype(np.int64), mine["length"].astype(np.int64)
         n_strips = len(strips(frame_bytes))
         most = frame_bytes + (4 * n_strips if n_strips > 1 else 0)
-        _refuse((lengths == 0) | (lengths > most), f"a frame's payload has 1 to {most} bytes", mine, "M8")
+        _refuse((lengths == 0) | (lengths > most), f"a frame's payload must have 1 to {most} bytes", mine, "M8")
         expected = begin + np.concatenate([[0], np.cumsum(lengths)])
-        _refuse(offsets != expected[:-1], "payloads follow each other, from the table on", mine, "M8")
+        _refuse(offsets != expected[:-1], "payloads must follow each other, from the table on", mine, "M8")
         if expected[-1] != len(chunk):
-            rule = "the last payload ends where the chunk ends"
+            rule = "the last payload must end where the chunk ends"
             raise FrameChunkError(rule, f"{expected[-1]} of {len(chunk)} bytes", row=n_present - 1, number="M8")
         _check_coding(mine)
         return cls(entries)
@@ -136,14 +138,14 @@ def _check_coding(entries: NDArray[np.void]) -> None:
     """Check modes and keyframes of the present rows."""
     modes, keyframes = entries["mode"].astype(np.int64), entries["keyframe"].astype(np.int64)
     rows = np.arange(len(entries))
-    _refuse((modes & ~FILTERED) > Coding.ZSTD, "a mode is one of the closed set", entries)
-    _refuse(entries["zero"] != 0, "bytes 10 and 11 of an entry are 0", entries)
-    _refuse(keyframes > rows, "a keyframe is the row itself, or one before it", entries)
-    _refuse(keyframes[keyframes] != keyframes, "a keyframe is coded alone", entries)
+    _refuse((modes & ~FILTERED) > Coding.ZSTD, "a mode must be one of the closed set", entries)
+    _refuse(entries["zero"] != 0, "bytes 10 and 11 of an entry must be 0", entries)
+    _refuse(keyframes > rows, "a keyframe must be the row itself, or one before it", entries)
+    _refuse(keyframes[keyframes] != keyframes, "a keyframe must be coded alone", entries)
     other = keyframes != rows
-    _refuse(other & ((modes & 3) == Coding.STORED), "a frame that is stored has no keyframe", entries)
+    _refuse(other & ((modes & 3) == Coding.STORED), "a frame that is stored must have no keyframe", entries)
     unlike = other & ((modes & ~modes[keyframes] & FILTERED) != 0)
-    _refuse(unlike, "a filtered frame has a filtered keyframe", entries)
+    _refuse(unlike, "a filtered frame must have a filtered keyframe", entries)
 
 
 def _refuse(wrong: NDArray[np.bool_], rule: str, entries: NDArray[np.void], number: str = "M10") -> None:

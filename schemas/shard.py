@@ -66,7 +66,7 @@ def decode_shard(data: bytes | memoryview, layout: ArrayLayout, shard: int, *, w
         rows = out[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
         decode_chunk(data, index, layout, shard, chunk, rows, within=within)
     if out[stop - start :].any():
-        raise corrupt_chunk("M10", layout, shard, len(index) - 1, "rows behind the last are zero", "other values")
+        raise corrupt_chunk("M10", layout, shard, len(index) - 1, "rows behind the last must be zero", "other values")
     return out[: stop - start]
 
 
@@ -88,21 +88,21 @@ def parse_index(tail: bytes | memoryview, n_bytes: int, layout: ArrayLayout, sha
     n_chunks, least = -(-(stop - start) // layout.chunk_rows), least_chunk_bytes(layout)
     n_tail = layout.chunks_per_shard * INDEX_ENTRY_BYTES + CRC_BYTES
     if len(tail) != n_tail:
-        raise corrupt_chunk("M8", layout, shard, None, f"a shard holds an index of {n_tail} bytes", f"{n_bytes} bytes")
+        raise corrupt_chunk("M8", layout, shard, None, f"a shard must hold an index of {n_tail} bytes", f"{n_bytes} bytes")
     entries = np.frombuffer(tail, np.uint8, n_tail - CRC_BYTES)
     if struct.unpack("<I", tail[-CRC_BYTES:])[0] != google_crc32c.value(entries):
-        raise corrupt_chunk("M9", layout, shard, None, "the index agrees with its crc32c", "other bytes than were written")
+        raise corrupt_chunk("M9", layout, shard, None, "the index must agree with its crc32c", "other bytes than were written")
     index = entries.view("<u8").reshape(-1, 2)
     if (index[n_chunks:] != ABSENT).any():
-        raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row are absent", "a byte range")
+        raise corrupt_chunk("M8", layout, shard, n_chunks, "chunks behind the last row must be absent", "a byte range")
     at, end = 0, n_bytes - n_tail
     for chunk, (offset, length) in enumerate(index[:n_chunks].tolist()):
         if offset != at or length < least or offset + length > end:
-            rule = "the index's ranges follow each other from byte 0"
+            rule = "the index's ranges must follow each other from byte 0"
             raise corrupt_chunk("M8", layout, shard, chunk, rule, f"{offset} + {length}")
         at = offset + length
     if at != end:
-        rule = "nothing lies between the last chunk and the index"
+        rule = "nothing may lie between the last chunk and the index"
         raise corrupt_chunk("M8", layout, shard, n_chunks - 1, rule, f"{n_bytes} bytes")
     return index[:n_chunks]
 
@@ -166,12 +166,12 @@ def decode_chunk(
     offset, length = index[chunk].tolist()
     encoded = np.frombuffer(data, np.uint8, length - CRC_BYTES, offset)
     if struct.unpack_from("<I", data, offset + length - CRC_BYTES)[0] != google_crc32c.value(encoded):
-        rule = "the chunk agrees with its crc32c"
+        rule = "the chunk must agree with its crc32c"
         raise corrupt_chunk("M9", layout, shard, chunk, rule, "other bytes than were written", within=within)
     try:
         _decompress(encoded, rows, layout)
     except (RuntimeError, ValueError, MemoryError) as exc:  # MemoryError: a frame that states any size it likes
-        rule = f"the chunk decodes to {rows.nbytes} bytes"
+        rule = f"the chunk must decode to {rows.nbytes} bytes"
         raise corrupt_chunk("M10", layout, shard, chunk, rule, str(exc), within=within) from exc
 
 

@@ -1,4 +1,4 @@
-"""Short words that every room says in the same way. Pure."""
+"""Short phrases that every room words in the same way. Pure."""
 
 from __future__ import annotations
 

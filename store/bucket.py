@@ -209,7 +209,7 @@ class BucketPlace:
         return found
 
     def facts(self, path: str) -> tuple[object, ...] | None:
-        """What another writing of this object would have otherwise; None where the service does not say enough."""
+        """Facts that would differ if the object were written again; None where the service does not state enough."""
         found = self._ask(path, "read", lambda: self.store.head(path))
         tag = found["e_tag"] or ""
         if len(tag) < LEAST_TAG and found["version"] is None:
@@ -240,7 +240,7 @@ class BucketPlace:
         self._ask(path, "written", lambda: self._uploads.put(path, b"".join(parts), use_multipart=False))
 
     def replace(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
-        """Write an object on the condition that it is still what it is now, or still is not there."""
+        """Write an object over the present one, or where none is; refused if somebody else writes it meanwhile."""
         data, tag = b"".join(parts), None
         with suppress(FileNotFoundError):
             tag = self.read_tagged(path)[1]

@@ -46,14 +46,14 @@ def write_task_embedding(
     name : str
         Also the field of a sample.
     embedding : number [n_tasks, …], or mapping of instruction to number […]
-        One row a task, in the order of ``store.tasks.instruction``; or one for each of `distinct_instructions`.
+        One row per task, in the order of ``store.tasks.instruction``; or one for each of `distinct_instructions`.
     overwrite : bool
         Replace one of this name.
 
     Raises
     ------
     WindowError
-        If the array has not one row a task, the mapping lacks an instruction, or the name cannot be an array's.
+        If the array has not one row per task, the mapping lacks an instruction, or the name cannot be an array's.
     StoreError
         If there is one already, or the store cannot be written.
 
@@ -72,7 +72,7 @@ def write_task_embedding(
     array = _by_task(store, name, embedding) if isinstance(embedding, Mapping) else np.asarray(embedding)
     if array.ndim < 1 or len(array) != store.n_tasks or array.dtype.kind not in "biuf" or not is_array_name(name):
         raise WindowError(
-            f"tasks/embedding/{name}: numbers [{store.n_tasks}, …], one row a task, under a name without /; got {array.dtype} "
+            f"tasks/embedding/{name}: numbers [{store.n_tasks}, …], one row per task; a name without /; got {array.dtype} "
             f"{list(array.shape)} → stack them in the order of store.tasks.instruction"
         )
     try:

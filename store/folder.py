@@ -45,7 +45,7 @@ class FolderPlace:
 
     @property
     def patience_s(self) -> float:
-        """None."""
+        """None: a folder has no time limit."""
         return 0.0
 
     def at(self, path: str) -> str:
@@ -114,7 +114,7 @@ class FolderPlace:
         return found.st_size
 
     def facts(self, path: str) -> tuple[int, ...] | None:
-        """What another file of this name, or one written to meanwhile, would have otherwise; None where that is not certain.
+        """Facts that would differ for another file of this name, or after a write to it; None where that is not certain.
 
         The file is opened: a file system of the network looks at its server for that.
         """
@@ -216,7 +216,7 @@ def _not_changed(path: Path, what: str, exc: OSError) -> StoreError:
     """The error for a change that the system refuses."""
     advice = "make room or change the rights, then convert again"
     if isinstance(exc, IsADirectoryError | NotADirectoryError):
-        advice = "a store's file is to be there; move away what is"
+        advice = "a file of the store must be there; move away what is"
     return StoreError(f"{path}: cannot be {what}: {exc.strerror or exc}; {advice}")
 
 

@@ -34,7 +34,7 @@ class Watch:
         self._same: object = None  # what the root document was when the store was found to be the same
 
     def changed(self) -> StoreChangedError | None:
-        """What became of the store; None if it is the same, or nobody can tell."""
+        """The error if the store was changed; None if it is the same, or nobody can tell."""
         facts = self._facts()
         if facts is not None and facts == self._same:
             return None
@@ -43,7 +43,7 @@ class Watch:
         return found
 
     def _facts(self) -> object:
-        """What tells the root document from another one, without reading it; None where nothing does."""
+        """Facts that distinguish the root document from another one, without reading it; None where there are none."""
         if not isinstance(self._place, FolderPlace | BucketPlace):
             return None
         try:

@@ -42,7 +42,7 @@ def place_of(store: str | Path | Place, endpoint_url: str | None = None) -> Plac
         if re.match(r"(?i)\s*(s3|gs|az|gcs|https?|file):", str(store)):
             raise StoreError(
                 f"{store}: neither a URL nor the path of a folder; give s3://bucket/prefix, gs://bucket/prefix, or a folder "
-                f"(one that is called so: ./{store})"
+                f"(one of this name: ./{store})"
             )
         if endpoint_url is not None:
             raise StoreError(f"{store}: a folder has no endpoint; leave out --endpoint-url, or give s3://bucket/prefix")

@@ -1,4 +1,4 @@
-"""Name what lies beside a path that is not there and is spelt nearly so. Imports nothing of robozarr."""
+"""Suggest a similar name for a path that is not there. Imports nothing of robozarr."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ class Store(CheckedFiles):
             If there is no such key, or it is no frame key.
         """
         if not self.metadata.key(name).frame:
-            raise StoreError(f"key {name!r} has no fingerprints: only keys of frames do")
+            raise StoreError(f"key {name!r} has no fingerprints: only frame keys have them")
         alone = not self.metadata.has_fingerprints or self.layout(f"steps/{name}").effort is None
         return self.checksums(name) if alone else self._read(f"fingerprints/{name}")
 
@@ -329,7 +329,7 @@ def _open(place: Place, cache: CacheDir | None, foreign_codecs: frozenset[str]) 
 
 
 def _instead(place: Place) -> str:
-    """What to do where no store is: convert the files that are there, or those of a source; or spell the path otherwise."""
+    """What to do if no store is there: convert the files that are, or those of a source; or correct the path."""
     at = place.folder
     files = [] if at is None else [*at.glob("*"), *at.glob("*/*")] if at.is_dir() else [at] if at.is_file() else []
     if any(file.suffix.lower() in SOURCE_SUFFIXES for file in files):

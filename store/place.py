@@ -68,7 +68,7 @@ class Place(Protocol):
         ...
 
     def replace(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
-        """Write `parts` over what is there now, or where nothing is; as `write`, but in a bucket over nothing that came later.
+        """Like `write`, over what is there now; in a bucket, refused if somebody else writes the file meanwhile.
 
         So a request that reaches the service late, when whoever sent it was killed and others went on, changes nothing.
         """

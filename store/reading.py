@@ -196,8 +196,8 @@ def read_shard_bytes(store: Place, layout: ArrayLayout, shard: int) -> bytes:
         raise
     except OSError as exc:
         raise CorruptChunkError(
-            f"{layout.path} · shard {shard} ({layout.shard_path(shard)}): every expected shard exists and can be read; found "
-            f"{exc.strerror or exc} → restore the shard from a copy, or convert again",
+            f"{layout.path} · shard {shard} ({layout.shard_path(shard)}): every expected shard must exist and be readable; "
+            f"found {exc.strerror or exc} → restore the shard from a copy, or convert again",
             "M7",
         ) from exc
 
@@ -220,8 +220,8 @@ def check_claim(store: Place, layout: ArrayLayout) -> None:
     last = layout.n_shards - 1
     if store.folder is not None and last >= MANY_SHARDS and not store.exists(layout.shard_path(last)):
         raise CorruptChunkError(
-            f"{layout.path} · shard {last} ({layout.shard_path(last)}): every expected shard exists; of {last + 1} that are "
-            "claimed, the last is missing → restore it from a copy, or convert again",
+            f"{layout.path} · shard {last} ({layout.shard_path(last)}): every expected shard must exist; of {last + 1} that "
+            "are claimed, the last is missing → restore it from a copy, or convert again",
             "M7",
         )
 

@@ -1,4 +1,4 @@
-"""What Windows and macOS lack of Linux's calls, so that stores are opened, read and verified there. Imports no robozarr."""
+"""Linux calls that Windows or macOS lack, replaced so that stores can be read and verified there. Imports no robozarr."""
 
 from __future__ import annotations
 

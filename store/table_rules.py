@@ -115,7 +115,7 @@ def _different(path: str, got: NDArray[Any], expected: NDArray[Any]) -> Iterator
 def broken_flags(flags: NDArray[np.uint8]) -> Iterator[BrokenRule]:
     """M12, as far as it can be checked from the flags alone."""
     if (flags & ~np.uint8(FLAG_MASK)).any():
-        yield BrokenRule("M12", f"index/flags: only bits {FLAG_MASK:#05b} are given a meaning")
+        yield BrokenRule("M12", f"index/flags: only bits {FLAG_MASK:#05b} have a meaning")
 
 
 def broken_codes(metadata: StoreMetadata, tables: Tables) -> Iterator[BrokenRule]:
@@ -144,11 +144,13 @@ def broken_offsets(path: str, offsets: NDArray[np.int64], n_values: int | None, 
     """M15: whether ``<path>/offsets``, or a range of them, point into `n_values` values (None: unknown)."""
     begins = 0 if whole else max(0, int(offsets[0])) if len(offsets) else 0
     if len(offsets) == 0 or offsets[0] != begins or (offsets[1:] < offsets[:-1]).any():
-        text = f"{path}/offsets: offsets begin at 0 and never fall; got {offsets[:4].tolist()}…"
+        text = f"{path}/offsets: offsets must begin at 0 and never fall; got {offsets[:4].tolist()}…"
         yield BrokenRule("M15", text)
     elif n_values is not None and (offsets[-1] != n_values if whole else offsets[-1] > n_values):
         found = f"{offsets[0]} to {offsets[-1]}"
-        yield BrokenRule("M15", f"{path}/offsets: ascend from 0 to the {n_values} values that they point into; found {found}")
+        yield BrokenRule(
+            "M15", f"{path}/offsets: must ascend from 0 to the {n_values} values that they point into; found {found}"
+        )
 
 
 def broken_texts(path: str, texts: list[bytes]) -> Iterator[BrokenRule]:

@@ -1,4 +1,4 @@
-"""zarr's view of a store, for users who like to slice. robozarr itself does not use it to read a store's content."""
+"""zarr's view of a store, for users who want to slice it. robozarr itself does not use it to read a store's content."""
 
 from __future__ import annotations
 
@@ -48,6 +48,6 @@ def zarr_array(group: zarr.Group, where: str, path: str) -> zarr.Array[Any]:
 
 
 def writable_group(place: Place) -> zarr.Group:
-    """The root group of a place, to add arrays of one's own to."""
+    """The root group of a place, for adding arrays to it."""
     assert isinstance(place, FolderPlace | BucketPlace)
     return zarr.open_group(PlaceOfZarr(place, read_only=False), mode="r+")

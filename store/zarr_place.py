@@ -1,4 +1,4 @@
-"""A store for zarr-python: it reads and writes a place by the place's own requests, and zarr makes up no value.
+"""Stores for zarr-python, which read and write through a place; zarr can invent no value.
 
 zarr's own stores let obstore's errors through, wait for ever after a fork, follow links, and return zeros for a shard that is
 missing. They compare nothing either: what is read here is the store that was opened, chunk for chunk, or an error.
@@ -174,7 +174,7 @@ class Chunks(NamedTuple):
 
 
 class CheckedStoreOfZarr(PlaceOfZarr):
-    """An open robozarr store as a store of zarr, to be read: every chunk is the one that was written for it, or an error.
+    """An open robozarr store as a read-only store of zarr: every chunk is the one that was written for it, or an error.
 
     A chunk is compared with what the root document of the store binds: chunks of frames with ``checksums/`` (M21), those of all
     other arrays with the shard's own checksum (M23), for which the shard is read whole once.
@@ -193,14 +193,14 @@ class CheckedStoreOfZarr(PlaceOfZarr):
         self._known: dict[tuple[str, int], Chunks] = {}
 
     def with_read_only(self, read_only: bool = False) -> PlaceOfZarr:
-        """The same; to be written to it is a place as any other."""
+        """The same store; for writing, its place without the checks."""
         return self if read_only else PlaceOfZarr(self._place, read_only=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CheckedStoreOfZarr, (self._files,)
 
     def _read(self, key: str, wanted: ByteRequest | None) -> bytes | None:
-        """Bytes of a file; None for a file that need not be there, and is not.
+        """Bytes of a file; None for an optional file that is not there.
 
         Raises
         ------
@@ -251,7 +251,8 @@ class CheckedStoreOfZarr(PlaceOfZarr):
             return self._checked(layout, shard, key, wanted)
         except (FileNotFoundError, NotADirectoryError) as exc:  # zarr would return zeros
             raise CorruptChunkError(
-                f"{self._place.at(key)}: every expected shard exists; it is missing → restore it from a copy, or convert again",
+                f"{self._place.at(key)}: every expected shard must exist; it is missing → restore it from a copy, or convert "
+                "again",
                 "M7",
             ) from exc
 
@@ -282,7 +283,7 @@ class CheckedStoreOfZarr(PlaceOfZarr):
         return self._remember(layout, shard, Chunks(parse_index(tail, size, layout, shard), sums[start:stop]))
 
     def _take(self, layout: ArrayLayout, shard: int, data: bytes) -> Chunks:
-        """The same, of a whole shard, which is compared with what the root document binds."""
+        """What the chunks of a whole shard must be, after comparing it with what the root document binds."""
         found, sums = step_checksums(data, layout, shard), self._files.frame_sums(layout)
         check_bound(self._files.metadata, layout.path, shard, shard_sum(data, layout, shard), layout.shard_path(shard))
         start, stop = layout.rows_of_shard(shard)
@@ -312,7 +313,7 @@ def _part_of(data: bytes, wanted: ByteRequest | None) -> bytes:
 
 
 def _are_chunks(chunks: Chunks, layout: ArrayLayout, shard: int, start: int, data: bytes) -> bool:
-    """Whether bytes of a shard from `start` on are whole chunks, of which each is then the right one.
+    """Whether bytes of a shard from `start` on are whole chunks; each of these is then checked.
 
     Raises
     ------
@@ -332,7 +333,7 @@ def _are_chunks(chunks: Chunks, layout: ArrayLayout, shard: int, start: int, dat
             expected = chunks.sums[chunk * layout.chunk_rows : (chunk + 1) * layout.chunk_rows]
             found = entries_of(memoryview(data)[begin:end], layout.chunk_rows)["crc32c"][: len(expected)]
         if not np.array_equal(found, expected):
-            rule = "the chunk has the checksum that the store states for it"
+            rule = "the chunk must have the checksum that the store states for it"
             raise corrupt_chunk("M21", layout, shard, chunk, rule, "another chunk")
     return int(ends[last - 1]) == start + len(data)
 

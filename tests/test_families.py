@@ -84,7 +84,7 @@ def test_the_command_lists_shows_and_recognises(tmp_path: Path, capsys: pytest.C
     assert "a\\x1b[31m.hdf5: aloha" in layouts(steering)[0]
     steering.rename(source)
     assert f"{source}: mine" in layouts(source, "--layout", tmp_path / "mine.toml")[0]
-    assert "there is none of that name" in layouts("alhoa", code=2)[1]
+    assert "no layout has this name" in layouts("alhoa", code=2)[1]
     assert all(name in layouts()[0] for name in ORDER)
 
 

@@ -84,7 +84,7 @@ def read_episode(store: Store, name: str, episode: int) -> NDArray[Any]:
         as_stored = np.ascontiguousarray(values, values.dtype.newbyteorder("<")).reshape(-1).view(np.uint8)
         if google_crc32c.value(as_stored) != int(_rows(store, f"checksums/{name}", np.array([episode]))[0]):
             raise CorruptChunkError(
-                f"steps/{name} · episode {episode}: its rows agree with checksums/{name}; these are not the episode's "
+                f"steps/{name} · episode {episode}: its rows must agree with checksums/{name}; these are not the episode's "
                 f"→ run: robozarr verify {store.path}, then restore it from a copy, or convert again",
                 "M21",
             )
@@ -102,7 +102,7 @@ def _rows(store: Store, path: str, wanted: NDArray[np.int64], sums: _Sums | None
         except BucketError:
             raise
         except (OSError, ValueError) as exc:  # ValueError: an empty file
-            rule, found = "every expected shard exists and can be read", getattr(exc, "strerror", "") or str(exc)
+            rule, found = "every expected shard must exist and be readable", getattr(exc, "strerror", "") or str(exc)
             raise corrupt_chunk("M7", layout, shard, None, rule, found) from exc
         with mapped as data:
             here = np.flatnonzero(shards == shard)

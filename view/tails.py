@@ -1,4 +1,4 @@
-"""Where the last key moment of an episode lies, from its end: what a loader that drops tails never starts from. Pure numpy.
+"""How far the last key moment is from an episode's end, and what a loader that drops tails never starts from. Pure numpy.
 
 Loaders that take t in [0, T − C), at random or one after the other, never begin a window in the last C steps. A policy that is
 trained so does not learn to begin a chunk near what happens there, which most often is the release (docs/experiments/tail.md:

@@ -22,7 +22,7 @@ N_LISTED = 5
 def give_by_hand(
     files: Sequence[FileScan], everywhere: str | None, given: Sequence[Given], before: Sequence[FileScan] = ()
 ) -> list[FileScan]:
-    """The files with the user's instructions: from `given`, else `everywhere`, else their own.
+    """Give files the user's instructions: from `given`, else `everywhere`, else the files' own.
 
     Parameters
     ----------
@@ -44,10 +44,8 @@ def give_by_hand(
     for one in given:
         matched = [file for file in (*before, *files) if _is_called(file.path, one.file)]
         if len(matched) != 1:
-            several = f"{len(matched)} are: {', '.join(file.path for file in matched[:3])} → write more of the path"
-            problems.append(
-                f"{one.where}: {one.file!r} is the name of one source; {several if matched else 'none is called so'}"
-            )
+            several = f"{len(matched)} have this name: {', '.join(file.path for file in matched[:3])} → write more of the path"
+            problems.append(f"{one.where}: {one.file!r} must name one source; {several if matched else 'none has this name'}")
             continue
         (file,) = matched
         there = {demo.name for demo in file.demos} | {problem.demo for problem in file.problems}
@@ -91,7 +89,7 @@ def _text_for(file: FileScan, demo: DemoScan, texts: Mapping[tuple[str, str], Gi
 
 
 def given_before(files: Sequence[FileScan], texts: Mapping[tuple[int, str], str]) -> list[FileScan]:
-    """The files with the instructions that were given by hand, as the store recorded them: by source number and demo name."""
+    """Give files the instructions that the store recorded as given by hand, by source number and demo name."""
     by_hand = InstructionSource.BY_HAND
     return [
         replace(

@@ -119,7 +119,7 @@ def is_of_split(problem: Problem) -> bool:
 
 
 def _twice(files: Sequence[FileScan]) -> Iterator[Problem]:
-    """Find files of the same folder name, file name and task that hold different demos: one of them is probably wrong."""
+    """Find files with the same folder name, file name and task but other demos: one of them is probably wrong."""
     seen: dict[tuple[Any, ...], FileScan] = {}
     for file in (file for file in files if file.demos):
         tasks = tuple(dict.fromkeys(task_of(file, demo) for demo in file.demos))

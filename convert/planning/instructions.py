@@ -87,7 +87,8 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
             )
         if by_name := sum(words_of(file, demo).source == InstructionSource.FILE_NAME for demo in file.demos):
             wording = shown(file.instruction_from_name)
-            yield f"{name}: {counted(by_name, 'episode')} with the wording of the file's name, {wording}: no other is stated"
+            episodes = counted(by_name, "episode")
+            yield f"{name}: no instruction is stated for {episodes}; the file name's wording, {wording}, is used"
         yield from (f"{name}: {remark}" for remark in file.remarks)
         own = sum(
             demo.instruction_source != InstructionSource.BY_HAND
@@ -97,8 +98,8 @@ def instruction_remarks(files: Sequence[FileScan]) -> Iterator[str]:
         )
         if own:
             yield (
-                f"{name}: {counted(own, 'demo')} with another instruction than the file, {shown(file.instruction)}; "
-                "their own is used"
+                f"{name}: the file's instruction is {shown(file.instruction)}; for {counted(own, 'demo')} another "
+                "one is stated, and used"
             )
         counts = Counter(remark for demo in file.demos for remark in demo.remarks)
         for remark, n in counts.items():

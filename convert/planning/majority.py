@@ -68,7 +68,7 @@ class _Demo:
 
 
 def judge(files: Sequence[FileScan], selected: tuple[str, ...] | None, base: Base | None, left_out: LeftOutKeys) -> Verdict:
-    """Find what is usual among the demos of `files`, and which demos and keys are not; entries of `left_out` do not count."""
+    """Find what most demos of `files` have, and which demos and keys differ; entries of `left_out` do not count."""
     demos = [
         _Demo(
             file,
@@ -118,7 +118,7 @@ def judge(files: Sequence[FileScan], selected: tuple[str, ...] | None, base: Bas
 
 
 def _called(demos: Sequence[_Demo]) -> dict[str, str]:
-    """Path → name that the layouts give; the first demo decides."""
+    """Path → the key name that the layouts give; the first demo decides."""
     return {info.path: info.name for each in reversed(demos) for info in reversed(each.demo.datasets) if info.name}
 
 
@@ -137,7 +137,7 @@ def _repeats(
 def _usual(
     demos: Sequence[_Demo], counts: dict[str, Counter[Kind]], repeats: tuple[str, ...], base: Base | None
 ) -> tuple[dict[str, Kind], set[str]]:
-    """The usual type and shape of each path; and the paths where two halves are equally large."""
+    """The usual type and shape of each path; and the paths over which the demos split into two equal halves."""
     if base is not None:
         return {key.source: (key.dtype, key.shape) for key in base.metadata.keys}, set()
     usual, halves = {}, set()
@@ -178,7 +178,7 @@ def _unlike(each: _Demo, usual: dict[str, Kind], halves: set[str], base: Base | 
 
 
 def _odd_key(file: str, path: str, holders: list[str], n_hold: int, n_demos: int, base: Base | None) -> Problem:
-    """The problem of a key that one or more demos of a file have and the others do not."""
+    """The problem of a key that some demos of a file have and the others lack."""
     rule, value = "most demos do not hold it", f"it in {n_hold} of {n_demos} demos"
     remedy = f"leave the key out with --without {path}, or with --on-error skip"
     if 2 * n_hold == n_demos:

@@ -229,7 +229,7 @@ def _flag_rules(files: Sequence[FileScan], rules: FlagRules) -> FlagRules:
 
 
 def _layouts(layouts: dict[str, ArrayLayout], level: int | None, base: Base | None) -> dict[str, ArrayLayout]:
-    """The layouts with the user's level; of an append, those of the store with a new number of rows."""
+    """The layouts at the user's level; for an append, the store's layouts with a new number of rows."""
     if base is not None:
         old = base.layouts
         return {path: replace(old.get(path, layout), shape=layout.shape) for path, layout in layouts.items()}

@@ -1,7 +1,7 @@
 """Remember an unfinished conversion: its options and sources, and its finished partitions. Imports no Dask.
 
 It lives in a folder of the store whose name is a temporary's, so that no finished store has one (FORMAT.md, M20):
-``plan.json`` (what it was begun with), ``fence`` (for which plan workers may write), ``done.jsonl`` (a line a finished
+``plan.json`` (what it was begun with), ``fence`` (for which plan workers may write), ``done.jsonl`` (a line per finished
 partition; of a bucket ``done/``), ``lock``, and for an append ``stage/``, where the new files wait, and ``commit``, which
 says that all of them are there.
 """
@@ -171,7 +171,7 @@ class Journal:
                 raise StoreError(f"{path} is a link, and nothing is written through links inside a store; remove it")
 
     def _remove_temporaries(self) -> None:
-        """What killed holders of the lock had not renamed yet."""
+        """Remove files that killed holders of the lock had not renamed yet."""
         if self.place.folder is not None:
             self.place.remove([entry.name for entry in os.scandir(self.place.folder) if _is_temporary(entry.name)])
 
@@ -265,7 +265,7 @@ class Journal:
         self._finished.close()
 
     def clear(self, *, given_up: bool = False) -> None:
-        """Remove the record of a conversion that has finished or was `given_up`. The lock stays, and a fence.
+        """Remove the record of a conversion that has finished or was `given_up`; the lock and a fence stay.
 
         What says how far it came goes last, so that a kill in between changes no state; but of what is given up it goes
         first, so that nobody goes on with what is no longer whole.

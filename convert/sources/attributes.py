@@ -58,7 +58,7 @@ def _only(value: object) -> object:
 
 
 def attributes_json(items: Sequence[tuple[str, Any, set[str]]]) -> tuple[str, list[str]]:
-    """Attributes of (path, HDF5 object, names left out) as JSON, and ``path@name`` of those that JSON cannot hold.
+    """Attributes as JSON, of (path, HDF5 object, names to leave out); and ``path@name`` of those that JSON cannot hold.
 
     The JSON is one object: path → name → {dtype, shape, value}. Floats are written so that they read back to the same
     bits; NaN and infinities as text; types without a JSON form as the hex digits of their bytes.

@@ -58,10 +58,10 @@ def read_instructions(given: Instructions) -> list[Given]:
 def checked_instruction(text: object, where: str) -> str:
     """An instruction given by hand, without surrounding white space; PlanError if it is not one."""
     if not isinstance(text, str) or not text.strip():
-        raise PlanError(f"{where}: an instruction is text, not empty; got {text!r} → leave out what has none")
+        raise PlanError(f"{where}: an instruction must be text, not empty; got {text!r} → leave out what has none")
     text = text.strip()
     if len(text) > MAX_CHARACTERS or any("\ud800" <= character <= "\udfff" for character in text):
-        raise PlanError(f"{where}: an instruction is UTF-8 of at most {MAX_CHARACTERS:,} characters; got {shown(text)}")
+        raise PlanError(f"{where}: an instruction must be UTF-8 of at most {MAX_CHARACTERS:,} characters; got {shown(text)}")
     return text
 
 
@@ -69,7 +69,7 @@ def _of_file(path: Path) -> Iterator[Given]:
     try:
         data = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
     except OSError as exc:
-        raise PlanError(f"--instructions: {path} can be read; found {exc.strerror or exc} → check the path") from exc
+        raise PlanError(f"--instructions: {path} must be readable; found {exc.strerror or exc} → check the path") from exc
     if data is None:
         raise PlanError(f"--instructions: {path} is larger than {MAX_BYTES:,} bytes → {HOW}")
     try:
@@ -81,21 +81,25 @@ def _of_file(path: Path) -> Iterator[Given]:
         elif path.suffix.lower() == ".toml":
             yield from _of_mapping(tomllib.loads(text), str(path))
         else:
-            raise PlanError(f"--instructions: a .csv, .json or .toml file; got {path} → {HOW}")
+            raise PlanError(f"--instructions: must be a .csv, .json or .toml file; got {path} → {HOW}")
     except (ValueError, RecursionError, csv.Error) as exc:  # no UTF-8, no JSON, no TOML
-        raise PlanError(f"--instructions: {path} can be read as {path.suffix[1:].upper()}; found {exc} → {HOW}") from exc
+        raise PlanError(f"--instructions: {path} must be readable as {path.suffix[1:].upper()}; found {exc} → {HOW}") from exc
 
 
 def _of_csv(text: str, path: Path) -> Iterator[Given]:
     rows = csv.DictReader(text.splitlines(keepends=True), strict=True, skipinitialspace=True)
     columns = [name.strip().lower() for name in rows.fieldnames or []]
     if not {"file", "instruction"} <= set(columns) <= {"file", "demo", "instruction"} or len(set(columns)) != len(columns):
-        raise PlanError(f"--instructions: {path} begins with the names of its columns; got {shown(', '.join(columns))} → {HOW}")
+        raise PlanError(
+            f"--instructions: {path} must begin with the names of its columns; got {shown(', '.join(columns))} → {HOW}"
+        )
     rows.fieldnames = columns
     for row in rows:
         where = f"{path}, line {rows.line_num}"
         if None in row or None in row.values():
-            raise PlanError(f"{where}: has {len(columns)} cells, as the first line has; found another number → quote commas")
+            raise PlanError(
+                f"{where}: must have {len(columns)} cells, as the first line has; found another number → quote commas"
+            )
         yield Given(row["file"].strip(), (row.get("demo") or "").strip(), row["instruction"], where)
 
 
@@ -103,7 +107,7 @@ def _of_json(value: Any, where: str) -> Iterable[Given]:
     if isinstance(value, dict):
         return _of_mapping(value, where)
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
-        raise PlanError(f"--instructions: {where}: an object, or a list of objects; got {shown(str(value))} → {HOW}")
+        raise PlanError(f"--instructions: {where}: must be an object, or a list of objects; got {shown(str(value))} → {HOW}")
     return _of_list(value, where)
 
 

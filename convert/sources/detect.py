@@ -201,7 +201,7 @@ def json_object(text: object) -> dict[str, Any]:
 
 
 def first_not_finite(actions: NDArray[Any]) -> str:
-    """Which value of [steps, n] is the first that is not finite; "" if all are.
+    """The first value of [steps, n] that is not finite, in words; "" if all are finite.
 
     >>> first_not_finite(np.array([[0.0, 1.0], [np.inf, 2.0]]))
     'inf at step 1, column 0'

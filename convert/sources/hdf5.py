@@ -1,4 +1,4 @@
-"""Read HDF5; the only module that imports h5py. Knows trees and bytes, not what they mean for a store.
+"""Read one HDF5 source: demos, values, attributes. Does not know what they mean for a store.
 
 h5py holds one global lock, so files are read in parallel by processes, never by threads.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from robozarr.convert.records import DatasetInfo, Fault
 from robozarr.convert.sources.attributes import attributes_json, bytes_of, read_attribute, text_of
+from robozarr.convert.sources.filter_keys import bad_filter_keys, demos_in, filter_keys
 from robozarr.convert.sources.finding import find_sources
 from robozarr.convert.sources.instructions import find_words, words_at
 from robozarr.convert.sources.integrity import Integrity, too_large_step
@@ -323,7 +324,7 @@ class SourceFile:
 
     @_names_damage
     def stated_frequency(self) -> float | None:
-        """Steps a second that the file states where its layout says so; None if it states none."""
+        """Steps per second as the file states them, where its layout says so; None if it states none."""
         path, _, attribute = self.layout.frequency_at.partition("@")
         item = self._file.get(path) if path else self._file
         if not self.layout.frequency_at or item is None:
@@ -335,33 +336,16 @@ class SourceFile:
     @_names_damage
     def splits(self) -> dict[str, list[str]]:
         """Names of the demos in each of robomimic's filter keys, ``/mask/<name>``."""
-        return {
-            name: [
-                text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else str(text)
-                for text in np.atleast_1d(item[()])
-            ]
-            for name, item in self._filter_keys()
-            if item is not None and self._integrity.fault(item) is None
-        }
+        keys = {name: item for name, item in self._filter_keys() if item is not None}
+        return {name: demos_in(item) for name, item in keys.items() if self._integrity.fault(item) is None}
 
     @_names_damage
     def bad_splits(self) -> dict[str, Fault]:
         """Filter keys, by path in the file, that lead nowhere or whose names were never written."""
-        if not self.layout.one_episode and "mask" in set(self._file) and self._item("mask") is None:
-            return {"mask": dead_link(self._file, "mask")}
-        faults = {
-            name: dead_link(self._file["mask"], name) if item is None else self._integrity.fault(item)
-            for name, item in self._filter_keys()
-        }
-        return {f"mask/{name}": fault for name, fault in faults.items() if fault is not None}
+        return {} if self.layout.one_episode else bad_filter_keys(self._file, self._others, self._integrity)
 
     def _filter_keys(self) -> Iterator[tuple[str, Any]]:
-        """Text datasets in ``mask``, by name; None for a link that leads nowhere."""
-        mask = None if self.layout.one_episode else self._item("mask")
-        for name in mask if isinstance(mask, h5py.Group) else ():
-            item = self._others.noted(resolve(mask, name))
-            if item is None or (isinstance(item, h5py.Dataset) and item.dtype.kind in "SOU"):
-                yield name_text(name), item
+        return iter(()) if self.layout.one_episode else filter_keys(self._file, self._others)
 
     def _parent(self) -> Any:
         """The group that holds the demos; None if there is none, or its link leads nowhere."""
@@ -369,10 +353,6 @@ class SourceFile:
         for name in self.layout.parent.split("/") if self.layout.parent else ():
             item = resolve(item, name) if isinstance(item, h5py.Group) and name in set(item) else None
         return item
-
-    def _item(self, name: str) -> Any:
-        """The object that a name at the root refers to; None if there is none, or its link leads nowhere."""
-        return resolve(self._file, name) if name in set(self._file) else None
 
     @_names_damage
     def strays(self) -> list[str]:

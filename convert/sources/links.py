@@ -55,7 +55,7 @@ class OtherFiles:
         return int(h5py.h5o.get_info(self._file.id).fileno)
 
     def noted(self, item: Any) -> Any:
-        """The object itself, whose file is noted; None for a link that led nowhere."""
+        """Note the file of an object, and return the object; None for a link that led nowhere."""
         if item is not None and h5py.h5o.get_info(item.id).fileno != self._own:
             self.paths.add(item.file.filename)
         return item

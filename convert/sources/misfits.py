@@ -1,4 +1,4 @@
-"""Datasets with another number of rows than the demo's steps: an error if as many demos have it right, else not a key."""
+"""Datasets with another number of rows than the demo's steps: an error if as many demos have it right, else no key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sources other than HDF5 have in common: files of many episodes without attributes, some of them made by robozarr."""
+"""Shared code for sources that are not HDF5: files of many episodes without attributes, some of them made by robozarr."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ class EpisodesFile:
             raise self.error("a source must not change while it is converted", value, "start again with --overwrite")
 
     def set_group(self, demo: str, group: str) -> None:
-        """Nothing: an episode is found by its name."""
+        """Do nothing: an episode is found by its name."""
 
     def width(self, demo: str, dataset: str) -> int:
         """Number of values in one step [n]."""
         return int(self.read_rows(demo, dataset, 0, 1).size)
 
     def text_attribute(self, demo: str, name: str) -> bytes:
-        """Nothing: there are no model files."""
+        """Return nothing: there are no model files."""
         return b""
 
     def float_attribute(self, demo: str, name: str) -> NDArray[np.float64]:
-        """Nothing: there are no states of a simulator."""
+        """Return an empty array: there are no states of a simulator."""
         return np.empty(0)
 
 

@@ -37,7 +37,7 @@ def scan_source(
     without: tuple[str, ...] = (),
     layouts: tuple[Layout, ...] = (),
 ) -> FileScan:
-    """Scan a source of any kind; parameters and result as of ``scan_file``: problems are listed, never raised."""
+    """Scan a source of any kind; parameters and result as for ``scan_file``: problems are listed, never raised."""
     if not is_data_file(path) and not is_replay_buffer(path):
         return scan_file(path, rules, selected, without, layouts)
     scan = scan_data_file if is_data_file(path) else scan_replay_buffer

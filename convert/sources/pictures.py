@@ -104,7 +104,7 @@ def decode(data: bytes, out: NDArray[Any]) -> None:
     """
     _, dtype, shape = picture_header(data)
     if (dtype, shape) != (out.dtype.name, out.shape):
-        raise PictureError(f"a picture of {dtype} {shape}, where the first of the demo is {out.dtype.name} {out.shape}")
+        raise PictureError(f"a picture of {dtype} {shape}, but the demo's first is {out.dtype.name} {out.shape}")
     image = _open(data)
     try:
         image.load()

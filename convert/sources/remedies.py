@@ -14,7 +14,7 @@ import h5py
 from robozarr.convert.records import Fault
 from robozarr.store.system import fcntl
 
-__all__ = ["is_apple_double", "open_hdf5", "why_not_open"]
+__all__ = ["LEAVE_OUT", "is_apple_double", "open_hdf5", "why_not_open"]
 
 SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 NO_FILE: Final = "a folder, FIFO, socket or device"
@@ -23,6 +23,7 @@ APPLE_DOUBLE: Final = b"\x00\x05\x16\x07"
 HELD: Final = {errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES}
 """Error numbers of a lock that another program holds; any other refusal means that the file system has no locks."""
 AGAIN: Final = "copy or download it again"
+LEAVE_OUT: Final = "repair the file, or leave the demo out with --on-error skip"
 WAIT: Final = "wait until that program has closed it, then run the same command again"
 NOT_HDF5: Final = "the file is not HDF5"
 CUT_OFF: Final = "the file is cut off"

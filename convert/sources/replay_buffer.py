@@ -113,7 +113,7 @@ class ReplayBufferFile(EpisodesFile):
 def scan_replay_buffer(
     path: str, rules: FlagRules, selected: tuple[str, ...] | None = None, without: tuple[str, ...] = ()
 ) -> FileScan:
-    """Scan a ReplayBuffer; parameters and result as of ``scan_file``.
+    """Scan a ReplayBuffer; parameters and result as for ``scan_file``.
 
     Raises
     ------
@@ -225,7 +225,7 @@ class _Scan:
 
 
 def names_in(path: Path) -> dict[str, bool]:
-    """What lies in the groups, ``data/img`` and such, whether it can be opened or not → whether it has an array's document."""
+    """Everything in the groups, such as ``data/img``, even if it cannot be opened → whether it has an array's document."""
     if path.name == ROOT:
         inner = [each for group in path.parent.iterdir() if group.is_dir() for each in group.iterdir() if each.is_dir()]
         return {f"{each.parent.name}/{each.name}": (each / ".zarray").is_file() for each in inner}
@@ -244,7 +244,7 @@ def _key(name: str) -> str:
 
 
 def _of(made: Mapping[str, Any], name: str, number: int) -> Any:
-    """What an export says of an episode; None if it says nothing."""
+    """What an export states for an episode; None if it states nothing."""
     values = made.get(name)
     return values[number] if isinstance(values, list) and number < len(values) else None
 

@@ -26,13 +26,15 @@ from robozarr.convert.sources.detect import (
     json_object,
     success_of,
 )
+from robozarr.convert.sources.encoded_frames import with_pixels
 from robozarr.convert.sources.hdf5 import SourceFile
 from robozarr.convert.sources.instructions import WORDS_OF_DATASET
 from robozarr.convert.sources.layouts.record import Layout
 from robozarr.convert.sources.links import DEAD_LINK
 from robozarr.convert.sources.misfits import Misfits
 from robozarr.convert.sources.near import is_text, near_names
-from robozarr.convert.sources.pictures import PictureError, codec_of, decoder_of, picture_header
+from robozarr.convert.sources.remedies import LEAVE_OUT
+from robozarr.convert.sources.repeats import repeats_obs
 from robozarr.convert.sources.videos import A_VIDEO, is_video_file, video_fault, videos_of
 from robozarr.schemas.errors import Problem, SourceError
 from robozarr.schemas.index import Alignment, FlagRules, ImageConvention, ImageEvidence
@@ -49,11 +51,6 @@ from robozarr.schemas.source import (
 
 __all__ = ["scan_file"]
 
-COMPARE_BYTES = 16 * 2**20
-"""Bytes of a dataset held in memory while ``next_obs`` is compared with ``obs``."""
-
-
-LEAVE_OUT = "repair the file, or leave the demo out with --on-error skip"
 MISFIT = "its first axis is not the demo's steps"
 
 
@@ -173,7 +170,7 @@ class _Scan:
         (self.blocking if fault.of_machine else self.problems).append(problem)
 
     def _without_misfits(self, demos: Sequence[DemoScan], names: Sequence[str]) -> list[DemoScan]:
-        """The demos without those whose dataset has a wrong length that most demos have right; each of these is a problem."""
+        """Leave out demos with a dataset of a wrong length that most demos have right; each of these is a problem."""
         bad = self.misfits.problems()
         self.not_stored.update((path, MISFIT) for path in self.misfits.listed())
         order = {name: number for number, name in enumerate(names)}
@@ -183,7 +180,7 @@ class _Scan:
 
     def _demo(self, name: str, splits: tuple[str, ...]) -> DemoScan | None:
         source, n_problems = self.source, len(self.problems) + len(self.blocking)
-        infos, key = {info.path: self._decoded(name, info) for info in source.datasets(name)}, self.layout.actions
+        infos, key = {info.path: with_pixels(source, name, info) for info in source.datasets(name)}, self.layout.actions
         if key not in infos:
             near = near_names(key, infos)
             value = f"nothing, but {', '.join(near)}" if near else "nothing"
@@ -221,7 +218,7 @@ class _Scan:
         return replace(demo, instruction=words.text, instruction_source=words.source, remarks=words.remarks)
 
     def _without_videos(self, infos: dict[str, DatasetInfo]) -> list[str]:
-        """Take the videos out of an episode's datasets, and list them; those that nobody left out by name."""
+        """Take the videos out of an episode's datasets; return those that nobody left out by name."""
         wanted, none = [], any(map(is_video_file, self.without))  # what a store's other episodes left out
         for path in videos_of(self.source.path, self.layout, infos.values()):
             infos.pop(path, None)
@@ -229,34 +226,6 @@ class _Scan:
             self.not_stored[path, NOT_WANTED if unwanted else A_VIDEO] += 1
             wanted += [] if unwanted else [path]
         return wanted
-
-    def _decoded(self, demo: str, info: DatasetInfo) -> DatasetInfo:
-        """A dataset of encoded frames with the dtype and shape of its pixels; any other dataset unchanged."""
-        rows = info.dtype is None and len(info.shape) == 1
-        if not (rows or (info.dtype == "uint8" and len(info.shape) == 2 and info.shape[1] > 64)) or not info.shape[0]:
-            return info
-        try:
-            first = self.source.encoded(demo, info.path, 0) if info.fault is None else b""
-        except SourceError:  # of a type that h5py cannot read: it is listed as not stored
-            return info
-        if codec_of(first) is None:
-            return info
-        try:
-            codec, dtype, shape = picture_header(first)
-        except PictureError as exc:
-            return replace(info, dtype=None, stored_as=f"frames that cannot be decoded exactly: {exc}")
-        fault = self._last_frame(demo, info, (dtype, shape))
-        return replace(info, dtype=dtype, shape=(info.shape[0], *shape), decoded=decoder_of(codec), fault=fault)
-
-    def _last_frame(self, demo: str, info: DatasetInfo, first: tuple[str, tuple[int, ...]]) -> Fault | None:
-        """The fault of the last frame: a recorder that died leaves it empty. Other frames are checked when they are read."""
-        try:
-            _, *last = picture_header(self.source.encoded(demo, info.path, info.shape[0] - 1))
-            value = "" if tuple(last) == first else f"{last[0]} {last[1]} at the last step, {first[0]} {first[1]} at the first"
-        except PictureError as exc:
-            value = f"{exc} at step {info.shape[0] - 1}"
-        rule = "every frame must decode to the size of the demo's first"
-        return Fault(rule=rule, value=value, remedy=LEAVE_OUT) if value else None
 
     def _describe(
         self,
@@ -290,7 +259,7 @@ class _Scan:
             name=name,
             length=len(actions),
             datasets=tuple(datasets.values()),
-            repeats=tuple(path for path, info in datasets.items() if self._repeats_obs(name, info, datasets)),
+            repeats=tuple(path for path, info in datasets.items() if repeats_obs(source, name, info, datasets)),
             flags=detect_flags(actions, joints, rules),
             joint_key=None if joint_path is None else layout.key_name(joint_path),
             joint_path=joint_path or "",
@@ -378,23 +347,6 @@ class _Scan:
         if self.selected is None or path == self.layout.actions:
             return True
         return path in self.selected or (name or self.layout.key_name(path)) in self.selected
-
-    def _repeats_obs(self, demo: str, info: DatasetInfo, datasets: dict[str, DatasetInfo]) -> bool:
-        if not info.path.startswith("next_obs/"):
-            return False
-        obs = datasets.get(info.path.removeprefix("next_"))
-        if obs is None or (obs.shape, obs.dtype) != (info.shape, info.dtype):
-            return False
-        row_bytes = max(1, int(np.prod(info.shape[1:], dtype=np.int64)) * np.dtype(info.dtype).itemsize)
-        rows, last = max(1, COMPARE_BYTES // row_bytes), info.shape[0] - 1
-        for start in range(0, last, rows):
-            stop = min(last, start + rows)
-            after, before = (np.empty((stop - start, *info.shape[1:]), info.dtype) for _ in range(2))
-            self.source.read_frames(demo, info.path, start, stop, after)
-            self.source.read_frames(demo, obs.path, start + 1, stop + 1, before)
-            if after.tobytes() != before.tobytes():
-                return False
-        return True
 
 
 def _per_step(info: DatasetInfo) -> str:

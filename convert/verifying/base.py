@@ -65,7 +65,7 @@ def scanned_again(store: Place, metadata: StoreMetadata) -> tuple[Base, dict[str
     layouts, violations = read_layouts(store, metadata, store.names())
     tables, more = read_tables(store, layouts, metadata)
     if violations := [*violations, *more] or list(check_tables(metadata, tables)):
-        raise StoreError(f"{store}: broken, so nothing is built on it: {violations[0]} (robozarr verify lists all)")
+        raise StoreError(f"{store} is broken, so nothing can be made from it: {violations[0]} (robozarr verify lists all)")
     demos = _demos(metadata, tables)
     texts = {name: [text.decode() for text in texts_of(tables, f"tasks/{name}")] for name in TASK_TEXTS}
     attributes = [text.decode() for text in texts_of(tables, "sources/attributes")]
@@ -110,7 +110,7 @@ def _file(
 
 
 def _with_repeats(demo: DemoScan, number: int, repeats: Counter[str], metadata: StoreMetadata) -> DemoScan:
-    """A demo with the ``next_obs`` that its file's demos held and that repeat ``obs``; which demos held it is of no account."""
+    """Add to a demo the ``next_obs`` datasets of its file that repeat ``obs``; which demo held them does not matter."""
     paths = tuple(path for path, n in sorted(repeats.items()) if number < n)
     keys = {key.source: key for key in metadata.keys}
     infos = [_info(path, "", keys[obs].dtype, (demo.length, *keys[obs].shape)) for path in paths if (obs := path[5:]) in keys]

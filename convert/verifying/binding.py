@@ -37,7 +37,7 @@ def check_binding(
         text = f"zarr.json: identity is the digest of the attributes, {found}; got {metadata.identity!r}: they were changed"
         yield Violation(rule="M23", text=text)
     if unlike := set(layouts) ^ set(metadata.files):
-        text = f"zarr.json: files names every array and no other; not so: {', '.join(sorted(unlike))}"
+        text = f"zarr.json: files must name every array and no other; wrong for: {', '.join(sorted(unlike))}"
         yield Violation(rule="M23", text=text)
         return
     for path, layout in layouts.items():

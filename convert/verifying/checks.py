@@ -98,7 +98,9 @@ def check_tables(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]
         widths = np.diff(tables[f"ragged/{key.name}/offsets"])
         if (widths != np.repeat(widths[start], lengths)).any():
             row = int(np.flatnonzero(widths != np.repeat(widths[start], lengths))[0])
-            yield Violation(rule="M16", text=f"ragged/{key.name}: the width is one within an episode; row {row} differs")
+            yield Violation(
+                rule="M16", text=f"ragged/{key.name}: the width must be the same within an episode; row {row} differs"
+            )
     yield from _check_texts(metadata, tables)
 
 
@@ -117,7 +119,7 @@ def _check_texts(metadata: StoreMetadata, tables: Tables) -> Iterator[Violation]
     demos = [text.decode() for text in texts_of(tables, "episodes/demo")]
     order = [(int(source), demo_number(demo), demo) for source, demo in zip(tables["episodes/source"], demos, strict=True)]
     if order != sorted(set(order)):
-        rule = "episodes stand by source, then by the number of their demo, each once; they do not"
+        rule = "episodes must be sorted by source and then by demo number, each once; they are not"
         yield Violation(rule="M13", text=f"episodes/demo: {rule}")
     if metadata.format_version > 1:
         yield from _check_instructions(tables)

@@ -63,7 +63,7 @@ def _by_name(source: SourceEntry, paths: Sequence[Path], sizes: Mapping[Path, in
         others = f": {', '.join(str(path) for path in found)}" if found else ""
         raise SourceError(
             f"the store was made from {source.name} ({source.size} bytes); {len(found)} of the {len(paths)} files given "
-            f"are called so{others}. Give --source the folder that holds it"
+            f"have this name{others}. Give --source the folder that holds it"
         )
     return found[0]
 

@@ -116,7 +116,7 @@ def _check_shards(names: Sequence[str], layout: ArrayLayout) -> Iterator[Violati
     if len(there) < layout.n_shards:
         first = next(shard for shard in range(layout.n_shards) if shard not in there)
         where = f"{layout.path} · shard {first} ({layout.shard_path(first)})"
-        text = f"{where}: every expected shard exists; found {len(there)} of {layout.n_shards}"
+        text = f"{where}: every expected shard must exist; found {len(there)} of {layout.n_shards}"
         yield Violation(rule="M7", text=f"{text} → restore it from a copy, or convert again")
 
 

@@ -56,7 +56,7 @@ def check_second_decoder(data: bytes, layout: ArrayLayout, shard: int, rows: NDA
             encoded = data[offset : offset + length - CRC_BYTES]
             n = library.blosc2_decompress_ctx(context, encoded, len(encoded), out.ctypes.data, out.nbytes)
             if n != out.nbytes or out.tobytes() != rows[chunk].tobytes():
-                rule = "c-blosc and c-blosc2 decode a chunk to the same bytes"
+                rule = "c-blosc and c-blosc2 must decode a chunk to the same bytes"
                 raise corrupt_chunk("M10", layout, shard, chunk, rule, f"{n} of {out.nbytes} bytes" if n < 0 else "others")
     finally:
         library.blosc2_free_ctx(context)
@@ -72,7 +72,7 @@ def _check_frames(library: Any, data: bytes, layout: ArrayLayout, shard: int, ro
             found = _decode_frames(library, context, np.frombuffer(data, np.uint8, length, offset), layout)
             for row, (mine, theirs) in enumerate(zip(found, rows[at : at + layout.chunk_rows], strict=True)):
                 if mine is None or mine.tobytes() != theirs.tobytes():
-                    rule = "numcodecs and c-blosc2 decode a frame to the same bytes"
+                    rule = "numcodecs and c-blosc2 must decode a frame to the same bytes"
                     value = "nothing" if mine is None else "others"
                     raise corrupt_chunk("M10", layout, shard, chunk, rule, value, row=first + at + row)
     finally:

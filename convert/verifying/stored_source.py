@@ -42,7 +42,7 @@ def stored_source(sources: str | Path | Place | Sequence[str | Path], endpoint_u
     given = [sources] if not isinstance(sources, Sequence) or isinstance(sources, str) else list(sources)
     stores = [place for each in given if (place := _store_at(each, endpoint_url)) is not None]
     if stores and len(given) > 1:
-        raise PlanError(f"{stores[0]} is a store, and a store is converted by itself; name nothing else beside it")
+        raise PlanError(f"{stores[0]} is a store, and a store must be converted alone; give no other source with it")
     return stores[0] if stores else None
 
 
@@ -116,7 +116,7 @@ def check_columns(origin: Place, store: Place, plan: Plan) -> None:
         old, new = (read_array(place, read_layout(place, path)) for place in (origin, store))
         if (bad := np.flatnonzero(old != new)).size:
             raise CorruptChunkError(
-                f"{origin} · steps/{key.name} · episode {bad[0]}: its rows have the checksum that {path} states; found another "
-                f"→ run: robozarr verify {origin}",
+                f"{origin} · steps/{key.name} · episode {bad[0]}: its rows must have the checksum that {path} states; found "
+                f"another → run: robozarr verify {origin}",
                 "M21",
             )

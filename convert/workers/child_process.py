@@ -37,7 +37,7 @@ class ChildDied(Exception):
 
 @contextlib.contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """End this process, at once and without Python, if the context is not left in time. None means no limit."""
+    """End this process at once, without running any Python, if the block takes longer. None means no limit."""
     if seconds is None:
         yield
         return

@@ -64,7 +64,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
             yield executor
         return
     if workers is not None or (client is not None and scheduler is not None):
-        raise ValueError("give one of workers, scheduler and client: the number of workers of a cluster is its own")
+        raise ValueError("give one of workers, scheduler and client: a cluster has its own number of workers")
     if client is not None:
         with _awaited(_checked(client, progress)) as executor:
             yield executor
@@ -85,7 +85,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
 
 @contextlib.contextmanager
 def _awaited(executor: DaskExecutor) -> Iterator[Executor]:
-    """Wait for tasks that a cluster still runs, however the work is left: they may be writing."""
+    """Wait for the tasks that a cluster still runs, however the block ends: they may be writing."""
     try:
         yield executor
     except BaseException:
@@ -165,7 +165,7 @@ def local_executor(n_workers: int, progress: Progress | None = None) -> Iterator
     The processes listen on the loopback address only and end with the context, however it is left.
     """
     if n_workers < 0:
-        raise ValueError(f"workers is a number of processes, or 0 to use this process; got {n_workers}")
+        raise ValueError(f"workers must be a number of processes, or 0 to use this process; got {n_workers}")
     if n_workers == 0:
         yield InlineExecutor()
         return

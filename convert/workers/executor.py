@@ -72,7 +72,7 @@ class InlineExecutor:
         limit_s: float | None = None,
         rescue: Callable[[Task], Result] | None = None,
     ) -> Iterator[Result]:
-        """Run tasks as their results are asked for."""
+        """Run each task when its result is read."""
         return map(function, tasks)
 
 

@@ -24,7 +24,7 @@ _prepare = spawn.get_preparation_data
 
 
 def _without_script(name: str) -> dict[str, Any]:
-    """What a new process is told before anything else; of Dask's workers without the script."""
+    """The data that a new process gets first; for Dask's workers, without the user's script."""
     data: dict[str, Any] = _prepare(name)
     if name.startswith(WORKER):
         for told in ("init_main_from_name", "init_main_from_path"):
@@ -34,7 +34,7 @@ def _without_script(name: str) -> dict[str, Any]:
 
 @contextmanager
 def script_not_imported() -> Iterator[None]:
-    """Start workers without the script, those too that take the place of one that died."""
+    """Start workers without importing the script, and so the replacements of workers that died."""
     global _entered
     with _lock:
         _entered += 1

@@ -1,4 +1,4 @@
-"""Check the place where a store is to appear: what is there, and whether it may be used; empty it when a store is replaced.
+"""Check the place of a new store: what is there, and whether it may be used; empty it when a store is replaced.
 
 Removes nothing that is not the store's (``writing.owned``). What may be done is decided by ``resuming.states``.
 """
@@ -28,7 +28,7 @@ ENOUGH_NAMES: Final = 4096
 
 
 def check_destination(journal: Journal, command: Command) -> Step:
-    """The next step of `command` for what is there; before hours of work, not after.
+    """Return the next step of `command` for what is there; called before hours of work, not after.
 
     Raises
     ------

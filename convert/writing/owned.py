@@ -156,7 +156,7 @@ def check_room(place: Place, names: Sequence[str], owned: Sequence[str], layouts
     for path in sorted(planned):
         if f"{path}/zarr.json" in others:
             raise StoreError(
-                f"{place.at(path)} is not this store's, and the store needs its place; move it away, or give another --store"
+                f"{place.at(path)} is not this store's, and is in the store's way; move it away, or give another --store"
             )
 
 

@@ -1,4 +1,4 @@
-"""Estimates the size of a store in the profiles with keyframes, from samples of a conversion's frames. Imports no Dask.
+"""Estimate the size of a store in the profiles with keyframes, from samples of a conversion's frames. Imports no Dask.
 
 A sample is some chunks of a shard, encoded once more in memory; there are so few that they take less than a second of a
 worker's time, whatever the size of the store.

@@ -137,7 +137,7 @@ def _value_of_bin(number: NDArray[np.int64]) -> Floats:
 class MomentsOfKey:
     """Combines the partitions of a frame key, in any order, into its statistics.
 
-    Histograms are added up as they come; what is kept of a partition is some numbers an episode.
+    Histograms are added up as they come; what is kept of a partition is some numbers per episode.
     """
 
     def __init__(self, key: Key, *, first_episode: int = 0) -> None:

@@ -111,7 +111,7 @@ def _write_document(root: Place, name: str, data: bytes, below: Place | None) ->
 
 
 def _put(root: Place, name: str, parts: Sequence[Buffer], below: Place | None) -> None:
-    """Write a file, unless the store below has the same."""
+    """Write a file, unless the store below has the same one."""
     if below is not None and _holds(below, name, parts):
         root.remove([name])  # an earlier run may have planned otherwise
         return

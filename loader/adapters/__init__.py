@@ -1,5 +1,5 @@
-"""Batches → what training repositories expect: RDT, robomimic, OpenVLA, openpi.
+"""Batches → what training repositories expect: RDT, robomimic, OpenVLA, openpi, LeRobot, diffusion policy.
 
-In: a ``WindowDataset``. Out: samples under the repository's own names. Never imported by the rest of ``loader``.
-Read first: the recipe of your repository in docs/recipes.
+In: a ``Store``. Out: samples under the repository's own names, or its files. Never imported by the rest of ``loader``.
+Read first: ``openpi.OpenPIDataset``, the shortest; docs/recipes has a page for each repository.
 """

@@ -18,7 +18,7 @@ __all__ = ["AugmentedDataLoader", "AugmentedSamples"]
 
 
 class Samples(Protocol):
-    """An adapter's data set that makes samples of batches."""
+    """An adapter's data set, which makes samples from batches."""
 
     windows: LiberoWindows
 
@@ -45,7 +45,7 @@ class AugmentedSamples(Dataset[Any]):
         """Shared with workers, however they are started."""
 
     def begin_epoch(self, epoch: int) -> None:
-        """The epoch of the windows that are asked for from now on."""
+        """Set the epoch of the windows that are read from now on."""
         self.epoch.value = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""End the run where training code would catch an error and go on with another sample. Imports no torch."""
+"""End the run where training code would catch an error and continue with another sample. Imports no torch."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Walk:
 
     @property
     def order(self) -> Order:
-        """The order of the present seed."""
+        """The order for the current seed."""
         if self._order.seed != self._shared[1]:
             self._order = replace(self._order, seed=self._shared[1])
         return self._order
@@ -79,12 +79,12 @@ class Walk:
         self._shared[0] = n
 
     def state_dict(self) -> dict[str, int]:
-        """The place: number of windows in an epoch, seed, samples taken by all ranks."""
+        """The position: number of windows in an epoch, seed, samples taken by all ranks."""
         _, world_size = self._ranks.here()
         return {"n_windows": self.order.n_windows, "seed": self.order.seed, "position": self.taken * world_size}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a place, on any number of ranks.
+        """Continue from a saved position, on any number of ranks.
 
         Raises
         ------

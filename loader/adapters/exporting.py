@@ -1,4 +1,4 @@
-"""What exports of a store have in common: an output that appears when it is whole, progress, keys of one width."""
+"""Shared code of the exports: an output that appears only when it is complete, progress, keys of one width."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOCK: Final = "lock"
 
 
 class Progress(Protocol):
-    """Hears how far an export is."""
+    """Receives the progress of an export."""
 
     def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
         """Begin a stage."""
@@ -35,14 +35,14 @@ class Progress(Protocol):
 
 
 def check_free(output: Path) -> None:
-    """Refuse to write over anything; StoreError."""
+    """Refuse an output that already exists; StoreError."""
     if output.exists() or output.is_symlink():
         raise StoreError(f"{output}: is there already, and nothing is written over → name another --output, or remove it")
 
 
 @contextmanager
 def appearing(output: Path) -> Iterator[Path]:
-    """Give a place to write a file or a folder to, which becomes `output` at the end; after an error nothing is left of it.
+    """Yield a temporary path for a file or folder, which becomes `output` at the end; an error leaves nothing of it.
 
     It lies in a folder of its own, beside: what a library still writes after its error has nowhere to go. A folder that a
     process left that was killed is removed by the next one.
@@ -71,7 +71,7 @@ def appearing(output: Path) -> Iterator[Path]:
 
 
 def _remove_if_left(folder: Path) -> None:
-    """Remove the folder of an export that has ended, however that was."""
+    """Remove the folder of an export, however the export ended."""
     try:
         with (folder / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,7 +86,7 @@ def size_of(output: Path) -> int:
 
 
 def of_one_width(store: Store, name: str) -> NDArray[Any] | None:
-    """A ragged key whose steps happen to have one width: [n_steps, width]; None if they have not."""
+    """A ragged key whose steps all have the same width: [n_steps, width]; None if they differ."""
     ragged = store.ragged(name)
     widths = np.diff(ragged.offsets)
     same = bool(len(widths)) and bool((widths == widths[0]).all()) and widths[0] > 0

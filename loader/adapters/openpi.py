@@ -130,7 +130,7 @@ class OpenPIDataset(Dataset[Sample]):
 
 
 def _statistics(values: NDArray[np.float32]) -> dict[str, float]:
-    """Of one element, however many axes it has."""
+    """Statistics of one element, over all its values."""
     flat = values.astype(np.float64).ravel()
     low, high = np.array([flat.min()]), np.array([flat.max()])
     q01, q99 = np.quantile(flat, (0.01, 0.99))

@@ -1,4 +1,4 @@
-"""Serve steps as a data set has them that knows rows and no pairing: step t is an observation, and the action after it.
+"""Serve steps to data sets that have rows but no pairing: step t is an observation and the action that follows it.
 
 As recorded, step t is row t of every key. In a causal window (``schemas.window``) an episode that was recorded AFTER, as
 LIBERO's are, has action t + 1 beside observation t: its last observation has no action, its first action no observation, and
@@ -33,7 +33,7 @@ class Pairing:
 
     @classmethod
     def of(cls, windows: WindowDataset) -> Self:
-        """By whether the windows are causal, and each episode's alignment."""
+        """Make the pairing, from whether the windows are causal and from each episode's alignment."""
         return cls(windows, windows.store.episodes.length.astype(np.int64) - windows.table.shift)
 
     @property
@@ -62,7 +62,7 @@ class Pairing:
         return values if self.n_steps == len(values) else values[self.rows(key)]
 
     def read(self, episode: I64, steps: Mapping[str, I64]) -> Sample:
-        """Read keys at some steps; outside of the episode stands its first or last one.
+        """Read keys at some steps; steps outside the episode repeat its first or last one.
 
         Parameters
         ----------

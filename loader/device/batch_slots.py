@@ -126,7 +126,7 @@ class HostSlot:
         """Do nothing: the batch is already on the host."""
 
     def receive(self, n: int) -> dict[str, torch.Tensor]:
-        """As ``BatchSlot.receive``."""
+        """Like ``BatchSlot.receive``."""
         pools = self._pools
         return {
             name: pools[name].lend(array, n) if name in pools else torch.from_numpy(array[:n])
@@ -134,7 +134,7 @@ class HostSlot:
         }
 
     def give_back(self) -> None:
-        """As ``BatchSlot.give_back``."""
+        """Like ``BatchSlot.give_back``."""
         for name, pool in self._pools.items():
             pool.give_back(self.batch.arrays[name])
 
@@ -181,11 +181,11 @@ class PinnedSlot:
         self._asked.record(torch.cuda.current_stream(self._copier.device))
 
     def wait_until_free(self) -> None:
-        """As ``BatchSlot.wait_until_free``."""
+        """Like ``BatchSlot.wait_until_free``."""
         self._copied.synchronize()
 
     def send(self) -> None:
-        """As ``BatchSlot.send``."""
+        """Like ``BatchSlot.send``."""
         stream = self._copier.stream
         assert stream is not None
         with torch.cuda.stream(stream):  # memory that is made here may be used again, before it is told of other streams
@@ -196,7 +196,7 @@ class PinnedSlot:
             self._copied.record(stream)
 
     def receive(self, n: int) -> dict[str, torch.Tensor]:
-        """As ``BatchSlot.receive``."""
+        """Like ``BatchSlot.receive``."""
         stream = torch.cuda.current_stream(self._copier.device)
         stream.wait_event(self._copied)
         for part in self._device:
@@ -210,7 +210,7 @@ class PinnedSlot:
         return {name: tensors[name] for name in self.batch.arrays}
 
     def give_back(self) -> None:
-        """As ``BatchSlot.give_back``; the pinned memory is written again only after its copy has ended."""
+        """Like ``BatchSlot.give_back``; the pinned memory is written again only after its copy has ended."""
         self._device = []
         if (slots := self._slots()) is not None:
             slots.pinned.append(self)
@@ -221,7 +221,7 @@ def _bytes(field: Field, batch_size: int) -> int:
 
 
 def device_of(device: torch.device | str | int | None) -> torch.device:
-    """The intended device, with its number.
+    """The device that is meant, with its number.
 
     Raises
     ------

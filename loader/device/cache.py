@@ -33,7 +33,7 @@ def check_budget(
     allowed = free if n_bytes is None else n_bytes
     if wanted > allowed:
         raise WindowError(
-            f"loader · cache: frames that fit into {allowed / 1e9:.2f} GB on the {cache}; they take {wanted / 1e9:.2f} GB "
+            f"loader · cache: frames must fit into {allowed / 1e9:.2f} GB on the {cache}; they take {wanted / 1e9:.2f} GB "
             "→ filter tasks or episodes, leave cameras out, pass cache_bytes= if you know better, or do without a cache"
         )
 

@@ -89,7 +89,7 @@ class Leases:
         of_keys = ", ".join(f"{pool.n_held} of {pool.name}" for pool in sorted(pools, key=lambda pool: -pool.held_bytes)[:4])
         by = holders_of([array for pool in pools for array in pool.held()])
         raise WindowError(
-            f"loader · hold_bytes: batches that the program keeps fit into {self._allowed / 1e9:.3g} GB; it keeps "
+            f"loader · hold_bytes: batches that the program keeps must fit into {self._allowed / 1e9:.3g} GB; it keeps "
             f"{held / 1e9:.3g} GB, {of_keys}{f': {by}' if by else ''} → keep clones of the fields that you need "
             '(batch["actions"].clone()), let go of the rest, or pass hold_bytes= if there is more memory'
         )

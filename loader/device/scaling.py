@@ -1,4 +1,4 @@
-"""Statistics for normalising: of the whole store, or of the served windows. Pure numpy; imports no torch."""
+"""Shifts and scales for normalising, by statistics of the store or of the served windows. Pure numpy; imports no torch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def window_statistics(windows: WindowReader, name: str) -> dict[str, F64]:
 
 
 def _quantiles(reader: WindowReader, name: str, scope: Scope, pair: tuple[float, float]) -> F64 | None:
-    """Any two quantiles of a key, [2, …]: exact; None where there are none, of the windows' frames and of frames' floats."""
+    """Two quantiles of a key, [2, …], exact; None for frames by window, and for frames of floats."""
     key = reader.store.keys[name]
     if not key.frame:
         rows = rows_of(reader.table.runs) if scope == "windows" else slice(None)

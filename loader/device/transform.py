@@ -36,7 +36,7 @@ Step = Callable[[Sample], Sample]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
-    """What is done to pictures, in this order. The default suits most policies: upright floats in [0, 1], channels first.
+    """Changes to pictures, made in this order. The default suits most policies: upright floats in [0, 1], channels first.
 
     Pictures are [y, x], [y, x, c], [c, y, x] and stacks of these (``Key.picture_axes``), of any type. Masks and segmentations
     hold labels: they are turned upright and moved, and keep their type and values.
@@ -108,7 +108,7 @@ def _is_pair(how: Any) -> bool:
 
 
 def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None, relative: Any = None) -> None:
-    """Refuse what is no option of a loader; raises WindowError with what to pass."""
+    """Refuse values that the loader's options do not take; WindowError says what to pass."""
     if images is not None and not isinstance(images, Images):
         raise WindowError(f"loader · images: Images(…), or None for as stored; got {images!r} → pass images=rz.Images()")
     if normalise is not None and not isinstance(normalise, Normalise):
@@ -293,7 +293,7 @@ def _shift_and_scale(
     normalise: Normalise,
     relative: Relative | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """By statistics that were handed over, for vectors; else of the store or the windows."""
+    """Shift and scale of a key: by given statistics, for vectors; else by those of the store or the windows."""
     if normalise.statistics is not None and not readers[0].store.keys[name].frame:
         for reader in readers:
             normalise.statistics.check(reader, [name], relative)

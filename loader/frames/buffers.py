@@ -38,7 +38,7 @@ class Buffers(NamedTuple):
 
 
 class ThreadBuffers:
-    """Owns a thread's buffers, and a Blosc context that starts no threads."""
+    """A thread's buffers, and a Blosc context that starts no threads."""
 
     def __init__(self) -> None:
         self._context = make_context()

@@ -37,7 +37,7 @@ SOURCES: Final = ("loader/frames/*.py", "loader/adapters/turning.py", "schemas/c
 
 
 def user_cache() -> Path:
-    """The folder in which programs keep what can be made again: by XDG on Linux, and as usual on macOS and Windows."""
+    """The user's cache folder: by XDG on Linux, the usual one on macOS and Windows."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
@@ -58,7 +58,7 @@ def content_digest() -> str:
 
 
 def cache_folder() -> Path | None:
-    """The folder of this content's machine code, made if need be; None if there is no place for it."""
+    """The folder for the machine code of these sources, made if needed; None if no such folder can be written to."""
     try:
         folder = user_cache() / "robozarr" / f"compiled-{content_digest()}"
         new = not folder.is_dir()
@@ -73,7 +73,7 @@ def cache_folder() -> Path | None:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove the folders of other contents that were not used for long."""
+    """Remove the folders of other sources that have not been used for a long time."""
     with suppress(OSError):
         for other in folder.parent.iterdir():
             named_so = re.fullmatch(r"compiled-[0-9a-f]{16}", other.name)
@@ -102,7 +102,7 @@ class _UserLocator:
         return str(self._folder)
 
     def ensure_cache_path(self) -> None:
-        """The folder was tried already."""
+        """Do nothing: the folder was tried already."""
 
     def get_source_stamp(self) -> str:
         """Digest of the sources: the same wherever and whenever they are installed."""

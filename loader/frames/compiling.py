@@ -38,12 +38,12 @@ def compiled(function: Function) -> Function:
 
 
 def compiled_inside(function: Function) -> Function:
-    """As `compiled`, for functions that only compiled code calls: no entry from Python, which takes time to compile."""
+    """Like `compiled`, for functions that only compiled code calls: an entry from Python takes time to compile."""
     return _compile(function, _nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
 def compiled_making_arrays(function: Function) -> Function:
-    """As `compiled`, a function that makes arrays."""
+    """Like `compiled`, for functions that make arrays."""
     return _compile(function, _nrt=True)
 
 
@@ -67,7 +67,7 @@ class CarefulCache:
         try:
             found = self._cache.load_overload(*arguments)
         except Exception as exc:
-            _warn_once(f"machine code that was kept cannot be read ({_said(exc)}), and is compiled anew", self._cache)
+            _warn_once(f"cached machine code cannot be read ({_said(exc)}), and is compiled again", self._cache)
             try:
                 self._cache.flush()
             except Exception:  # it cannot be written to either, which `save_overload` says

@@ -41,7 +41,7 @@ def explain(store: Store, layout: ArrayLayout, code: int, row: int, read: Callab
         said: Within = within if frame is None else lambda row: episode_of(store, row)  # another frame may be to blame
         decode_rows(data, index, layout, shard, chunk, [in_chunk], within=said)
     except OSError as exc:
-        rule, found = "every expected shard exists and can be read", exc.strerror or str(exc)
+        rule, found = "every expected shard must exist and be readable", exc.strerror or str(exc)
         return corrupt_chunk("M7", layout, shard, chunk, rule, found, row=frame, within=within)
     except CorruptChunkError as exc:
         return exc if " · episode " in exc.message else CorruptChunkError(f"{exc.message} ({within})", exc.rule)

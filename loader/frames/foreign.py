@@ -23,7 +23,7 @@ U8: TypeAlias = NDArray[np.uint8]
 
 
 class ForeignArray:
-    """A key that lies in a way that FORMAT.md does not know, through zarr; what zarr would make up is an error here."""
+    """A key stored as FORMAT.md does not describe, read through zarr; values that zarr would invent are errors here."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store, self._name, self._array = store, name, store.array(name)
@@ -54,8 +54,8 @@ class ForeignArray:
             path = f"steps/{self._name}/{self._array.metadata.encode_chunk_key((number, *rest))}"
             if not self._store.place.exists(path):
                 raise CorruptChunkError(
-                    f"{where} · shard {number} ({path}): every expected shard exists; it is missing → restore it from a copy, "
-                    "or convert again",
+                    f"{where} · shard {number} ({path}): every expected shard must exist; it is missing → restore it from a "
+                    "copy, or convert again",
                     "M7",
                 )
         self._there.add(number)
@@ -66,15 +66,15 @@ class ZarrReader:
 
     def __init__(self, store: Store, key: Key, why: str, over: U8 | None = None) -> None:
         warnings.warn(
-            f"{store.path}: steps/{key.name} is read by zarr-python, one slice a window: tens of times slower than "
-            f"what robozarr writes, and damaged bytes are noticed only as far as its codecs do; {why} → convert again",
+            f"{store.path}: steps/{key.name} is read by zarr-python, one slice per window: tens of times slower than "
+            f"what robozarr writes, and damaged bytes are noticed only where its codecs notice them; {why} → convert again",
             stacklevel=2,
         )
         self._store, self._key, self._array = store, key, ForeignArray(store, key.name)
         self._over = over
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
-        """As ``KeyReader.read``."""
+        """Like ``KeyReader.read``."""
         for window in range(*part_of_windows(len(rows), part)):
             wanted = rows[window]
             inside = wanted[wanted >= 0]

@@ -116,7 +116,7 @@ def read_frames(
 
 @compiled_inside
 def _assign_roles(shards: Shards, rows: NDArray[np.int64], j: Number, k: Number, memory: FrameMemory) -> None:
-    """Note what of a chunk is needed for its rows ``rows[j:k]``: these, and their keyframes, unless they are kept."""
+    """Note what the rows ``rows[j:k]`` of a chunk need: themselves, and their keyframes, unless these are kept."""
     chunk = chunk_of(shards, rows[j])
     first = chunk * shards.chunk_rows
     memory.role[: shards.chunk_rows] = 0
@@ -135,7 +135,7 @@ def _read_chunk(
     shards: Shards, batch_rows: BatchRows, chunk: Number, fd: Number, may_wait: Flag, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory, strict: bool,
 ) -> int:  # fmt: skip
-    """Read what has a role of one chunk. Not `strict`: rows that fail are passed over, and keep their roles.
+    """Read all that has a role in one chunk. Without `strict`, rows that fail are skipped, and keep their roles.
 
     Returns WAITS if the first bytes are not in memory, and may not be waited for.
     """
@@ -169,7 +169,7 @@ def _read_chunk(
 
 @compiled_inside
 def _end_of_run(shards: Shards, first: Number, row: Number, n: Number, memory: FrameMemory) -> tuple[Number, Number, Number]:
-    """The last row of those that are read by one call from `row` on; and which bytes of the chunk these are, half-open."""
+    """The last row that one call reads, from `row` on; and which bytes of the chunk it reads, half-open."""
     entry = entry_of(shards, first + row)
     offset, end, last = entry[0], entry[0] + entry[1], row
     for other in range(row + 1, n):
@@ -186,7 +186,7 @@ def _use(
     shards: Shards, batch_rows: BatchRows, row: Number, source: Number, fd: Number, out: NDArray[np.uint8], buffers: Buffers,
     memory: FrameMemory,
 ) -> int:  # fmt: skip
-    """Decode a row to wherever its roles want it; a keyframe that is kept no more is read for itself."""
+    """Decode a row to every place that its roles name; a keyframe that is no longer kept is read again."""
     role = memory.role[row % shards.chunk_rows]
     j, target = memory.place[row % shards.chunk_rows], np.int64(0)
     if role & WANTED:

@@ -89,7 +89,7 @@ class FrameMemory(NamedTuple):
 
 
 class FrameBuffers:
-    """Owns a thread's memory for frames of one key, and a context of zstd."""
+    """A thread's memory for frames of one key, and a context of zstd."""
 
     def __init__(self, row_bytes: int, height: Number, filters: bool) -> None:
         self._context = make_zstd_context()

@@ -1,4 +1,4 @@
-"""Compiled: what is read of shards before frames are: indexes, and the tables of chunks of frames; once, with every check.
+"""Compiled: load what is needed before frames can be read: indexes of shards, tables of chunks of frames; with every check.
 
 Serial functions that hold no GIL. Imports neither zarr nor torch, and raises nothing: what cannot be read exactly is a code and
 a row, from which ``loader.frames.faults`` makes an error.
@@ -132,7 +132,7 @@ def _advise_tables(shards: Shards, rows: NDArray[np.int64], j: Number) -> None:
 
 @compiled
 def try_tables(shards: Shards, rows: NDArray[np.int64], fault: NDArray[np.int64]) -> None:
-    """Load the tables that are whole in files that may have holes, of the chunks that rows lie in. For one caller at a time."""
+    """Load the tables of the chunks that rows lie in, from files that may have holes, if complete. For one caller at a time."""
     held = NO_FILE
     tried: Number = -1
     for j in range(len(rows)):

@@ -29,7 +29,7 @@ class Held(NamedTuple):
 
 @compiled_inside
 def row_begin(shards: Shards, row: Number) -> Number:
-    """Byte of its shard at which what a row needs for itself begins; of a chunk of frames without a known table, the chunk."""
+    """The first byte in its shard that a row itself needs; the chunk's, in a chunk of frames without a known table."""
     begin = begin_of(shards, chunk_of(shards, row))
     if shards.codec == FRAMES and shards.known[chunk_of(shards, row)]:
         return begin + entry_of(shards, row)[0]
@@ -38,7 +38,7 @@ def row_begin(shards: Shards, row: Number) -> Number:
 
 @compiled_inside
 def row_end(shards: Shards, row: Number) -> Number:
-    """Byte of its shard at which that ends."""
+    """The end of the bytes that ``row_begin`` begins."""
     if shards.codec == FRAMES and shards.known[chunk_of(shards, row)]:
         entry = entry_of(shards, row)
         return begin_of(shards, chunk_of(shards, row)) + entry[0] + entry[1]
@@ -49,7 +49,7 @@ def row_end(shards: Shards, row: Number) -> Number:
 def whole_chunks(
     shards: Shards, held: Held, chunks: NDArray[np.int64], rows: NDArray[np.int64], following: int, most: int
 ) -> NDArray[np.bool_]:
-    """Which chunks of frames are fetched whole, at once, and not the table first: small ones, and ones that are wanted.
+    """Which chunks of frames are fetched whole instead of table first: small ones, and ones of which much is needed soon.
 
     Parameters
     ----------

@@ -80,7 +80,7 @@ class MemoryReader:
         self._column = column.reshape(len(column), -1).view(np.uint8)
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
-        """As ``KeyReader.read``."""
+        """Like ``KeyReader.read``."""
         low, high = part_of_windows(len(rows), part)
         if (row := copy_rows(self._column, rows[low:high], at[low:high], out)) >= 0:
             raise StoreError(f"row {row} of a key of {len(self._column)} rows was asked for → ask for rows of the store")
@@ -99,7 +99,7 @@ class FrameReader:
         self._shards = shards_of(layout, sums, f"{prefix}/c/", suffix, CLOSED, root, over)
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> None:
-        """As ``KeyReader.read``.
+        """Like ``KeyReader.read``.
 
         Raises
         ------
@@ -184,7 +184,7 @@ class Reader:
         self._compile()
 
     def _compile(self) -> None:
-        """Have everything compiled now that reading calls: later there are threads, and forks beside them."""
+        """Compile all that reading calls, now: later there are threads, and forks beside them."""
         for name in self._names:
             key, nothing = self.store.keys[name], np.empty(0, np.int64)
             row_bytes = int(np.prod(key.shape, dtype=np.int64)) * np.dtype(key.dtype).itemsize
@@ -245,7 +245,7 @@ class Reader:
         self._check(name, out)
 
     def _check(self, name: str, column: NDArray[Any]) -> None:
-        """M21: whether each episode's rows are those that were written for it."""
+        """M21: check that each episode's rows are those that were written for it."""
         sums, ends = self.store.checksums(name), np.cumsum(self.store.episodes.length)
         if len(sums) != len(ends) or int(ends[-1:].sum()) != len(column):
             raise CorruptChunkError(f"checksums/{name}: one for each of {len(ends)} episodes; found {len(sums)}", "M21")
@@ -254,8 +254,8 @@ class Reader:
             if (changed := self.store.changed()) is not None:
                 raise changed
             raise CorruptChunkError(
-                f"steps/{name} · episode {episode} ({self.store.episodes.demo[episode]}): its rows have the checksum that was "
-                "stored; found another: shards were mixed up → restore them from a copy, or convert again",
+                f"steps/{name} · episode {episode} ({self.store.episodes.demo[episode]}): its rows must have the checksum that "
+                "was stored; found another: shards were mixed up → restore them from a copy, or convert again",
                 "M21",
             )
 
@@ -265,7 +265,7 @@ class Reader:
             pass
 
     def begin(self, name: str, rows: I64, at: I64, out: U8, part: tuple[int, int] = (0, 1)) -> Iterator[None] | None:
-        """As `read`, but what has to wait for bytes returns the steps that are left: several keys wait together."""
+        """Like `read`, but a key that has to wait for bytes returns the remaining steps, so that several keys wait together."""
         if self._error is not None:
             raise self._error
         try:
@@ -277,7 +277,7 @@ class Reader:
         return self._readers[name].read(rows, at, out, thread_buffers, part)
 
     def announce(self, rows: Mapping[str, I64]) -> None:
-        """Say which rows of keys are going to be wanted soon; where the store is remote, neighbours are fetched together."""
+        """Announce rows that will be read soon; where the store is remote, neighbours are fetched together."""
         for name, of_key in rows.items():
             if isinstance(reader := self._readers[name], BucketReader):
                 reader.announce(of_key)
@@ -296,7 +296,7 @@ class Reader:
         run: Callable[..., Iterable[Any]] = map,
         over: Mapping[str, U8] | None = None,
     ) -> Reader:
-        """A reader that others of the same open store and keys use too; parameters as of the class."""
+        """A reader that others of the same open store and keys use too; parameters as for the class."""
         readers = shared_of(store).readers
         kind = (tuple(keys), in_memory, tuple(sorted(over or {})))
         if (found := readers.get(kind)) is None:

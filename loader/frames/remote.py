@@ -71,7 +71,7 @@ TOUCH_S: Final = 600
 
 
 class Range:
-    """Neighbouring rows, asked for by one byte range."""
+    """Neighbouring rows, requested as one byte range."""
 
     __slots__ = ("begin", "bytes", "end", "error", "first", "job", "number", "stop")
 
@@ -115,14 +115,14 @@ class BucketReader:
         self._used, self._touched = np.zeros(n_shards, bool), time.monotonic()
 
     def announce(self, rows: I64) -> None:
-        """Say which rows are going to be wanted soon: neighbours among them are asked for together. -1 is passed over."""
+        """Announce rows that will be read soon: neighbours among them are requested together. -1 is skipped."""
         self._requests.check_process()
         with self._lock:
             self._flight += 1
             note_rows(self._held, rows, self._flight)
 
     def read(self, rows: I64, at: I64, out: U8, thread_buffers: ThreadBuffers, part: tuple[int, int]) -> Iterator[None]:
-        """As ``KeyReader.read``, in steps, between which bytes are on their way.
+        """Like ``KeyReader.read``, in steps, between which bytes are on their way.
 
         Raises
         ------
@@ -171,7 +171,7 @@ class BucketReader:
             todo = todo[np.searchsorted(batch_rows.row[todo], row) :]
 
     def _try_again(self, code: int, row: int, tries: Counter[int], one: Range) -> None:
-        """Forget a range that came whole, and is not what was written; raises at the last attempt."""
+        """Forget a range that arrived complete, but is not what was written; raises at the last attempt."""
         tries[row] += 1
         if tries[row] == ATTEMPTS:
             raise self._explain(code, row)
@@ -188,7 +188,7 @@ class BucketReader:
         return spans
 
     def _know_tables(self, rows: I64, tries: Counter[int]) -> Generator[None, None, tuple[I64, I64]]:
-        """Have the tables of the chunks that rows lie in; returns what ``frame_chunks.frames_needed`` says of the rows."""
+        """Make sure that the tables of these rows' chunks are known; returns ``frame_chunks.frames_needed``."""
         shards = self._shards
         while True:
             chunks = np.unique(rows // shards.chunk_rows)
@@ -209,14 +209,14 @@ class BucketReader:
         return needed[:n], of_row[:n]
 
     def _ask_table(self, chunk: int) -> Range:
-        """Ask for the table of a chunk of frames alone; what others ask for at the same time comes twice."""
+        """Request only the table of a chunk of frames; if others request it at the same time, it comes twice."""
         begin, first = int(begin_of(self._shards, chunk)), chunk * self._shards.chunk_rows
         one = Range(-1, first, first, begin, begin + ENTRY_BYTES * self._shards.chunk_rows)
         one.job = self._requests.submit(lambda: self._fetch(first // self._layout.shard_rows, [one]))
         return one
 
     def _take_table(self, chunk: int, one: Range, tries: Counter[int]) -> None:
-        """Check and keep the table of a chunk, whose bytes have come; else it is going to be asked for again."""
+        """Check and keep the table of a chunk whose bytes have arrived; a bad one will be requested again."""
         at, fault = int(begin_of(self._shards, chunk)) - one.begin, np.full(1, chunk * self._shards.chunk_rows)
         with self._lock:
             if self._shards.known[chunk]:
@@ -231,7 +231,7 @@ class BucketReader:
             self._try_again(code if code != READ else TABLE, int(fault[0]), tries, one)
 
     def _load_indexes(self, rows: I64) -> Iterator[None]:
-        """Have the index of every shard that rows lie in, and its file in the cache opened, once."""
+        """Load the index of every shard that rows lie in, and open its file in the cache, once."""
         shards = np.unique(rows // self._layout.shard_rows)
         if self._cached is not None:
             self._used[shards] = True
@@ -284,7 +284,7 @@ class BucketReader:
         return good
 
     def _claim(self, rows: I64) -> tuple[list[Range], I64]:
-        """The ranges that hold rows, and which of them each row is in; what nobody has asked for yet is asked for."""
+        """Find the ranges that hold rows, and the range of each row; what nobody has requested yet is requested."""
         which, new = np.empty(len(rows), np.int64), np.full((len(rows), 2), -1)
         with self._lock:
             try:
@@ -303,7 +303,7 @@ class BucketReader:
         return ranges, np.searchsorted(numbers, which)
 
     def _ask(self, ranges: list[Range]) -> None:
-        """Ask for ranges, those of a shard together."""
+        """Request ranges, those of one shard together."""
         by_shard: dict[int, list[Range]] = {}
         for one in ranges:
             by_shard.setdefault(one.first // self._layout.shard_rows, []).append(one)
@@ -340,7 +340,7 @@ class BucketReader:
                 self._forget(oldest)
 
     def _make_again(self, cached: CachedArray, shard: int) -> bool:
-        """Make the file of a shard that was removed from the cache, and use that; False if that is not possible now."""
+        """Make the cached file of a shard again after it was removed, and use it; False if that is not possible now."""
         try:
             tail, size = self._requests.end(self._layout.shard_path(shard), index_bytes(self._shards))
         except (OSError, BucketError):  # the bytes that were asked for are there all the same
@@ -353,25 +353,25 @@ class BucketReader:
             return self._open(cached, shard)
 
     def _forget(self, one: Range) -> None:
-        """Let a range go; whoever uses it at the moment keeps it so long."""
+        """Drop a range; whoever is using it keeps it until they finish."""
         if self._ranges.pop(one.number, None) is not None:
             owner = self._held.owner[one.first : one.stop]
             owner[owner == one.number] = -1
 
     def _address(self, one: Range) -> int:
-        """Position of the bytes of a range that has ended."""
+        """Address of the bytes of a range that has arrived."""
         if one.bytes is None:
             raise self._said(one.error, one.first)
         return int(one.bytes.ctypes.data)
 
     def _said(self, error: BaseException | None, row: int) -> BaseException:
-        """An error of a thread that asked, for a row."""
+        """The error of a requesting thread, as an error of a row."""
         gone = isinstance(error, FileNotFoundError) or (isinstance(error, BucketError) and error.short)
         if gone and (changed := self._store.changed()) is not None:
             return changed
         if isinstance(error, FileNotFoundError):
             shard, chunk = divmod(row, self._layout.shard_rows)
-            rule, within = "every expected shard exists and can be read", episode_of(self._store, row)
+            rule, within = "every expected shard must exist and be readable", episode_of(self._store, row)
             return corrupt_chunk("M7", self._layout, shard, chunk, rule, str(error), within=within)
         if isinstance(error, BucketError):
             shard = row // self._layout.shard_rows

@@ -131,7 +131,7 @@ def copy_rows(column: NDArray[np.uint8], rows: NDArray[np.int64], at: NDArray[np
 
 @compiled
 def first_other(column: NDArray[np.uint8], ends: NDArray[np.int64], sums: NDArray[np.uint32]) -> int:
-    """The first episode whose rows of a key have another checksum than it should; -1 if there is none.
+    """The first episode whose rows of a key have another checksum than they should; -1 if there is none.
 
     Parameters
     ----------

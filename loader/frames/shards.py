@@ -89,7 +89,7 @@ CLOSED, ABSENT = -1, -2
 CRC_BYTES: Final = 4
 ENTRY_BYTES: Final = frame_chunk.ENTRY.itemsize
 RAW, BLOSC, FRAMES = 0, 1, 2
-"""Codecs: rows as they are; one row a chunk by Blosc; chunks of frames with keyframes."""
+"""Codecs: rows as they are; one row per chunk by Blosc; chunks of frames with keyframes."""
 INTERRUPTS: Final = 1000
 """A call that a signal interrupted is made again, so often."""
 NOWAIT: Final = getattr(os, "RWF_NOWAIT", 0)
@@ -159,7 +159,7 @@ def shards_of(
     root: str | None = None,
     over: NDArray[np.uint8] | None = None,
 ) -> Shards:
-    """A key's shards, of which nothing is loaded; all as `fd`, CLOSED or ABSENT. Their paths are prefix, number, suffix.
+    """A key's shards, with nothing loaded; each one's `fd` is CLOSED or ABSENT. Their paths are prefix, number, suffix.
 
     `root` is the part of the prefix below which no folder may be a link; by default all of it is trusted. `over` says which
     rows' pictures are turned over; by default none.
@@ -199,7 +199,7 @@ def close_shards(shards: Shards, free_fds: NDArray[np.int64]) -> None:
 
 @compiled
 def encoded_bytes_max(row_bytes: int) -> int:
-    """Size of the largest encoded chunk of one row that is believed: compressors add little to what does not compress."""
+    """The largest accepted size of an encoded chunk of one row: compressors add little to what does not compress."""
     return row_bytes + row_bytes // 64 + 1024
 
 
@@ -223,13 +223,13 @@ def rows_of_chunk(shards: Shards, chunk: Number) -> Number:
 
 @compiled
 def begin_of(shards: Shards, chunk: Number) -> int:
-    """Byte of its shard at which a chunk begins; of chunks that are rows, a chunk's number is its row's."""
+    """The first byte of a chunk in its shard; where chunks are rows, a chunk's number is its row's."""
     return int(shards.edges[chunk + chunk // shard_chunks(shards)])
 
 
 @compiled
 def end_of(shards: Shards, chunk: Number) -> int:
-    """Byte of its shard at which a chunk, with its checksum, ends."""
+    """The end of a chunk, with its checksum, in its shard."""
     return int(shards.edges[chunk + chunk // shard_chunks(shards) + 1])
 
 

@@ -1,4 +1,4 @@
-"""Which pictures are turned over to be upright: by the convention that is recorded of each episode. Imports no torch."""
+"""Find the pictures that must be turned to be upright, by each episode's recorded convention. Imports no torch."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Cycles:
 
     @classmethod
     def by(cls, weights: Sequence[Any]) -> Self:
-        """The cycles of weights; raises WindowError if one is none."""
+        """Make the cycles of weights; raises WindowError if one of them is not a weight."""
         if all(isinstance(weight, int | np.integer) and not isinstance(weight, bool) for weight in weights):
             for weight in weights:
                 check_integer("mixture weight", weight, 1, 1 << 40)

@@ -5,7 +5,7 @@ epoch looks at the point p + u, with one u in [0, 1) for the whole epoch. So thi
 never more, and over many epochs 1.5 times. From epoch to epoch u goes on by the golden ratio, so that a window of length 0.1 is
 served about every tenth epoch, and not twice in a row by chance and then not for fifty.
 
-Everything is whole numbers: 8 bytes a window, a pure function, and the same on every machine.
+Everything is whole numbers: 8 bytes per window, a pure function, and the same on every machine.
 """
 
 from __future__ import annotations

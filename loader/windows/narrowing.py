@@ -21,7 +21,7 @@ Bool: TypeAlias = NDArray[np.bool_]
 
 
 def check_stride(stride: Any) -> int | None:
-    """Refuse what is no number of steps; raises WindowError."""
+    """Refuse a stride that is not a number of steps; raises WindowError."""
     if stride is None:
         return None
     if isinstance(stride, bool) or not isinstance(stride, int | np.integer) or stride < 1:
@@ -32,7 +32,7 @@ def check_stride(stride: Any) -> int | None:
 
 
 def check_max_padding(most: Any) -> int | dict[str, int] | None:
-    """Refuse what is no number of padded offsets, or one by key; raises WindowError."""
+    """Refuse a maximum that is not a number of padded offsets, or one by key; raises WindowError."""
     if most is None:
         return None
     values = most if isinstance(most, Mapping) else {"": most}
@@ -125,7 +125,7 @@ def _episode_of(given: Any, n_episodes: int, names: Mapping[str, Sequence[int]])
     if isinstance(given, str):
         found = names.get(given, ())
         if len(found) != 1:
-            told = "no episode is called so" if not found else f"{len(found)} episodes are called so: {list(found)[:8]}"
+            told = "no episode has this name" if not found else f"{len(found)} episodes have this name: {list(found)[:8]}"
             such = f", such as {next(iter(names))!r}" if names else ""
             raise WindowError(
                 f"filter · windows: an episode by its row or by its name, file and demo{such}; got {given!r}, and {told} → "

@@ -257,7 +257,7 @@ class WindowTable:
         return self.anchors_at(row)
 
     def anchors_at(self, row: I64) -> Anchors:
-        """The anchors at rows of the store, int64 [b]: of any of its windows, whatever this table holds."""
+        """The anchors at rows of the store, int64 [b], whether or not this table has windows there."""
         return Anchors(*self.locate(row), row)
 
     def windows_of(self, episode: int) -> range:
@@ -316,7 +316,7 @@ class WindowTable:
         return self.plan_at(self.anchors(windows))
 
     def plan_at(self, anchors: Anchors) -> tuple[Anchors, dict[str, KeyRows]]:
-        """As `plan`, of anchors that are known."""
+        """Like `plan`, for anchors that are known."""
         found = [self.rows(anchors, offsets, shifted=shifted) for offsets, shifted in self.groups]
         for rows, is_pad in found:
             rows.flags.writeable = is_pad.flags.writeable = False
@@ -359,7 +359,7 @@ class WindowTable:
 def _masks(
     start: I64, length: I64, shift: I64, spec: WindowSpec, shifted: frozenset[str], selection: Selection
 ) -> Iterator[tuple[str, Bool]]:
-    """The filters about single steps that were asked for: by reason, bool [n_steps], what passes."""
+    """The filters about single steps that were given: reason → which steps pass, bool [n_steps]."""
     if selection.stride is not None and selection.stride > 1:
         yield f"stride {selection.stride}", on_stride(start, length, selection.stride)
     most = selection.max_padding

@@ -1,5 +1,7 @@
 """The command line: arguments in, one call of the API, a report out. No logic of its own; one file per command.
 
+Read first: ``convert.convert``.
+
 Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 sources are bad (of
 ``report --check``: problems were found), 2 usage, 3 store exists or is unusable, 4 verification failed, 5 workers cannot be had
 or died, 6 what was asked for cannot be printed, 130 interrupted.

@@ -198,8 +198,8 @@ def convert(
     say(f"keys: {', '.join(report.keys)}")
     if report.other_actions:
         say(
-            f"actions: the key actions does not hold all; actions too are {', '.join(report.other_actions)} → name in a window "
-            "those that a policy is to learn"
+            f"actions: the key actions does not hold all of them; more are in {', '.join(report.other_actions)} → name in a "
+            "window those that a policy should learn"
         )
     for line in profile_words(report.profile, report.stored_bytes, report.would_take):
         say(line)

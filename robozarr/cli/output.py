@@ -1,4 +1,4 @@
-"""Standard streams of the command line: a closed pipe, a full disk or an ASCII terminal ends no work.
+"""Standard streams of the command line: a closed pipe, a full disk or an ASCII terminal does not end the work.
 
 What is printed is the account of work that is done. So what cannot be printed is left out, and said once, on standard error.
 """
@@ -103,7 +103,7 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def _wrapped(line: str, width: int) -> str:
-    """A line as lines of a terminal; what is copied from there, names and paths, stays whole."""
+    """Wrap a line for a terminal; names and paths, which people copy, are not broken."""
     indent = " " * (len(line) - len(line.lstrip()) + 2)
     return "\n".join(textwrap.wrap(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
 

@@ -87,7 +87,7 @@ def console() -> Console:
 
 
 def examples(*lines: str) -> str:
-    """A command's examples, as the Markdown at the end of its help: one a line."""
+    """A command's examples, as the Markdown at the end of its help: one per line."""
     return "Examples:\n\n" + "\n".join(f"- `{line}`" for line in lines)
 
 
@@ -109,7 +109,7 @@ def check_output(output: Path) -> None:
         raise typer.BadParameter(f"--output: there is no folder {output.parent}; make it first")
     if not os.access(output.parent, os.W_OK):
         raise typer.BadParameter(
-            f"--output: the folder {output.parent.absolute()} cannot be written to; name a file in another"
+            f"--output: the folder {output.parent.absolute()} cannot be written to; name a file in another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""Decode chunks of frames (codec ``robozarr.frames``): bytes → rows, by numcodecs. Slow and suspicious.
+"""Decode chunks of frames (codec ``robozarr.frames``): bytes → rows, by numcodecs. Slow, with every check.
 
 Frames are read for training by compiled code; this is for ``verify``, for looking, and for zarr-python.
 """
@@ -61,7 +61,7 @@ class FrameDecoder:
     def _frame(self, row: int) -> NDArray[Any]:
         pixels = self._decoded(row)[1]
         if self._dtype == np.bool_ and pixels.strip(b"\0\1"):
-            raise FrameChunkError("a bool is 0 or 1", "others", row=row)
+            raise FrameChunkError("a bool must be 0 or 1", "others", row=row)
         return np.frombuffer(pixels, self._dtype).reshape(self._shape)
 
     def _decoded(self, row: int) -> tuple[bytes, bytes]:
@@ -72,7 +72,7 @@ class FrameDecoder:
         begin, mode, keyframe = int(entry["offset"]), int(entry["mode"]), int(entry["keyframe"])
         payload = self._data[begin : begin + int(entry["length"])].tobytes()
         if frame_checksum(row, mode, keyframe, payload) != entry["crc32c"]:
-            raise FrameChunkError("the frame agrees with its crc32c", "other bytes than were written", row=row, number="M9")
+            raise FrameChunkError("the frame must agree with its crc32c", "other bytes than were written", row=row, number="M9")
         filtered = bool(mode & FILTERED)
         if filtered and not can_filter(self._shape, self._dtype):
             raise FrameChunkError(f"frames of {self._dtype} {self._shape} have no filter", "a filtered one", row=row)

@@ -73,23 +73,23 @@ def test_one_for_all_and_a_mapping_before_it(sources: Path, tmp_path: Path) -> N
 
 
 BAD = [
-    ("i.csv", "file,text\nx,y\n", "begins with the names of its columns; got 'file, text'"),
-    ("i.csv", "file,instruction\nx.hdf5,open it, please\n", "line 2: has 2 cells"),
-    ("i.csv", f"file,instruction\nx.hdf5,\ny,{OPEN}\n", "line 2: an instruction is text, not empty; got ''"),
-    ("i.csv", "", "begins with the names of its columns"),
+    ("i.csv", "file,text\nx,y\n", "must begin with the names of its columns; got 'file, text'"),
+    ("i.csv", "file,instruction\nx.hdf5,open it, please\n", "line 2: must have 2 cells"),
+    ("i.csv", f"file,instruction\nx.hdf5,\ny,{OPEN}\n", "line 2: an instruction must be text, not empty; got ''"),
+    ("i.csv", "", "must begin with the names of its columns"),
     ("i.csv", "file,instruction\n", "holds no instruction"),
-    ("i.csv", 'file,instruction\n"x.hdf5,open\n', "can be read as CSV; found"),
-    ("i.json", "{", "can be read as JSON; found"),
+    ("i.csv", 'file,instruction\n"x.hdf5,open\n', "must be readable as CSV; found"),
+    ("i.json", "{", "must be readable as JSON; found"),
     ("i.json", '{"x": "a b", "x": "c d"}', "found the name 'x' occurs twice"),
     ("i.json", "7", "an object, or a list of objects; got '7'"),
     ("i.json", '[{"file": "x"}]', "entry 0: file, instruction and perhaps demo; got file"),
-    ("i.json", '{"x": 7}', "x: an instruction is text, not empty; got 7"),
-    ("i.json", '{"x": {"demo_0": {"a": "b"}}}', "x · demo_0: an instruction is text"),
+    ("i.json", '{"x": 7}', "x: an instruction must be text, not empty; got 7"),
+    ("i.json", '{"x": {"demo_0": {"a": "b"}}}', "x · demo_0: an instruction must be text"),
     ("i.json", json.dumps({"x": "y z" * 9999}), "of at most 4,096 characters"),
     ("i.toml", "x.hdf5 = 'open it'", "holds 'hdf5'; it holds demo_0, demo_1"),  # TOML reads a dot as a level
-    ("i.toml", "x =", "can be read as TOML; found"),
+    ("i.toml", "x =", "must be readable as TOML; found"),
     ("i.txt", OPEN, r"a \.csv, \.json or \.toml file; got .*i\.txt"),
-    ("i.json", json.dumps({"z.hdf5": OPEN}), r"'z\.hdf5' is the name of one source; none is called so"),
+    ("i.json", json.dumps({"z.hdf5": OPEN}), r"'z\.hdf5' must name one source; none has this name"),
     ("i.json", json.dumps({"x": {"demo_7": OPEN}}), "holds 'demo_7'; it holds demo_0, demo_1"),
     ("i.json", json.dumps({"x": OPEN, "x.hdf5": CLOSE}), "only one instruction per episode; .*x gives another"),
 ]
@@ -107,16 +107,16 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
 
 def test_a_name_of_several_sources_wants_more_of_the_path(sources: Path, tmp_path: Path) -> None:
     write_libero(sources / "b/x.hdf5", lengths=(4,), size=8)
-    with pytest.raises(PlanError, match=r"2 are: .*write more of the path"):
+    with pytest.raises(PlanError, match=r"2 have this name: .*write more of the path"):
         convert(sources, tmp_path / "a.zarr", workers=0, instructions={"x.hdf5": OPEN}, dry_run=True)
     convert(sources, tmp_path / "a.zarr", workers=0, instructions={"b/x.hdf5": OPEN}, dry_run=True)
 
 
 def test_a_file_that_is_not_there_and_an_empty_text(sources: Path, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"none\.csv can be read; found No such file"):
+    with pytest.raises(PlanError, match=r"none\.csv must be readable; found No such file"):
         read_instructions(tmp_path / "none.csv")
     for empty in ("", " \n"):
-        with pytest.raises(PlanError, match="--instruction: an instruction is text, not empty"):
+        with pytest.raises(PlanError, match="--instruction: an instruction must be text, not empty"):
             convert(sources, tmp_path / "a.zarr", instruction=empty)
 
 
@@ -185,7 +185,7 @@ def test_on_the_command_line(sources: Path, tmp_path: Path) -> None:
     path = file_of(tmp_path, "i.csv", f"file,instruction\nnowhere.hdf5,{OPEN}\n")
     refused = run_here(*command, "--instructions", path)
     assert refused.returncode == 2
-    assert "i.csv, line 2: 'nowhere.hdf5' is the name of one source; none is called so" in refused.stderr
+    assert "i.csv, line 2: 'nowhere.hdf5' must name one source; none has this name" in refused.stderr
     done = run_here(*command, "--dry-run")
     assert done.returncode == 0
     assert "instructions: a/x.hdf5: 2 of 2 episodes have no instruction, so it stays empty" in done.stdout

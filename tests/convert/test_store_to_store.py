@@ -167,9 +167,9 @@ def test_what_is_broken_is_not_carried_over(version: int, tmp_path: Path, monkey
     frames, actions = "steps/agentview_rgb/c/{}/0/0/0", "steps/actions/c/{}/0"
     whole = "binds it to|checksums/ states for its step"
     for name, change, message in [
-        (frames, "flip", r"steps/agentview_rgb · shard 1 .* the chunk agrees with its crc32c"),
+        (frames, "flip", r"steps/agentview_rgb · shard 1 .* the chunk must agree with its crc32c"),
         (frames, "swap", rf"steps/agentview_rgb · shard . .*({whole})"),
-        (actions, "other", r"steps/actions · (shard 0 .*binds it to|episode \d: its rows have the checksum)"),
+        (actions, "other", r"steps/actions · (shard 0 .*binds it to|episode \d: its rows must have the checksum)"),
     ]:
         shutil.copytree(tmp_path / "old.zarr", tmp_path / "x.zarr")
         zero, one = (tmp_path / "x.zarr" / name.format(number) for number in (0, 1))
@@ -207,7 +207,7 @@ def test_two_stores_that_differ_are_told_apart(sources: list[Path], stores: dict
 def test_what_does_not_go_with_a_store_is_refused(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"is a store, which is converted as it is: leave out --keys, --on-error"):
         convert(stores["fast"], tmp_path / "a.zarr", workers=0, keys=["agentview_rgb"], on_error="skip")
-    with pytest.raises(PlanError, match="is a store, and a store is converted by itself"):
+    with pytest.raises(PlanError, match="is a store, and a store must be converted alone"):
         convert([stores["fast"], sources[0]], tmp_path / "a.zarr", workers=0)
     with pytest.raises(StoreError, match="is, or lies in, the store that is to be converted"):
         convert(stores["fast"], stores["fast"], workers=0, overwrite=True)

@@ -293,7 +293,7 @@ def test_filters_by_name_and_what_is_refused(sample_store: Path) -> None:
         rz.WindowDataset(store, spec, tasks=["fly"])
     with pytest.raises(WindowError, match="did you mean 'agentview_rgb'"):
         rz.WindowDataset(store, rz.WindowSpec({"agentview": [0]}))
-    with pytest.raises(WindowError, match=r"frames that fit into 0\.00 GB on the host; they take 0\.0"):
+    with pytest.raises(WindowError, match=r"frames must fit into 0\.00 GB on the host; they take 0\.0"):
         rz.WindowLoader(rz.WindowDataset(store, rz.WindowSpec.act()), 8, cache="host", cache_bytes=1000)
     with pytest.raises(IndexError, match=f"window {len(flagged)} of {len(flagged)}"):
         flagged[len(flagged)]

@@ -93,7 +93,7 @@ def test_they_are_served_as_they_are(store: rz.Store) -> None:
         ({"windows": np.zeros(62, bool)}, "62 by windows"),
         ({"windows": np.ones(61, bool)}, "one bool for each of the store's 62 steps"),
         ({"windows": [0.5]}, "numbers of windows, a mask"),
-        ({"windows": {"nobody": [(0, 1)]}}, "no episode is called so"),
+        ({"windows": {"nobody": [(0, 1)]}}, "no episode has this name"),
         ({"max_padding": 0, "windows": {1: [(0, 1)]}}, r"no window is left.* by padding, \d+ by windows"),
     ],
 )

@@ -215,5 +215,5 @@ def test_zarr_reads_a_bucket_by_the_same_place(s3: str, sample_store: Path) -> N
         assert not alive, "hangs"
         assert found.get().startswith(("BucketError: ", "StoreError: "))
     place.remove(["steps/actions/c/0/0"])
-    with pytest.raises(CorruptChunkError, match=r"steps/actions/c/0/0: every expected shard exists; it is missing"):
+    with pytest.raises(CorruptChunkError, match=r"steps/actions/c/0/0: every expected shard must exist; it is missing"):
         _ = array[0]

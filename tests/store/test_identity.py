@@ -173,7 +173,7 @@ def unbind(store: Path) -> None:
         (set_attribute("identity", "0" * 32), "zarr.json: identity is the digest of the attributes, "),
         (set_attribute("identity", ""), "zarr.json: identity is the digest of the attributes, "),
         (change_document, "steps/actions · zarr.json: bound to 0x"),
-        (unbind, "zarr.json: files names every array and no other; not so: tasks/suite/bytes"),
+        (unbind, "zarr.json: files must name every array and no other; wrong for: tasks/suite/bytes"),
     ],
 )
 def test_m23(store: Path, change: Callable[[Path], None], place: str) -> None:

@@ -97,14 +97,14 @@ def test_a_missing_shard_is_no_black_picture(store: Path, look: str) -> None:
     opened = rz.open_store(store)
     shard_of(store, "agentview_rgb").unlink()
     for again in range(2):
-        with pytest.raises(CorruptChunkError, match=r"agentview_rgb.*every expected shard exists"):
+        with pytest.raises(CorruptChunkError, match=r"agentview_rgb.*every expected shard must exist"):
             LOOKS[look](opened if again else rz.open_store(store))
 
 
 @pytest.mark.parametrize("look", LOW_DIM)
 def test_a_missing_shard_is_no_zeros(store: Path, look: str) -> None:
     shutil.rmtree(store / "steps/actions/c")  # folders and all
-    with pytest.raises(CorruptChunkError, match=r"actions.*every expected shard exists"):
+    with pytest.raises(CorruptChunkError, match=r"actions.*every expected shard must exist"):
         LOW_DIM[look](rz.open_store(store))
 
 
@@ -118,7 +118,7 @@ def test_a_shard_that_claims_a_terabyte(store: Path, look: str) -> None:
 def test_values_of_a_ragged_key_that_are_missing(store: Path) -> None:
     values = rz.open_store(store).ragged("states").values
     shutil.rmtree(store / "ragged/states/values/c")
-    with pytest.raises(CorruptChunkError, match="every expected shard exists"):
+    with pytest.raises(CorruptChunkError, match="every expected shard must exist"):
         values[:]
 
 
@@ -173,7 +173,7 @@ def test_frames_with_keyframes(made: dict[str, Path], tmp_path: Path, profile: P
                 slices[part]
     shard_of(tmp_path / "a.zarr", "agentview_rgb").unlink()
     for look in ("array", "array, all", "group", "xarray", "rows"):  # tests/loader/frames has windows
-        with pytest.raises(CorruptChunkError, match=r"agentview_rgb.*every expected shard exists"):
+        with pytest.raises(CorruptChunkError, match=r"agentview_rgb.*every expected shard must exist"):
             LOOKS[look](rz.open_store(tmp_path / "a.zarr"))
 
 

@@ -46,7 +46,9 @@ def test_an_episode_is_read_and_nothing_else(two_shards: Path, tmp_path: Path) -
     html = store.episode(1)._repr_html_()
     assert html.count("<img") == 3
     assert len(store.episode(-1).video().data) > 1000
-    with pytest.raises(CorruptChunkError, match=r"steps/agentview_rgb · shard 0 .*every expected shard exists.*No such file"):
+    with pytest.raises(
+        CorruptChunkError, match=r"steps/agentview_rgb · shard 0 .*every expected shard must exist.*No such file"
+    ):
         store.episode(0).filmstrip()
 
 
@@ -57,7 +59,7 @@ def test_a_flipped_bit_is_an_error_where_it_lies_and_nowhere_else(sample_store: 
     data[1000] ^= 1
     shard.write_bytes(data)
     store = robozarr.open_store(tmp_path / "a.zarr")
-    with pytest.raises(CorruptChunkError, match=r"shard 0 .* · chunk 0 \(rows 0 to 1\): the chunk agrees with its crc32c"):
+    with pytest.raises(CorruptChunkError, match=r"shard 0 .* · chunk 0 \(rows 0 to 1\): the chunk must agree with its crc32c"):
         read_rows(store, "agentview_rgb", [0])
     assert read_rows(store, "agentview_rgb", [1]).any()
     (tmp_path / "a.zarr/steps/agentview_rgb/c/0/0/0/0").write_bytes(b"")
@@ -76,7 +78,7 @@ def test_a_whole_shard_of_another_store_is_an_error(tmp_path: Path) -> None:
         CorruptChunkError, match=r"the frame must have the checksum that checksums/ states .* found another frame"
     ):
         read_rows(store, "agentview_rgb", [2])
-    with pytest.raises(CorruptChunkError, match=r"steps/ee_pos · episode 1: its rows agree with checksums/ee_pos"):
+    with pytest.raises(CorruptChunkError, match=r"steps/ee_pos · episode 1: its rows must agree with checksums/ee_pos"):
         read_episode(store, "ee_pos", 1)
 
 

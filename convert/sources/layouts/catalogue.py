@@ -46,10 +46,10 @@ def layout_text(name: str) -> str:
     Raises
     ------
     PlanError
-        If there is none of that name.
+        If no layout has this name.
     """
     if name not in ORDER:
-        raise PlanError(f"layout {name}: there is none of that name; there are {', '.join(ORDER)}")
+        raise PlanError(f"layout {name}: no layout has this name; there are {', '.join(ORDER)}")
     return (files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What ``robozarr layouts`` says of sources that are not HDF5 and have no TOML file. Opens nothing."""
+"""Descriptions of sources that are not HDF5 and have no TOML file, for ``robozarr layouts``. Opens nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OTHERS: Final = (
         title="diffusion policy's ReplayBuffer, Zarr v2",
         has="a file *.zip, or a folder with .zgroup and meta/episode_ends",
         needs="nothing more; a codec that numcodecs lacks (upstream's JPEG 2000) cannot be read",
-        kept="every array of numbers in data/ with a row a step, exact; action becomes actions; episodes by meta/episode_ends",
+        kept="arrays of numbers in data/ with one row per step, exact; action becomes actions; episodes by meta/episode_ends",
         not_kept="instructions, frequency, which way up, whether obs came before the action, which no ReplayBuffer says",
     ),
 )

@@ -233,7 +233,7 @@ def _field(where: str, name: str, value: Any) -> Any:
         return tuple(value)
     if name == "control_freq":
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise PlanError(_wrong(where, name, "steps a second", value))
+            raise PlanError(_wrong(where, name, "steps per second", value))
         return float(value)
     if not isinstance(value, str):
         raise PlanError(_wrong(where, name, "a text", value))

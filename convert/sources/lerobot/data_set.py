@@ -1,4 +1,4 @@
-"""What a LeRobot data set says of itself: features, tasks, and where each episode's rows and frames are.
+"""The metadata of a LeRobot data set: features, tasks, and where each episode's rows and frames are.
 
 huggingface/lerobot 0.4.4, lerobot/datasets/utils.py (version 3.0); v30/convert_dataset_v21_to_v30.py (version 2.1).
 """
@@ -42,7 +42,7 @@ DAMAGE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpisodeEntry:
-    """One episode, as the data set's own table has it."""
+    """One episode's entry in the data set's own table."""
 
     length: int
     data: str = ""
@@ -82,7 +82,7 @@ def pyarrow() -> Any:
 
 
 def is_data_file(path: str | Path) -> bool:
-    """Whether a path is that of a Parquet file, which only LeRobot's data sets are read from."""
+    """Whether a path names a Parquet file; only LeRobot data sets are read from such files."""
     return Path(path).suffix.lower() == ".parquet"
 
 
@@ -92,7 +92,7 @@ def is_data_set(folder: Path) -> bool:
 
 
 def data_files(folder: Path) -> list[Path]:
-    """The files of data of a LeRobot data set.
+    """The data files of a LeRobot data set.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def info_of(path: str | Path) -> Path | None:
-    """The ``meta/info.json`` of the data set that a file of data belongs to; None if there is none above it."""
+    """The ``meta/info.json`` of the data set that a data file belongs to; None if no folder above it has one."""
     for parent in Path(path).absolute().parents:
         if parent.name == "data" and (parent.parent / INFO).is_file():
             return parent.parent / INFO
@@ -122,7 +122,7 @@ def info_of(path: str | Path) -> Path | None:
 
 
 def beside(path: str | Path) -> tuple[list[Path], str]:
-    """What a file of data is read with: its videos, and what ``meta/`` says of its rows, as text; OSError if it cannot be read.
+    """What else a data file depends on: its videos, and what ``meta/`` says of its rows, as text; OSError if unreadable.
 
     Not the files of ``meta/`` themselves, which change with every episode that is recorded.
     """
@@ -144,7 +144,7 @@ def beside(path: str | Path) -> tuple[list[Path], str]:
 
 
 def data_set_of(path: str | Path) -> DataSet:
-    """The data set that a file of data belongs to.
+    """The data set that a data file belongs to.
 
     Raises
     ------
@@ -159,7 +159,7 @@ def data_set_of(path: str | Path) -> DataSet:
 
 
 def _state_of(root: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """What tells that a file of ``meta/`` was changed."""
+    """Facts that change when a file of ``meta/`` changes."""
     found = []
     for path in sorted((root / "meta").rglob("*")):
         status = path.stat()
@@ -202,7 +202,7 @@ def _error(path: str | Path, rule: str, value: str, remedy: str) -> SourceError:
 
 
 def _named(template: str, **values: Any) -> str:
-    """A file's name by ``info.json``; ValueError if it would format anything else, or lie outside the data set."""
+    """A file's name by ``info.json``; ValueError if its pattern has other fields, or the name leads out of the data set."""
     if not TEMPLATE.fullmatch(template):
         raise ValueError(f"{template!r} names files otherwise than LeRobot does")
     name = template.format(**values)
@@ -230,11 +230,11 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _once(what: str, rows: Iterable[tuple[int, T]]) -> dict[int, T]:
-    """A table by its numbers; ValueError if one stands there twice."""
+    """A table by its numbers; ValueError if a number occurs twice."""
     found: dict[int, T] = {}
     for number, row in rows:
         if number in found:
-            raise ValueError(f"{what} {number} stands twice")
+            raise ValueError(f"{what} {number} occurs twice")
         found[number] = row
     return found
 
@@ -248,7 +248,7 @@ def _tasks(root: Path) -> dict[int, str]:
     else:
         rows = [(row["task_index"], row["task"]) for row in _lines(root / "meta" / "tasks.jsonl")]
     if bad := [text for _, text in rows if not isinstance(text, str | None)]:
-        raise TypeError(f"a task is text, not {bad[0]!r}")
+        raise TypeError(f"a task must be text, not {bad[0]!r}")
     return _once("task_index", ((int(number), text or "") for number, text in rows))
 
 

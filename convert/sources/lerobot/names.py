@@ -35,7 +35,7 @@ def key_of(feature: str, made: Mapping[str, Any]) -> str:
 
 
 def shape_of(feature: str, shape: tuple[int, ...], made: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of a step: LeRobot writes a single number [1] as a number, which is what it is unless the data set says more.
+    """Shape of a step. LeRobot writes [1] as a single number: it is [1] only if the data set says so, or for actions.
 
     >>> shape_of("next.reward", (), {}), shape_of("action", (), {})
     ((), (1,))
@@ -45,7 +45,7 @@ def shape_of(feature: str, shape: tuple[int, ...], made: Mapping[str, Any]) -> t
 
 
 def joined_of(feature: str, features: Iterable[str], made: Mapping[str, Any]) -> tuple[str, ...]:
-    """The features that a feature of an export repeats, where all are there; none of any other feature."""
+    """The features that were joined into a feature of an export, if all of them are there; else none."""
     by_key = {key_of(name, made): name for name in features if name != feature}
     joined = _made_of(feature, made).get("joined")
     keys = joined if isinstance(joined, list) else []

@@ -25,7 +25,7 @@ DAMAGE: Final = (OSError, ValueError, LookupError, TypeError, ArithmeticError, N
 
 
 class LeRobotFile(EpisodesFile):
-    """One file of data, open for reading; a context manager."""
+    """One data file, open for reading; a context manager."""
 
     def __init__(self, path: str | Path) -> None:
         super().__init__(path)

@@ -87,7 +87,7 @@ class _Scan:
         )
 
     def _features(self) -> list[str]:
-        """Features that are wanted; what is left out is listed, once an episode."""
+        """The features that are wanted; what is left out is listed, once per episode."""
         made, n = self.data.made, len(self.source.runs)
         wanted = []
         for name, entry in self.data.features.items():
@@ -159,7 +159,7 @@ class _Scan:
         return describe(demo, actions, infos, joint, values.__getitem__, episode.facts, self.rules, words)
 
     def _check_joined(self, demo: str, values: Mapping[str, NDArray[Any]], length: int) -> None:
-        """Compare the features that an export joined of others with these."""
+        """Compare each feature that an export joined from others with these others."""
         for name, parts in self.joined.items():
             if name in self.source.columns and all(part in values for part in parts):
                 stated = self.source.read_rows(demo, name, 0, length).reshape(length, -1)
@@ -188,7 +188,7 @@ class _Scan:
         return self.data.tasks.get(int(tasks[0]), "") if len(tasks) else ""
 
     def _info(self, demo: str, name: str, length: int) -> DatasetInfo:
-        """A feature of an episode; its pictures are looked at where they begin and end."""
+        """A feature of an episode; of its pictures, the first and the last are checked."""
         kind = self.data.features[name]["dtype"]
         decoded, shape = "", tuple[int, ...]()
         if kind == "video":

@@ -1,4 +1,4 @@
-"""Check the statistics that a data set states of its numbers against the numbers. Pure numpy.
+"""Compare the statistics that a data set states with its numbers. Pure numpy.
 
 LeRobot 0.4.4 squares in the type of the data (lerobot/datasets/compute_stats.py: RunningQuantileStats.update), 0.6.0 in float32
 at least. So 0.4.4 states wrong standard deviations of pictures and of small integers, which is no fault of the data. Those of

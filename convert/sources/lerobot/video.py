@@ -29,7 +29,7 @@ class VideoError(Exception):
 
 
 class VideoReader:
-    """One open video; frames are asked for in order, or anywhere."""
+    """One open video; frames can be read in order, or from anywhere."""
 
     def __init__(self, path: Path, fps: float) -> None:
         try:
@@ -72,7 +72,7 @@ class VideoReader:
             raise VideoError(f"{self.path}: an episode that begins at {time_s:g} s, between frames of {self._fps:g} a second")
         if 0 < self._stream.frames < first + n:
             raise VideoError(
-                f"{self.path}: {self._stream.frames} frames, where an episode has those from {first} to {first + n}"
+                f"{self.path}: {self._stream.frames} frames, but an episode needs those from {first} to {first + n}"
             )
         return first
 
@@ -97,7 +97,7 @@ class VideoReader:
             raise VideoError(f"{self.path}: {exc}") from exc
 
     def _frame(self, number: int) -> NDArray[np.uint8]:
-        """The next frame, which must lie at the time of this number; earlier ones are passed over after a jump."""
+        """The next frame, which must have the time of this number; after a jump, earlier frames are skipped."""
         wanted = number / self._fps
         for frame in self._frames:
             time_s = float(frame.pts * frame.time_base)

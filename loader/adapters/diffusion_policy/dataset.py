@@ -178,7 +178,7 @@ class DiffusionPolicyDataset(_Base):
         return values.movedim(-1, -3).contiguous().to(torch.float32).div_(255)
 
     def get_all_actions(self) -> torch.Tensor:
-        """float32 [n, dim], of all steps of all episodes that can be served."""
+        """All actions of all episodes that can be served: float32 [n, dim]."""
         return torch.from_numpy(self._actions.copy())
 
     def get_normalizer(self, **kwargs: Any) -> Any:

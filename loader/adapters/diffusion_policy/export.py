@@ -108,7 +108,7 @@ def export_replay_buffer(
 
 @contextmanager
 def _files(place: Path) -> Iterator[Put]:
-    """Write files into a ZIP file, uncompressed, or a folder: the function takes a name and bytes, each name once."""
+    """Yield a function that writes (name, bytes) into an uncompressed ZIP file or a folder; each name once."""
     if place.suffix != ".zip":
         yield partial(_put_file, place)
         return
@@ -168,7 +168,7 @@ def _write_numbers(put: Put, key: str, values: NDArray[Any], float32: bool) -> N
 
 
 def _write_frames(put: Put, key: str, store: Store) -> None:
-    """Write frames, one a chunk."""
+    """Write frames, one per chunk."""
     stored, reader, n = store.keys[key], WindowDataset(store, {key: [0]}), store.n_steps
     blocks = (reader.read(np.arange(first, min(n, first + BLOCK)))[key].numpy() for first in range(0, n, BLOCK))
     shape, dtype = (n, *stored.shape), np.dtype(stored.dtype)
@@ -178,7 +178,7 @@ def _write_frames(put: Put, key: str, store: Store) -> None:
 def _write_array(
     put: Put, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], chunk: tuple[int, ...], chunks: Iterator[NDArray[Any]]
 ) -> None:
-    """An array with upstream's default compressor (replay_buffer.py: resolve_compressor); every chunk is written."""
+    """Write an array with upstream's default compressor (replay_buffer.py: resolve_compressor), with every chunk."""
     codec = Blosc("lz4", 5, Blosc.NOSHUFFLE)
     document = {
         "zarr_format": 2, "shape": shape, "chunks": chunk, "dtype": dtype.str, "compressor": codec.get_config(),
@@ -195,7 +195,7 @@ def _name(key: str) -> str:
 
 
 def _facts(store: Store) -> dict[str, Any]:
-    """What a ReplayBuffer does not say, and a store knows."""
+    """Facts that a store knows and a ReplayBuffer has no place for."""
     episodes, rules = store.episodes, store.metadata.flag_rules
     return {
         "version": 1,

@@ -62,7 +62,7 @@ class LeRobotStore(Dataset[Sample]):
     wording : "file" or "name"
         Of the instruction.
     fps : float, optional
-        Steps a second. Default: the store's.
+        Steps per second. Default: the store's.
     causal, assume_alignment
         As of ``WindowSpec``. True: a step is an observation and the first action that was chosen after it was seen. An episode
         that was recorded AFTER, as LIBERO's are, has one step less then, and step t has the recorded action t + 1.
@@ -144,7 +144,7 @@ class LeRobotStore(Dataset[Sample]):
 
     @property
     def fps(self) -> int | float:
-        """Steps a second."""
+        """Steps per second."""
         return self.meta.fps
 
     @property
@@ -164,15 +164,15 @@ class LeRobotStore(Dataset[Sample]):
 
     @property
     def absolute_to_relative_idx(self) -> dict[int, int] | None:
-        """Where each ``index`` is among the items; None where all episodes are served. LeRobot 0.6's sampler asks."""
+        """The position of each ``index`` among the items; None if all episodes are served. LeRobot 0.6's sampler reads it."""
         return None if self.episodes is None else {index: number for number, index in enumerate(self._items.tolist())}
 
     def set_image_transforms(self, image_transforms: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        """Replace what cameras are handed to."""
+        """Replace the function that camera pictures go through."""
         self.image_transforms = image_transforms
 
     def clear_image_transforms(self) -> None:
-        """Hand cameras to nothing."""
+        """Let camera pictures go through no function."""
         self.image_transforms = None
 
     def __len__(self) -> int:
@@ -199,7 +199,7 @@ class LeRobotStore(Dataset[Sample]):
         return np.concatenate([self.pairing.column(key).reshape(self.pairing.n_steps, -1) for key in feature.keys], axis=1)
 
     def _statistics(self, key: str) -> Statistics:
-        """Of a camera's pictures at all steps of all episodes."""
+        """Statistics of a camera's pictures at all steps of all episodes."""
         counts, rows = self.store.histogram(key), np.setdiff1d(np.arange(self.store.n_steps), self.pairing.rows(key))
         reader = WindowDataset(self.store, {key: [0]})
         for row in rows:  # the last of an episode: a few of the many that the store has counted
@@ -273,7 +273,7 @@ def _is_store(root: str | Path | None) -> TypeGuard[str | Path]:
 
 
 def _delta_indices(deltas: Mapping[str, Sequence[float]] | None, fps: float, tolerance_s: float) -> dict[str, list[int]] | None:
-    """Times in steps (utils.py: check_delta_timestamps, get_delta_indices)."""
+    """Convert times to steps (utils.py: check_delta_timestamps, get_delta_indices)."""
     if deltas is None:
         return None
     for name, times in deltas.items():
@@ -296,7 +296,7 @@ def _offsets(features: Sequence[Feature], deltas: Mapping[str, Sequence[int]]) -
 
 
 def _places(offsets: Sequence[int], deltas: Sequence[int] | None) -> NDArray[np.int64] | None:
-    """Where a feature's offsets are among its key's; None if they are these."""
+    """Positions of a feature's offsets among those of its key; None if both are equal."""
     wanted = [0] if deltas is None else list(deltas)
     return None if wanted == list(offsets) else np.array([list(offsets).index(delta) for delta in wanted], np.int64)
 

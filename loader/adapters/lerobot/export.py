@@ -207,7 +207,7 @@ class _Writer:
         return row
 
     def _facts(self, episode: int) -> dict[str, Any]:
-        """What LeRobot does not ask for, and a store knows of an episode."""
+        """Facts about an episode that a store knows and LeRobot has no field for."""
         episodes = self.store.episodes
         convention = ImageConvention(int(episodes.image_convention[episode]))
         alignment = Alignment(int(episodes.alignment[episode]))
@@ -282,7 +282,7 @@ def _png(frame: NDArray[np.uint8]) -> bytes:
 
 
 def _made_of(feature: Feature, store: Store) -> dict[str, Any]:
-    """The key that a feature holds, with the shape of its steps; or those that it repeats."""
+    """The key that a feature holds, with the shape of its steps; or the keys that it joins."""
     if len(feature.keys) > 1:
         return {"joined": list(feature.keys)}
     key = store.keys[feature.keys[0]]
@@ -290,7 +290,7 @@ def _made_of(feature: Feature, store: Store) -> dict[str, Any]:
 
 
 def _of_one_width(store: Store, features: Features) -> dict[str, NDArray[Any]]:
-    """Ragged keys whose steps happen to have one width: [n_steps, width]."""
+    """The ragged keys whose steps all have the same width: [n_steps, width]."""
     found = {name: of_one_width(store, name) for name in features.left_out if store.keys[name].ragged}
     return {name: values for name, values in found.items() if values is not None}
 

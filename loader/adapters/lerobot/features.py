@@ -73,12 +73,12 @@ class Features:
         return iter((*self.pictures, *self.numbers))
 
     def named(self, name: str) -> Feature:
-        """A feature; WindowError if there is none of that name."""
+        """A feature; WindowError if no feature has this name."""
         for feature in (*self.pictures, *self.numbers):
             if feature.name == name:
                 return feature
         names = ", ".join(feature.name for feature in (*self.pictures, *self.numbers))
-        raise WindowError(f"lerobot · {name}: a feature that is served, which are {names} → name one of these")
+        raise WindowError(f"lerobot · {name}: a served feature, which are {names} → name one of these")
 
     def to_info(self, as_video: bool = False) -> dict[str, dict[str, Any]]:
         """``features`` of ``info.json``."""
@@ -143,7 +143,7 @@ def features_of(
 
 
 def fps_of(store: Store, given: float | None = None) -> int | float:
-    """Steps a second: a whole number as int, as LeRobot's ``fps`` is.
+    """Steps per second; a whole number is an int, as LeRobot's ``fps`` is.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def fps_of(store: Store, given: float | None = None) -> int | float:
     """
     known = store.metadata.control_freq if given is None else given
     if known is None or not 0 < known < float("inf"):
-        raise WindowError("lerobot · fps: steps a second; the store's tasks differ, or it is not known → state fps=")
+        raise WindowError("lerobot · fps: steps per second; the store's tasks differ, or it is not known → state fps=")
     return int(known) if float(known).is_integer() else float(known)
 
 

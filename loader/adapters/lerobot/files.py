@@ -44,13 +44,13 @@ PICTURE: Final = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 
 class FileNumber:
-    """Number of a file: of its folder, and in it."""
+    """The number of a file: that of its folder, and its own inside the folder."""
 
     def __init__(self) -> None:
         self.chunk, self.file = 0, 0
 
     def next(self) -> None:
-        """Go on to the next file."""
+        """Continue with the next file."""
         self.file += 1
         if self.file == CHUNK_FILES:
             self.chunk, self.file = self.chunk + 1, 0
@@ -63,7 +63,7 @@ class FileNumber:
 
 
 class DataFiles:
-    """The files ``data/…``: an episode a row group. A context manager.
+    """The files ``data/…``, with one row group per episode. A context manager.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class DataFiles:
 
 
 def write_episodes(root: Path, episodes: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``meta/episodes/…``: a row an episode, with its statistics as ``stats/<feature>/<statistic>``."""
+    """Write ``meta/episodes/…``: one row per episode, with its statistics as ``stats/<feature>/<statistic>``."""
     columns = {name: [row[name] for row in episodes] for name in episodes[0]}
     columns |= {"meta/episodes/chunk_index": [0] * len(episodes), "meta/episodes/file_index": [0] * len(episodes)}
     pq.write_table(pa.table(columns), FileNumber().path(root, EPISODES), compression="snappy")

@@ -1,4 +1,4 @@
-"""What LeRobot's training code asks a data set's ``meta`` for. Imports no torch.
+"""The metadata that LeRobot's training code reads from a data set's ``meta``. Imports no torch.
 
 huggingface/lerobot 0.4.4, lerobot/datasets/lerobot_dataset.py: LeRobotDatasetMetadata; 0.6.0, dataset_metadata.py.
 """
@@ -144,7 +144,7 @@ class Meta:
 
     @property
     def video_keys(self) -> list[str]:
-        """None: a store has no videos."""
+        """An empty list: a store has no videos."""
         return []
 
     depth_keys = video_keys

@@ -59,11 +59,11 @@ class VideoFiles:
 
     @property
     def seconds(self) -> float:
-        """Length of that file so far."""
+        """Length of the current file so far."""
         return float(self._n / self._fps)
 
     def begin_episode(self) -> None:
-        """Begin another file if this one is large enough: no episode lies in two."""
+        """Begin another file if this one is large enough; no episode is split over two files."""
         if self._container is not None and self._bytes >= VIDEO_MB * 2**20:
             self.close()
             self._number.next()

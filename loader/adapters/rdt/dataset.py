@@ -50,7 +50,7 @@ class RDTDataset:
         Of the data set, as in RDT's configs.
     config : RDTConfig, optional
         What a sample is. Default: LIBERO's, or ``RDTConfig.aloha`` for a store that holds ALOHA's keys.
-    lang_embed : paths or arrays, one a task, optional
+    lang_embed : paths or arrays, one per task, optional
         By task, in the order of ``store.tasks``, or a mapping by instruction or name of the task. Paths stand in for the
         instruction in ``meta``, as RDT expects of precomputed embeddings; arrays [n_tokens, d] are the sample's ``lang_embed``.
     seed : int, optional
@@ -189,14 +189,14 @@ class RDTDataset:
         return self._batches.past_states(batch)
 
     def state_dict(self) -> dict[str, Any]:
-        """The place of `get_item` in its order: ``accelerator.register_for_checkpointing(dataset)`` saves it with the run.
+        """The position of `get_item` in its order: ``accelerator.register_for_checkpointing(dataset)`` saves it with the run.
 
         It counts what this rank's DataLoader workers have read ahead: after a resume those windows come in the next epoch.
         """
         return self.walk.state_dict() | {"windows": self._windows_of}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a place; WindowError if it is one in other windows."""
+        """Continue from a saved position; WindowError if it belongs to other windows."""
         check_same_windows(state.get("windows", self._windows_of), self._windows_of)  # states of earlier versions lack it
         self.walk.load_state_dict(state)
 
@@ -313,7 +313,7 @@ class RDTBatches:
         return {camera: pictures, f"{camera}_mask": mask}
 
     def _at(self, batch: Sample, *fields: str) -> tuple[Any, Mapping[str, Any], list[Any]]:
-        """Numpy or torch, the tables and some fields, for the device of a batch.
+        """Return the array library (numpy or torch), the tables and some fields, for the device of a batch.
 
         On the CPU it is numpy: torch's threads would wait for cores that the loader's threads are reading on.
         """

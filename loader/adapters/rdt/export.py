@@ -86,7 +86,7 @@ def export_rdt(
     configs : path
         ``configs`` of an RDT checkout. Files that are not there are made.
     control_freq : float, optional
-        Steps a second. Default: the store's.
+        Steps per second. Default: the store's.
     overwrite : bool
         Replace entries of this name that say something else.
     dry_run : bool

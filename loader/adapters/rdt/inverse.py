@@ -1,4 +1,4 @@
-"""The way back from RDT's unified vector: what a policy predicts as commands for the robot. Pure numpy."""
+"""Convert RDT's unified vector back: from a policy's predictions to commands for the robot. Pure numpy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["commands_of"]
 
 
 def commands_of(prediction: ArrayLike, config: RDTConfig) -> NDArray[np.float64]:
-    """Turn predicted actions into the commands that they were made of.
+    """Convert predicted actions back to the commands that they encode.
 
     Parameters
     ----------

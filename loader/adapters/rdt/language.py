@@ -29,7 +29,7 @@ def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], 
     ----------
     store : Store
     folder : path
-        Made if need be; one file a task, ``<suite>.<name>.pt``, and ``<suite>.<name>.<code>.pt`` where tasks share a name.
+        Made if need be; one file per task, ``<suite>.<name>.pt``, and ``<suite>.<name>.<code>.pt`` where tasks share a name.
     encode : function of an instruction
         Returns a tensor or array [n_tokens, d], or [1, n_tokens, d] as RDT's scripts/encode_lang.py makes it.
     overwrite : bool

@@ -1,4 +1,4 @@
-"""Write RDT's vectors of a batch, compiled: each is written once, where a fill and a scatter would be two passes."""
+"""Write RDT's vectors of a batch, compiled: in one pass, where a fill and a scatter would take two."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ class SequenceDataset(Dataset[Sample]):
         return deepcopy(self._normalization())
 
     def set_action_normalization_stats(self, action_normalization_stats: Mapping[str, Mapping[str, NDArray[Any]]]) -> None:
-        """Take these, as robomimic's ``MetaDataset`` gives those of several data sets to each."""
+        """Use these statistics; robomimic's ``MetaDataset`` gives those of all its data sets to each one."""
         self._action_normalization = {key: dict(stats) for key, stats in action_normalization_stats.items()}
 
     def _normalization(self) -> dict[str, dict[str, NDArray[Any]]]:

@@ -1,4 +1,4 @@
-"""What robomimic's training reads from the file besides samples: environment, shapes, filter keys; here from a store.
+"""The metadata that robomimic's training reads from its file: environment, shapes, filter keys; here from a store.
 
 ARISE-Initiative/robomimic, robomimic/utils/file_utils.py, 0.3.0 and 0.5.0 (d309eae): functions of the same names.
 """
@@ -137,7 +137,7 @@ def get_demos_for_filter_key(hdf5_path: Store | str | Path, filter_key: str) -> 
 
 
 def _only(value: Any) -> str | None:
-    """An attribute's text: it may stand in an array of one."""
+    """An attribute's text, which may be the only element of an array."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, str) else None
@@ -153,5 +153,5 @@ def _key(store: Store, name: str) -> Any:
 def _width(store: Store, name: str) -> int:
     shape = _key(store, name).shape
     if len(shape) != 1:
-        raise WindowError(f"robomimic · action_keys · {name}: [d] a step; got {list(shape)} → name another key")
+        raise WindowError(f"robomimic · action_keys · {name}: [d] per step; got {list(shape)} → name another key")
     return int(shape[0])

@@ -37,7 +37,7 @@ CACHED: Final = 4 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """What is done to pictures, the whole batch at once, on the device: a pure function of (seed, epoch, window).
+    """Changes to the pictures of a whole batch, made on the device: a pure function of (seed, epoch, window).
 
     A window of an epoch is changed in the same way whenever and wherever it is served: after a resume, in other batches, on
     other ranks. Cameras are changed independently of each other.
@@ -73,14 +73,14 @@ class Augment:
         return all(step.keeps_place for step in self.steps)
 
     def evaluation(self) -> Self:
-        """What evaluation does in its place: the same crops from the middle, and nothing random."""
+        """The augmentation to use in evaluation: the same crops from the middle, and nothing random."""
         steps = (step.centre() for step in self.steps)
         return type(self)(tuple(step for step in steps if step is not None), self.cameras, self.per)
 
     def __call__(
         self, batch: Mapping[str, Any], cameras: Sequence[str], *, seed: int, epoch: int, channels_first: bool = True
     ) -> dict[str, Any]:
-        """Change the pictures of a batch that came another way than by ``WindowLoader(augment=…)``.
+        """Change the pictures of a batch that was not read by ``WindowLoader(augment=…)``.
 
         Parameters
         ----------

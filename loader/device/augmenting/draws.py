@@ -1,6 +1,6 @@
 """Draw the numbers for augmentation: a pure function of (seed, epoch, window, camera, frame). Numpy on the host.
 
-Not torch's generators: their numbers depend on the device, and on what was drawn before. Some bytes a window go to the device,
+Not torch's generators: their numbers depend on the device, and on what was drawn before. Some bytes per window go to it,
 so that a CPU and a GPU do the same.
 """
 
@@ -46,7 +46,7 @@ def keys_of_pictures(keys: U64, camera: str, n_frames: int | None) -> U64:
 
 
 def uniform(keys: U64, purpose: int, n: int = 1) -> NDArray[np.float64]:
-    """Numbers in [0, 1) for each key: float64 [len(keys), n]; of another purpose, others.
+    """Numbers in [0, 1) for each key, other ones for each purpose: float64 [len(keys), n].
 
     >>> uniform(keys_of_windows(0, 0, 0, np.array([3]), np.array([5])), 1).shape
     (1, 1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-__all__ = ["box_of", "crop", "resize", "turn"]
+__all__ = ["box_of", "crop", "resize", "rotate"]
 
 
 def crop(x: torch.Tensor, top: torch.Tensor, left: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut out [height, width] from (top, left) of each picture; int64 [n] each. Past an edge, the edge's pixels again."""
+    """Cut out [height, width] from (top, left) of each picture; int64 [n] each. Pixels past an edge repeat the edge."""
     n, channels, h, w = x.shape
     rows = (top[:, None] + torch.arange(height, device=x.device)).clamp_(0, h - 1)
     columns = (left[:, None] + torch.arange(width, device=x.device)).clamp_(0, w - 1)
@@ -21,7 +21,7 @@ def crop(x: torch.Tensor, top: torch.Tensor, left: torch.Tensor, height: int, wi
 
 
 def box_of(x: torch.Tensor, box: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Cut out a box of each picture and scale it to [height, width], bilinear, corners on corners.
+    """Cut out a box of each picture and scale it to [height, width], bilinear, with aligned corners.
 
     As TensorFlow's ``crop_and_resize``: `box` float [n, 4] is y0, x0, y1, x1, in parts of (size - 1).
     """
@@ -40,14 +40,14 @@ def _between(low: torch.Tensor, high: torch.Tensor, n: int) -> torch.Tensor:
 
 
 def resize(x: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """To [height, width], bilinear, smoothed where it shrinks: as torchvision's and PIL's."""
+    """Resize to [height, width], bilinear with antialiasing, as torchvision and PIL do."""
     if x.shape[-2:] == (height, width):
         return x
     return F.interpolate(x, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
-def turn(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
-    """Turn each picture around its middle, counter-clockwise, bilinear; float [n]. What comes from outside is black."""
+def rotate(x: torch.Tensor, degrees: torch.Tensor) -> torch.Tensor:
+    """Rotate each picture around its centre, counter-clockwise, bilinear; float [n]. Pixels from outside are black."""
     n, _, h, w = x.shape
     angle = torch.deg2rad(degrees)
     cosine, sine = torch.cos(angle), torch.sin(angle)

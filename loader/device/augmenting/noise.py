@@ -53,11 +53,11 @@ class Corrupt:
         return _on(x, noise_first, drawn, _blurred)
 
     def centre(self) -> None:
-        """Nothing."""
+        """None: evaluation has no such step."""
 
 
 def _on(x: torch.Tensor, which: NDArray[np.bool_], drawn: Drawn, change: Change) -> torch.Tensor:
-    """Change some pictures, all at once."""
+    """Change some of the pictures, all at once."""
     own = np.flatnonzero(which)
     if not len(own):
         return x
@@ -96,7 +96,7 @@ def _of_each(drawn: Drawn, number: int) -> torch.Tensor:
 
 
 def _of_pixels(x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """A number in (0, 1) for each value, or for each pixel of all channels alike: a hash of the picture's own and the place."""
+    """A number in (0, 1) for each value, or for each pixel of all channels: a hash of the picture's number and the place."""
     _, channels, height, width = x.shape
     place = torch.arange(height * width, device=x.device).view(1, 1, height, width)
     channel = torch.arange(channels, device=x.device).view(1, -1, 1, 1) * height * width
@@ -135,7 +135,7 @@ def _blurred(x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
 
 
 def _convolved(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
-    """Each picture with its own kernel, float [n, k, k], k odd; the edge's pixels go on outside."""
+    """Each picture convolved with its own kernel, float [n, k, k], k odd; pixels past an edge repeat the edge."""
     n, channels, height, width = x.shape
     reach = kernel.shape[-1] // 2
     padded = F.pad(x, (reach,) * 4, mode="replicate").reshape(1, n * channels, height + 2 * reach, width + 2 * reach)

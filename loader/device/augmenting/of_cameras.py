@@ -23,7 +23,7 @@ AUGMENT_KEYS: Final = "keys of augmentation"
 
 
 def check_augment(augment: Any) -> None:
-    """Refuse what is no option of a loader; raises WindowError with what to pass."""
+    """Refuse a value that ``augment=`` does not take; WindowError says what to pass."""
     each = augment.values() if isinstance(augment, Mapping) else [] if augment is None else [augment]
     if not all(isinstance(one, Augment) for one in each):
         raise WindowError(
@@ -32,12 +32,12 @@ def check_augment(augment: Any) -> None:
 
 
 def told_augment(augment: Augments | None) -> str | None:
-    """The same words for whatever changes pictures in the same way; a loader's state keeps them."""
+    """Describe an augmentation, in equal words for equal changes; a loader's state keeps them."""
     return repr(dict(sorted(augment.items()))) if isinstance(augment, Mapping) else None if augment is None else repr(augment)
 
 
 def augments_of(reader: WindowReader, augment: Augments | None) -> dict[str, Augment]:
-    """What is done to each camera.
+    """The augmentation of each camera.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def augments_of(reader: WindowReader, augment: Augments | None) -> dict[str, Aug
 def augmented_batches(
     reader: WindowReader, augment: Augments | None, seed: int
 ) -> Callable[[Mapping[str, Any], int], dict[str, Any]] | None:
-    """A function of a batch, as stored and where it is, and its epoch, that changes its pictures; None: nothing is to be done.
+    """Make a function of a stored batch and its epoch that changes its pictures; None if none is to be changed.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def augmented_batches(
 def augment_step(
     name: str, augment: Augment, key: Key, *, channels_first: bool = False, scaled: bool = False
 ) -> Callable[[Sample], Sample]:
-    """A function of a batch with `AUGMENT_KEYS` that changes one camera: as stored, or channels first, or scaled to [0, 1]."""
+    """Make a function of a batch with `AUGMENT_KEYS` that changes one camera: as stored, or channels first, or in [0, 1]."""
     first = channels_first or key.picture_axes.endswith("cyx")
     grey = key.picture_axes.endswith("yx") and not key.picture_axes.endswith("cyx")
     divisor = 255.0 if key.dtype == "uint8" and not scaled else 1.0

@@ -58,7 +58,7 @@ class Step(Protocol):
 
     @property
     def n_draws(self) -> int:
-        """Numbers that it draws for a picture."""
+        """How many numbers the step draws for a picture."""
         ...
 
     @property
@@ -71,7 +71,7 @@ class Step(Protocol):
         ...
 
     def centre(self) -> Step | None:
-        """What evaluation does in its place: the same for every picture, nothing random; None: nothing."""
+        """The step to use in evaluation, the same for every picture; None if there is none."""
         ...
 
 
@@ -117,7 +117,7 @@ class RandomCrop:
 
     @property
     def n_draws(self) -> int:
-        """Numbers that it draws for a picture."""
+        """How many numbers the step draws for a picture."""
         return 0 if self.middle else 2
 
     def __call__(self, x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
@@ -141,7 +141,7 @@ class RandomCrop:
 
 @dataclass(frozen=True, slots=True)
 class RandomShift:
-    """Move pictures by up to so many pixels each way; the edge's pixels come in (DrQ: pad 4, crop). Not in evaluation."""
+    """Shift pictures by up to `pixels` each way, repeating the edge (DrQ: pad 4, crop). Not in evaluation."""
 
     pixels: int = 4
 
@@ -157,7 +157,7 @@ class RandomShift:
         return geometry.crop(x, moved[:, 0], moved[:, 1], x.shape[-2], x.shape[-1])
 
     def centre(self) -> None:
-        """Nothing."""
+        """None: evaluation has no such step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class RandomResizedCrop:
 
     @property
     def n_draws(self) -> int:
-        """Numbers that it draws for a picture."""
+        """How many numbers the step draws for a picture."""
         return 0 if self.middle else 4
 
     def __call__(self, x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
@@ -199,7 +199,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """Scale to [height, width], bilinear, smoothed where it shrinks; in evaluation too."""
+    """Scale to [height, width], bilinear with antialiasing; in evaluation too."""
 
     height: int
     width: int
@@ -215,13 +215,13 @@ class Resize:
         return geometry.resize(x, self.height, self.width)
 
     def centre(self) -> Step:
-        """The same."""
+        """The same step."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class RandomRotation:
-    """Turn pictures around their middle by up to so many degrees either way; what comes in is black. Not in evaluation."""
+    """Rotate pictures around their centre by up to `degrees` either way; pixels from outside are black. Not in evaluation."""
 
     degrees: float = 5.0
 
@@ -233,10 +233,10 @@ class RandomRotation:
 
     def __call__(self, x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
         """The pictures after the step."""
-        return geometry.turn(x, (2 * drawn.device[:, 0] - 1) * self.degrees)
+        return geometry.rotate(x, (2 * drawn.device[:, 0] - 1) * self.degrees)
 
     def centre(self) -> None:
-        """Nothing."""
+        """None: evaluation has no such step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -318,12 +318,12 @@ class ColourJitter:
         return ADJUST[self.space][kind](x, factor)
 
     def centre(self) -> None:
-        """Nothing."""
+        """None: evaluation has no such step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """For each picture one of several lists of steps, by probability; what is left of 1 is for none of them.
+    """Apply one of several lists of steps to each picture, by probability; with the rest of the probability, none.
 
     The lists keep the pictures' size.
     """
@@ -344,7 +344,7 @@ class Choice:
 
     @property
     def n_draws(self) -> int:
-        """Numbers that it draws for a picture."""
+        """How many numbers the step draws for a picture."""
         return 1 + max(sum(step.n_draws for step in steps) for _, steps in self.branches)
 
     def __call__(self, x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
@@ -361,4 +361,4 @@ class Choice:
         return out
 
     def centre(self) -> None:
-        """Nothing."""
+        """None: evaluation has no such step."""

@@ -169,7 +169,7 @@ def test_a_store_inside_where_the_new_one_needs_room_is_refused_before_anything_
     convert(files[:1], store, workers=0, keys=["joint_states"])
     convert(files[2:], store / "steps/agentview_rgb", workers=0)
     before = {name: (store / name).read_bytes() for name in files_of(store)}
-    with pytest.raises(StoreError, match="steps/agentview_rgb is not this store's, and the store needs its place"):
+    with pytest.raises(StoreError, match="steps/agentview_rgb is not this store's, and is in the store's way"):
         convert(files[:1], store, workers=0, overwrite=True)
     assert {name: (store / name).read_bytes() for name in files_of(store)} == before
     assert not (store / FOLDER / "plan.json").exists()

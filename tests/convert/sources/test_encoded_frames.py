@@ -102,7 +102,7 @@ OTHER_SIZE = np.frombuffer(families.encode(np.zeros((16, 16, 3), np.uint8)), np.
         (lambda row: row[: len(row) // 2], "(?i)truncated"),
         (lambda row: np.zeros(5, np.uint8), "no JPEG or PNG"),
         (lambda row: np.zeros(0, np.uint8), "begins with nothing"),
-        (lambda row: OTHER_SIZE, r"uint8 \(16, 16, 3\), where the first of the demo is uint8 \(24, 32, 3\)"),
+        (lambda row: OTHER_SIZE, r"uint8 \(16, 16, 3\), but the demo's first is uint8 \(24, 32, 3\)"),
     ],
 )
 def test_a_frame_that_cannot_be_decoded_is_named(change: Any, said: str, tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_another_decoder_is_no_violation_as_long_as_the_pixels_agree(tmp_path: P
     source = families.write_aloha(tmp_path / "t/episode_0.hdf5", n=4, frames="padded")
     more = families.write_aloha(tmp_path / "t/episode_1.hdf5", n=5, frames="padded")
     convert(source, tmp_path / "a.zarr", workers=0)
-    monkeypatch.setattr("robozarr.convert.sources.scan.decoder_of", lambda codec: f"{codec} by Another 1.0")
+    monkeypatch.setattr("robozarr.convert.sources.encoded_frames.decoder_of", lambda codec: f"{codec} by Another 1.0")
     assert verify(tmp_path / "a.zarr", sources=source, workers=0).violations == ()
     with pytest.raises(SourceError, match=r"Another 1\.0; in the store JPEG by Pillow"):
         convert(more, tmp_path / "a.zarr", append=True, workers=0)

@@ -198,7 +198,7 @@ def test_the_name_where_it_reads_as_words(tmp_path: Path) -> None:
     store, report = converted(plain(tmp_path / "KITCHEN_SCENE1_open_the_top_drawer_demo.hdf5"))
     assert words(store) == [("open the top drawer", "file name")] * 2
     assert (store.tasks.instruction, store.tasks.instruction_from_name) == (("",), ("open the top drawer",))
-    assert "2 episodes with the wording of the file's name, 'open the top drawer'" in report.remarks[0]
+    assert "2 episodes; the file name's wording, 'open the top drawer'" in report.remarks[0]
 
 
 def test_the_demo_comes_before_the_file_and_both_before_the_name(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_the_demo_comes_before_the_file_and_both_before_the_name(tmp_path: Path)
     store, report = converted(plain(tmp_path / "open_the_drawer.hdf5", edit))
     assert words(store) == [("open it", FILE), ("open it at once", DEMO)]
     assert store.n_tasks == 2
-    assert any("1 demo with another instruction than the file, 'open it'" in remark for remark in report.remarks)
+    assert any("the file's instruction is 'open it'; for 1 demo another one is stated" in remark for remark in report.remarks)
 
 
 def test_attributes_that_disagree_are_reported(tmp_path: Path) -> None:

@@ -166,7 +166,8 @@ def test_convert_says_that_actions_are_not_all(tmp_path: Path, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         run(["convert", str(source), "--store", str(tmp_path / "a.zarr"), "--dry-run", "-w", "0"])
     assert (
-        "actions: the key actions does not hold all; actions too are action.left_ee_joint_states, " in capsys.readouterr().out
+        "actions: the key actions does not hold all of them; more are in action.left_ee_joint_states, "
+        in capsys.readouterr().out
     )
     old = families.write_robotwin(tmp_path / "old/episode0.hdf5")
     assert convert(old, tmp_path / "b.zarr", workers=0, dry_run=True).other_actions == ()

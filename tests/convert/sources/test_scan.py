@@ -86,7 +86,7 @@ def test_a_robomimic_file(tmp_path: Path) -> None:
 def test_only_the_last_next_obs_may_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, compare_bytes: int
 ) -> None:
-    monkeypatch.setattr("robozarr.convert.sources.scan.COMPARE_BYTES", compare_bytes)
+    monkeypatch.setattr("robozarr.convert.sources.repeats.COMPARE_BYTES", compare_bytes)
     path = synthetic.write_robomimic(tmp_path / "lift.hdf5", size=8, lengths=(6,))
     with h5py.File(path, "r+") as file:
         file["data/demo_0/next_obs/agentview_image"][step, 7, 7, 2] ^= 1

@@ -103,14 +103,14 @@ def test_every_byte(store: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "row", "value", "message"),
     [
-        ("offset", 3, 1, "frame 3 .* payloads follow each other, from the table on; found offset 1, length"),
-        ("length", 5, 0, "frame 5 .* a frame's payload has 1 to 192 bytes; found"),
-        ("length", 6, 2**32 - 1, "frame 6 .* a frame's payload has 1 to 192 bytes"),
-        ("mode", 2, 3, "frame 2 .* a mode is one of the closed set; found .* mode 3"),
-        ("mode", 2, 9, "frame 2 .* a mode is one of the closed set"),
-        ("zero", 9, 1, "frame 9 .* bytes 10 and 11 of an entry are 0"),
-        ("keyframe", 4, 5, "frame 4 .* a keyframe is the row itself, or one before it"),
-        ("keyframe", 4, 255, "frame 5 .* rows that are absent stand behind all others"),
+        ("offset", 3, 1, "frame 3 .* payloads must follow each other, from the table on; found offset 1, length"),
+        ("length", 5, 0, "frame 5 .* a frame's payload must have 1 to 192 bytes; found"),
+        ("length", 6, 2**32 - 1, "frame 6 .* a frame's payload must have 1 to 192 bytes"),
+        ("mode", 2, 3, "frame 2 .* a mode must be one of the closed set; found .* mode 3"),
+        ("mode", 2, 9, "frame 2 .* a mode must be one of the closed set"),
+        ("zero", 9, 1, "frame 9 .* bytes 10 and 11 of an entry must be 0"),
+        ("keyframe", 4, 5, "frame 4 .* a keyframe must be the row itself, or one before it"),
+        ("keyframe", 4, 255, "frame 5 .* absent rows must stand behind all others"),
     ],
 )
 def test_a_table_has_one_form(store: Path, field: str, row: int, value: int, message: str) -> None:

@@ -152,11 +152,13 @@ def test_a_changed_byte_names_array_shard_chunk_frame_and_episode(made: tuple[Pr
     begin = int(np.frombuffer(data, ENTRY, 16, offset)["offset"][12])  # of row 28, the first of the third episode but one
     store = damaged(made[1], tmp_path, offset + begin)
     where = r"steps/agentview_rgb · shard 0 \(steps/agentview_rgb/c/0/0/0/0\) · chunk 1 \(rows 16 to 32\) · frame 12 \(row 28\)"
-    with pytest.raises(CorruptChunkError, match=rf"^{where} · episode 2 \(demo_2\), step 1: the frame agrees with its crc32c"):
+    with pytest.raises(
+        CorruptChunkError, match=rf"^{where} · episode 2 \(demo_2\), step 1: the frame must agree with its crc32c"
+    ):
         read_rows(store, "agentview_rgb", [28])
     (violation,) = verify(store.place, workers=0).violations
     assert violation.rule == "M9"
-    assert re.match(rf"{where} · episode 2: the frame agrees with its crc32c; found other bytes", violation.text)
+    assert re.match(rf"{where} · episode 2: the frame must agree with its crc32c; found other bytes", violation.text)
 
 
 def test_a_chunk_of_another_store_is_an_error(made: tuple[Profile, Path], sources: list[Path], tmp_path: Path) -> None:

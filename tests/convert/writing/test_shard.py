@@ -201,7 +201,9 @@ def test_what_no_codec_understands_is_noticed() -> None:
     for codec in CODECS:
         for nonsense in (b"x", bytes(24), b"\xff" * 24, b"\x02\x01\x21\x02" + struct.pack("<III", 24, 24, 40) + bytes(24)):
             if codec != "none" or len(nonsense) != 24:
-                with pytest.raises(CorruptChunkError, match=r"chunk 0 \(rows 0 to 2\): the chunk decodes to 24 bytes; found"):
+                with pytest.raises(
+                    CorruptChunkError, match=r"chunk 0 \(rows 0 to 2\): the chunk must decode to 24 bytes; found"
+                ):
                     decode_shard(shard_from([nonsense] * 3), small(codec)[0], 0)
 
 
@@ -214,15 +216,15 @@ ABSENT = (2**64 - 1, 2**64 - 1)
     [
         (RAW, [(28, 28), (0, 28), (56, 28), ABSENT], "M8", r"chunk 0 .*follow each other from byte 0; found 28 \+ 28"),
         (RAW, [(0, 28), (0, 28), (56, 28), ABSENT], "M8", r"chunk 1 .*follow each other"),
-        (RAW, [(0, 28), (28, 28), ABSENT, ABSENT], "M8", r"chunk 2 \(rows 4 to 5\): the index's ranges follow each other"),
+        (RAW, [(0, 28), (28, 28), ABSENT, ABSENT], "M8", r"chunk 2 \(rows 4 to 5\): the index's ranges must follow each other"),
         (RAW, [(0, 28), (28, 2**40), (56, 28), ABSENT], "M8", "chunk 1 .*follow each other"),
         (RAW, [(0, 28), (28, 4), (32, 28), ABSENT], "M8", "chunk 1 .*follow each other"),
         (RAW, [(0, 28), (28, 28), (56, 29), ABSENT], "M8", "chunk 2 .*follow each other"),
-        (RAW, [(0, 28), (28, 28), (56, 27), ABSENT], "M8", "chunk 2 .*nothing lies between the last chunk and"),
-        (RAW, [(0, 28), (28, 28), (56, 28), (56, 28)], "M8", "chunks behind the last row are absent; found a byte range"),
-        ([*RAW, FULL.tobytes()], [(0, 28), (28, 28), (56, 28), ABSENT], "M8", "nothing lies between the last chunk and"),
-        ([RAW[0], RAW[1], RAW[1]], None, "M10", "chunk 2 .*: rows behind the last are zero; found other values"),
-        ([RAW[1][:-1], RAW[1], RAW[2]], None, "M10", "chunk 0 .*: the chunk decodes to 24 bytes; found 23 bytes"),
+        (RAW, [(0, 28), (28, 28), (56, 27), ABSENT], "M8", "chunk 2 .*nothing may lie between the last chunk and"),
+        (RAW, [(0, 28), (28, 28), (56, 28), (56, 28)], "M8", "chunks behind the last row must be absent; found a byte range"),
+        ([*RAW, FULL.tobytes()], [(0, 28), (28, 28), (56, 28), ABSENT], "M8", "nothing may lie between the last chunk and"),
+        ([RAW[0], RAW[1], RAW[1]], None, "M10", "chunk 2 .*: rows behind the last must be zero; found other values"),
+        ([RAW[1][:-1], RAW[1], RAW[2]], None, "M10", "chunk 0 .*: the chunk must decode to 24 bytes; found 23 bytes"),
     ],
 )  # fmt: skip
 def test_right_checksums_do_not_make_a_shard(

@@ -176,14 +176,14 @@ def test_statistics_of_constants() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"delta_timestamps": {"actions": [0.0]}}, r"actions: a feature that is served, which are observation\.images"),
+        ({"delta_timestamps": {"actions": [0.0]}}, r"actions: a served feature, which are observation\.images"),
         ({"delta_timestamps": {"action": [0.03]}}, r"action: multiples of 1/20 s, to 0\.0001 s; got 0\.03"),
         ({"state": ["agentview_rgb"]}, r"observation\.state: vectors of the store; agentview_rgb: neither a vector"),
         ({"state": ["nowhere"]}, r"nowhere: the store has actions,"),
         ({"images": ["ee_pos"]}, r"ee_pos: pictures of uint8 with three channels; the store has agentview_rgb"),
         ({"keys": ["nowhere"]}, r"nowhere: is not a key of the store, which has actions,"),
         ({"turn": "left"}, r'turn: "rotate", "upright" or "none"'),
-        ({"fps": 0}, r"fps: steps a second"),
+        ({"fps": 0}, r"fps: steps per second"),
     ],
 )
 def test_refusals(store: Store, options: dict[str, Any], words: str) -> None:

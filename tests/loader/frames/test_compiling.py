@@ -107,7 +107,7 @@ def test_a_cache_that_is_damaged_or_full(tmp_path: Path) -> None:
             os.truncate(path, size)
         said = run(tmp_path, cache)
         assert said.count("robozarr ·") == 1, said  # one warning for both functions
-        assert "machine code that was kept cannot be read" in said
+        assert "cached machine code cannot be read" in said
         assert str(cache) in said
         assert run(tmp_path, cache) == ""  # it was made anew
     other = tmp_path / "other"
@@ -139,7 +139,7 @@ def test_no_fault_of_a_cache_ends_a_program(monkeypatch: pytest.MonkeyPatch) -> 
             function._cache = CarefulCache(Broken())  # type: ignore[attr-defined]
             assert function(1) == 1 + number  # type: ignore[no-untyped-call]
     assert len(caught) == 1
-    assert "/nowhere: machine code that was kept cannot be read (EOFError: Ran out of input)" in str(caught[0].message)
+    assert "/nowhere: cached machine code cannot be read (EOFError: Ran out of input)" in str(caught[0].message)
     assert "NUMBA_CACHE_DIR" in str(caught[0].message)
 
 

@@ -297,7 +297,7 @@ def test_offsets_of_other_texts(fast: Path) -> None:
     here, there = (fast / f"episodes/{name}/offsets/c/0" for name in ("instruction", "demo"))
     swap(here, there)
     format_writer.seal(fast)
-    with pytest.raises(RoboZarrError, match=r"episodes/.*/offsets: ascend from 0 to the \d+ values that they point into"):
+    with pytest.raises(RoboZarrError, match=r"episodes/.*/offsets: must ascend from 0 to the \d+ values that they point into"):
         load(fast, SMALL)
     swap(here, there)
     format_writer.write_array(fast, "tmp", np.array([0, 0, 2], np.int32), ("episode",), (5, 15), "plain zstd")

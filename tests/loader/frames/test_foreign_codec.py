@@ -51,7 +51,7 @@ def test_another_codec_is_read_with_one_warning(fast: Path, options: dict[str, A
         warnings.simplefilter("always")
         assert same(load(fast, foreign_codecs=GZIP), good)
     assert len(caught) == 1
-    assert "steps/agentview_rgb is read by zarr-python, one slice a window: tens of times slower" in str(caught[0].message)
+    assert "steps/agentview_rgb is read by zarr-python, one slice per window: tens of times slower" in str(caught[0].message)
 
 
 @pytest.mark.filterwarnings("ignore:.*is read by zarr-python")
@@ -81,7 +81,7 @@ def test_another_codec_damaged(gzipped: Path) -> None:
         file.write_bytes(data[:size])
         assert fault_of(lambda: load(gzipped, spec, GZIP), good) is not None
     file.unlink()
-    with pytest.raises(RoboZarrError, match=r"rows 7 to 8 .*episode 1 .*every expected shard exists; it is missing"):
+    with pytest.raises(RoboZarrError, match=r"rows 7 to 8 .*episode 1 .*every expected shard must exist; it is missing"):
         load(gzipped, spec, GZIP)
 
 

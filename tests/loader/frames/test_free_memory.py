@@ -108,9 +108,9 @@ def test_caches_respect_a_containers_limit(sample_store: Path, tmp_path: Path, m
     store, spec = rz.open_store(sample_store), rz.WindowSpec({"agentview_rgb": [0], "eye_in_hand_rgb": [0]})
     dataset = rz.WindowDataset(store, spec)
     for cache in ("host", "device"):
-        with pytest.raises(WindowError, match=rf"frames that fit into 0\.00 GB on the {cache}; they take 0\.00 GB"):
+        with pytest.raises(WindowError, match=rf"frames must fit into 0\.00 GB on the {cache}; they take 0\.00 GB"):
             rz.WindowLoader(dataset, 8, cache=cache)
-    with pytest.raises(WindowError, match=r"frames_in_memory: frames that fit into half of what is free, 0\.00 GB"):
+    with pytest.raises(WindowError, match=r"frames_in_memory: frames must fit into half of the free memory, 0\.00 GB"):
         rz.WindowDataset(store, spec, frames_in_memory=True)
     (root / "sys/fs/cgroup/memory.max").write_text("2000000000")
     rz.WindowLoader(dataset, 8, cache="host")

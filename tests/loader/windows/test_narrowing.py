@@ -83,8 +83,8 @@ def test_ranges_are_openpis() -> None:
     ]
     assert mask.tolist() == naive_mask
     for ranges, says in (
-        ({"c": [(0, 1)]}, "no episode is called so"),
-        ({"a": [(0, 1)]}, r"2 episodes are called so: \[0, 1\]"),
+        ({"c": [(0, 1)]}, "no episode has this name"),
+        ({"a": [(0, 1)]}, r"2 episodes have this name: \[0, 1\]"),
         ({3: [(0, 1)]}, r"episodes in \[0, 3\)"),
         ({0: [(0, 6)]}, r"0 to 5; got \(0, 6\)"),
         ({0: [(3, 3)]}, r"got \(3, 3\)"),
