@@ -27,14 +27,14 @@ def follow_training(schedule: Schedule) -> bool:
     ------
     WindowError
         If batches of an epoch would be skipped that nobody named, or once more than a loaded state skips them; or if accelerate
-        keeps the place by torchdata, which counts batches of a batch sampler and knows no epoch.
+        keeps the position by torchdata, which counts batches of a batch sampler and knows no epoch.
     """
     names = set(asking())
     counted, skips = counted_by(), "SkipBatchSampler" in names
     if SHARD in names and any(name.startswith("_Stateful") for name in names):
         raise WindowError(
             "order · use_stateful_dataloader: off; with it accelerate would resume in the order of epoch 0, and an iteration "
-            "left early would lose what was read ahead → leave it out, and save the place by "
+            "left early would lose what was read ahead → leave it out, and save the position by "
             "accelerator.register_for_checkpointing(loader), of a plain DataLoader (sampler)"
         )
     if skips and schedule.resumed and schedule.state.consumed:

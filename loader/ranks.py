@@ -20,10 +20,10 @@ __all__ = ["Ranks", "refuse_second_sharding", "refuse_workers"]
 SHARDERS: Final = {
     "BatchSamplerShard": (
         "Accelerate's prepare() → do not prepare this loader: loader.set_epoch, state_dict and the batches' device "
-        '(device=accelerator.device) are its own; save its place by accelerator.register_for_checkpointing(loader)'
+        '(device=accelerator.device) are its own; save its position by accelerator.register_for_checkpointing(loader)'
     ),
     "DataLoaderDispatcher": (
-        "Accelerate's prepare() with dispatch_batches → do not prepare this loader; save its place by "
+        "Accelerate's prepare() with dispatch_batches → do not prepare this loader; save its position by "
         "accelerator.register_for_checkpointing(loader)"
     ),
     "DistributedSamplerWrapper": "Lightning's sampler → pass Trainer(use_distributed_sampler=False)",

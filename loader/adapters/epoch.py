@@ -89,7 +89,7 @@ class Walk:
         Raises
         ------
         WindowError
-            If it is the place in another number of windows.
+            If it is a position in another number of windows.
         """
         if state["n_windows"] != self.order.n_windows:
             raise WindowError(

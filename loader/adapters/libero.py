@@ -74,7 +74,7 @@ class LiberoWindows:
         flags = self.store.index.flags
         kept = (flags & int(StepFlag.NOOP)) == 0 if drop_noops else np.ones(len(flags), bool)
         self._kept: I64 = np.flatnonzero(kept)
-        self._place: I64 = np.cumsum(kept) - 1  # row → its place among those that are kept
+        self._kept_number: I64 = np.cumsum(kept) - 1  # row → its number among those that are kept
         self._texts = wordings(self.store, wording)
         warn_without_words(self.store, self._texts, self.dataset.table.served, "prompt")
         check_pictures(self.dataset, self.images)
@@ -115,8 +115,8 @@ class LiberoWindows:
         table = self.dataset.table
         episode, step = batch["episode"].cpu().numpy(), batch["step"].cpu().numpy()
         row = table.start[episode] + step
-        place = self._place[row + table.shift[episode]][:, None] + np.arange(self.chunk)
-        last = self._place[table.stop[episode] - 1][:, None]
+        place = self._kept_number[row + table.shift[episode]][:, None] + np.arange(self.chunk)
+        last = self._kept_number[table.stop[episode] - 1][:, None]
         return row, self._kept[np.minimum(place, last)], place > last
 
     def anchor_rows(self) -> I64:

@@ -1,7 +1,7 @@
 """The order of an epoch: position → window, and mixtures of stores; imports neither torch nor zarr.
 
 Everything is a pure function of (seed, epoch), evaluated for arrays of positions; the permutation is
-``loader.windows.permutation``'s, the shares of ranks are ``loader.windows.share``'s, a run's place ``loader.windows.state``'s.
+``loader.windows.permutation``'s, shares of ranks are ``loader.windows.share``'s, a run's position ``loader.windows.state``'s.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _of_each(drawn: Drawn, number: int) -> torch.Tensor:
 
 
 def _of_pixels(x: torch.Tensor, drawn: Drawn) -> torch.Tensor:
-    """A number in (0, 1) for each value, or for each pixel of all channels: a hash of the picture's number and the place."""
+    """A number in (0, 1) for each value, or for each pixel of all channels: a hash of the picture's number and the position."""
     _, channels, height, width = x.shape
     place = torch.arange(height * width, device=x.device).view(1, 1, height, width)
     channel = torch.arange(channels, device=x.device).view(1, -1, 1, 1) * height * width
