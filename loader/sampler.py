@@ -317,7 +317,7 @@ class WindowDataLoader(DataLoader[Any]):
         return self.schedule.n_batches
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs are expected to serve at least once, over all ranks; 1 without weights."""
+        """The share of windows that `n_epochs` epochs should serve at least once, over all ranks; 1 without weights."""
         return self.schedule.expected_coverage(n_epochs)
 
     def forever(self) -> Endless:

@@ -221,7 +221,7 @@ class Schedule:
         return n_batches
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs, one after the other, are expected to serve at least once, over all ranks.
+        """The share of windows that `n_epochs` epochs in a row are expected to serve at least once, over all ranks.
 
         1 where every window is served each epoch. Less by weights below the average, where it follows exactly from them; and by
         ``drop_last``, which leaves out other windows each epoch.
@@ -266,7 +266,7 @@ class Schedule:
             self._resumed = left
 
     def begin_anew(self) -> None:
-        """Let the next iteration serve all windows, first those that are left of a loaded state."""
+        """Let the next iteration serve all windows, beginning with those that a loaded state has left."""
         self._resumed = False
 
     def _next(self, share: Share) -> OrderState:

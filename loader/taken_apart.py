@@ -99,7 +99,7 @@ class TakenApart:
         return self.schedule.n_batches_left
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs are expected to serve at least once, over all ranks; 1 without weights."""
+        """The share of windows that `n_epochs` epochs should serve at least once, over all ranks; 1 without weights."""
         return self.schedule.expected_coverage(n_epochs)
 
     def set_epoch(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""A read-through cache: a local folder that keeps shards of a bucket, as far as they were read.
+"""A read-through cache: a local folder that keeps the parts of a bucket's shards that were read.
 
 A file of it is a shard with holes: what was read of the shard lies where it lies in the shard. Whether a chunk is there is told
 by its checksum, nothing else; so whatever processes, crashes, a full disk, or somebody's hand do to the folder, a chunk is

@@ -190,7 +190,7 @@ def control_frequency(env_args: Mapping[str, Any]) -> float | None:
 
 
 def json_object(text: object) -> dict[str, Any]:
-    """The object in a JSON attribute; {} if there is none: attributes are evidence here, not data."""
+    """The object in a JSON attribute; {} if there is none. Attributes are evidence here, not data."""
     if not isinstance(text, str):
         return {}
     try:

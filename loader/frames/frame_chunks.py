@@ -340,7 +340,7 @@ def _decode_from(
 
 @compiled_inside
 def _is_key(shards: Shards, needed: NDArray[np.int64], i: int) -> bool:
-    """Whether a needed row is the keyframe of one behind it."""
+    """Whether a needed row is the keyframe of a later one."""
     first, k = needed[i] - needed[i] % shards.chunk_rows, i + 1
     while k < len(needed) and needed[k] < first + shards.chunk_rows:
         if first + entry_of(shards, needed[k])[3] == needed[i]:

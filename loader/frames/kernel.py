@@ -254,7 +254,7 @@ def read_chunks(
 def _read_to(
     shards: Shards, batch_rows: BatchRows, j: int, at: int, c: int, out: NDArray[np.uint8], buffers: Buffers
 ) -> tuple[int, int]:
-    """Addresses of chunk `c` of a run and of its checksum, read as `_aim` said, `at` bytes behind the run's begin."""
+    """Addresses of chunk `c` of a run and of its checksum, read as `_aim` said, `at` bytes after the run's beginning."""
     if shards.codec == RAW and len(shards.over) == 0:
         target = out.ctypes.data + batch_rows.place[batch_rows.first[j]] * shards.row_bytes
         return target, buffers.checksums.ctypes.data + CRC_BYTES * c

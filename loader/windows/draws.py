@@ -108,7 +108,7 @@ class Draws:
         return np.diff(self.ends, prepend=0) / self.unit
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs, one after the other, are expected to serve at least once."""
+        """The share of windows that `n_epochs` epochs in a row are expected to serve at least once."""
         whole, part = divmod(n_epochs, 1)
         covered = self._covered(int(whole))
         return covered + part * (self._covered(int(whole) + 1) - covered) if part else covered

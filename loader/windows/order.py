@@ -179,7 +179,7 @@ class Order:
         return windows
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs are expected to serve at least once."""
+        """The share of windows that `n_epochs` epochs are expected to serve at least once."""
         if self.draws is not None:
             return self.draws.expected_coverage(n_epochs)
         return min(1.0, n_epochs)
@@ -293,7 +293,7 @@ class Mixture:
         return store, window
 
     def expected_coverage(self, n_epochs: float = 1) -> float:
-        """The share of windows that so many epochs are expected to serve at least once."""
+        """The share of windows that `n_epochs` epochs are expected to serve at least once."""
         n_draws = self._cycles.before(np.array([self._n_cycles]))[0]
         covered = [
             order.n_windows * order.expected_coverage(n_epochs * n / order.n_positions)

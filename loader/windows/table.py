@@ -213,7 +213,7 @@ class WindowTable:
         return replace(self, runs=runs, ends=ends, to_row=runs[:, 1] - ends, left_out=left_out)
 
     def joined(self, others: Iterable[Self]) -> Self:
-        """The windows of several tables of one store and window, each anchor once, numbered anew; `left_out` is empty."""
+        """The windows of several tables of one store and window, each anchor once, renumbered; `left_out` is empty."""
         anchor = self.anchor_mask()
         for other in others:
             anchor |= other.anchor_mask()

@@ -48,7 +48,7 @@ class FrameDecoder:
 
     @property
     def n_present(self) -> int:
-        """Rows that the array has; the rest lies behind its end."""
+        """Rows that the array has; the other rows lie after its end."""
         return self._table.n_present
 
     def rows(self, wanted: Sequence[int]) -> NDArray[Any]:

@@ -11,7 +11,7 @@ __all__ = ["open_data_set"]
 
 
 def open_data_set(path: Store | str | Path) -> tuple[Store, int | None]:
-    """A store, and the number of the source that the path names behind it: ``libero.zarr/libero_goal/a_demo.hdf5``.
+    """Open a store, and return the number of the source that the path names inside it: ``a.zarr/libero_goal/b_demo.hdf5``.
 
     Raises
     ------
