@@ -6,6 +6,7 @@ Imports nothing but the standard library: Dask's workers import the benchmarks w
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ __all__ = [
     "machine",
     "machine_lines",
     "read_once",
+    "write_json",
 ]
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -102,3 +104,9 @@ def align(lines: Sequence[Sequence[str]]) -> str:
         "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
         for line in lines
     )
+
+
+def write_json(result: Mapping[str, Any], path: Path | None) -> None:
+    """Write a benchmark's numbers to the file that ``--json`` names, if it names one."""
+    if path is not None:
+        path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import random
 import resource
@@ -29,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from common import align, default_source, figure, file_system, machine, machine_lines, read_once
+from common import align, default_source, figure, file_system, machine, machine_lines, read_once, write_json
 
 if TYPE_CHECKING:
     from contenders import Contender
@@ -262,9 +261,7 @@ def main() -> None:
         "\n".join(verdicts(result["rows"])),
         sep="\n\n",
     )
-    if options.json is not None:
-        result["rows"] = [asdict(row) for row in result["rows"]]
-        options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(result | {"rows": [asdict(row) for row in result["rows"]]}, options.json)
 
 
 if __name__ == "__main__":

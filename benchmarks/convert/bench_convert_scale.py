@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from common import align, default_source, figure, file_system, machine, machine_lines, read_once
+from common import align, default_source, figure, file_system, machine, machine_lines, read_once, write_json
 
 if TYPE_CHECKING:
     from robozarr.schemas.layout import Profile
@@ -138,8 +138,7 @@ def main() -> None:
         return
     result = run(options)
     print(format_result(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, options.json)
     if max(row["peak_mb"] for row in result["rows"]) >= LIMIT_MB:
         sys.exit(1)
 

@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from common import ROOT, align, figure, machine, machine_lines
+from common import ROOT, align, figure, machine, machine_lines, write_json
 
 PACKAGES: Final = ("robozarr", "numpy", "dask", "distributed")
 N_DEMOS, N_STEPS = 50, 150
@@ -175,8 +175,7 @@ def main() -> None:
         return
     result = run(options.files, options.tasks)
     print(format_result(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(result, options.json)
 
 
 if __name__ == "__main__":

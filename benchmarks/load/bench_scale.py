@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from common import align, figure, file_system, machine, machine_lines
+from common import align, figure, file_system, machine, machine_lines, write_json
 
 PACKAGES: Final = ("robozarr", "numpy", "torch", "numba", "blosc2", "zarr")
 BATCH: Final = 64
@@ -160,8 +160,7 @@ def main() -> None:
         scratch=options.scratch,
     )
     print(format_result(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(result, options.json)
 
 
 if __name__ == "__main__":

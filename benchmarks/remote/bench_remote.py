@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import os
 import statistics
 import subprocess
@@ -33,7 +32,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 import torch
-from common import align, figure, file_system, machine, machine_lines
+from common import align, figure, file_system, machine, machine_lines, write_json
 
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.frames import read
@@ -271,8 +270,7 @@ def main() -> None:
         scratch=options.scratch,
     )
     print(format_result(result))
-    if options.json is not None:
-        options.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(result, options.json)
 
 
 if __name__ == "__main__":
