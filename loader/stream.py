@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from robozarr.loader.consumers import Consumer
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.augmenting.draws import keys_of_windows
-from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, augments_of, told_augment
+from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, told_augment
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.device.transform import Images, Normalise, check_keys, check_steps, make_transform
 from robozarr.loader.given import datasets_of
 from robozarr.loader.placing import place
 from robozarr.loader.relative import Relative
@@ -198,7 +198,7 @@ class WindowLoader(TakenApart):
         self._readers = self._together.readers
         self._transform, self._images, self._normalise = transform, images, normalise
         self._augment, self._relative = augment, relative
-        augments_of(self._readers[0], augment)
+        check_keys(self._readers, images, normalise, augment, relative)
         self.leases = Leases(hold_bytes)
         """The host memory that is lent to batches."""
         self._threads = default_threads() if threads is None else threads
