@@ -320,7 +320,9 @@ class WindowLoader(TakenApart):
             )
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":
-            self._readers[:] = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
+            for group, reader in enumerate(self._readers):
+                with self._together.naming(group):
+                    self._readers[group] = reader if reader.holds_frames else reader.with_frames(self._team)
         if self._cache == "device" and self._frames is None:
             self._frames = DeviceFrames(self._readers, self.device, self._team)
         if self._slots is None:
@@ -345,7 +347,8 @@ class WindowLoader(TakenApart):
             if self._frames is not None:
                 keys = self._frames.low_dim
                 self._frames.place(group, slot.batch, windows, at, part)
-            self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
+            with self._together.naming(group):
+                self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
         if batch.dataset is not None and part[0] == 0:
             slot.batch["store"][: batch.n_windows] = batch.dataset
 
