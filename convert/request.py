@@ -11,6 +11,7 @@ from typing import Any, Literal
 from robozarr.convert.planning.by_hand import told
 from robozarr.convert.planning.infer import Base, OnError
 from robozarr.convert.planning.instructions import instruction_remarks
+from robozarr.convert.planning.lengths import length_remarks
 from robozarr.convert.planning.plan import Plan
 from robozarr.convert.sources.by_hand import Given
 from robozarr.convert.sources.layouts.catalogue import read_layout_file
@@ -60,6 +61,8 @@ class ConvertReport:
     """Source files that an append added; 0 without an append."""
     other_actions: tuple[str, ...] = ()
     """Keys that are actions too, beside ``actions``, as the layout says: of another arm, or in another form."""
+    length_remarks: tuple[str, ...] = ()
+    """Remarks on demos that are said to have another number of steps than they have."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -154,4 +157,5 @@ def report_of(
         n_kept=0 if written is None else written.n_kept,
         n_appended=len(plan.files) - n_old if base is not None else 0,
         other_actions=tuple(key.name for key in metadata.keys if key.role == "action" and key.name != "actions"),
+        length_remarks=tuple(length_remarks(plan.files[n_old:])) if wish.origin is None else (),
     )

@@ -24,6 +24,7 @@ from robozarr.loader.arguments import (
     task_rows,
 )
 from robozarr.loader.batch import Batch, WindowReader
+from robozarr.loader.consumers import thread_reads
 from robozarr.loader.frames.upright import check_conventions, upright_keys
 from robozarr.loader.relative import Relative
 from robozarr.loader.statistics import Statistics
@@ -229,6 +230,7 @@ class WindowDataset(Dataset[Sample]):
             Per key of the window ``key [b, n_offsets, …]`` as in the store, ``key_is_pad`` bool [b, n_offsets]; ``episode``,
             ``step``, ``task`` int64 [b]; the embeddings; ``instruction``, a list of text.
         """
+        thread_reads()
         planned = self.windows.plan(windows)
         batch = Batch(self.windows.fields, len(planned.episode))
         self.windows.fill(batch, planned)

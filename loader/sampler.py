@@ -14,6 +14,7 @@ from weakref import ref
 from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler
 
 from robozarr.loader.asking import Ahead, ahead_of_training, asks_batches, told_by
+from robozarr.loader.consumers import Consumer
 from robozarr.loader.dataset import WindowDataset
 from robozarr.loader.device.augmenting.of_cameras import Augments, augmented_batches, check_augment, told_augment
 from robozarr.loader.endless import Endless
@@ -299,7 +300,7 @@ class WindowDataLoader(DataLoader[Any]):
         object.__setattr__(self, "batch_sampler", batches)
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        began, n_batches = None, 0
+        began, n_batches, consumer = None, 0, Consumer()
         sampler: _Sharded = self.batch_sampler.sampler  # type: ignore[union-attr]
         try:
             for batch in super().__iter__():
@@ -308,6 +309,7 @@ class WindowDataLoader(DataLoader[Any]):
                 n_batches += 1
                 self.schedule.consume(began, n_batches)
                 yield batch if self._augmented is None else self._augmented(batch, began.state.epoch)
+                consumer.comes()
         finally:
             if began is sampler.began:
                 sampler.ahead = self._own = None  # it is counted here

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from robozarr.loader.consumers import Consumer
 from robozarr.loader.dataset import Sample, WindowDataset
 from robozarr.loader.device.augmenting.draws import keys_of_windows
-from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, augments_of, told_augment
+from robozarr.loader.device.augmenting.of_cameras import AUGMENT_KEYS, Augments, told_augment
 from robozarr.loader.device.batch_slots import BatchSlot, BatchSlots, Copier, device_of
 from robozarr.loader.device.cache import DeviceFrames, check_budget
 from robozarr.loader.device.leases import Leases
-from robozarr.loader.device.transform import Images, Normalise, check_steps, make_transform
+from robozarr.loader.device.transform import Images, Normalise, check_keys, check_steps, make_transform
 from robozarr.loader.following import follow_training
 from robozarr.loader.given import datasets_of
 from robozarr.loader.relative import Relative
@@ -198,7 +198,7 @@ class WindowLoader(TakenApart):
         self._readers = self._together.readers
         self._transform, self._images, self._normalise = transform, images, normalise
         self._augment, self._relative = augment, relative
-        augments_of(self._readers[0], augment)
+        check_keys(self._readers, images, normalise, augment, relative)
         self.leases = Leases(hold_bytes)
         """The host memory that is lent to batches."""
         self._threads = default_threads() if threads is None else threads
@@ -320,7 +320,9 @@ class WindowLoader(TakenApart):
             )
             self._team = ThreadTeam(self._threads, self._copier.enter_thread)
         if self._cache == "host":
-            self._readers[:] = [reader if reader.holds_frames else reader.with_frames(self._team) for reader in self._readers]
+            for group, reader in enumerate(self._readers):
+                with self._together.naming(group):
+                    self._readers[group] = reader if reader.holds_frames else reader.with_frames(self._team)
         if self._cache == "device" and self._frames is None:
             self._frames = DeviceFrames(self._readers, self.device, self._team)
         if self._slots is None:
@@ -345,7 +347,8 @@ class WindowLoader(TakenApart):
             if self._frames is not None:
                 keys = self._frames.low_dim
                 self._frames.place(group, slot.batch, windows, at, part)
-            self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
+            with self._together.naming(group):
+                self._readers[group].fill(slot.batch, windows, at, part, keys, cancelled)
         if batch.dataset is not None and part[0] == 0:
             slot.batch["store"][: batch.n_windows] = batch.dataset
 

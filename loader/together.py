@@ -6,6 +6,7 @@ planned together and read by one call, whichever dataset they are of: thirty tas
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from robozarr.loader.batch import Field, PlannedWindows, WindowReader
 from robozarr.loader.schedule import WindowsOfBatch
-from robozarr.schemas.errors import WindowError
+from robozarr.schemas.errors import CorruptChunkError, WindowError
 
 __all__ = ["Part", "Planned", "Together", "common_fields"]
 
@@ -68,6 +69,17 @@ class Together:
         self.readers = [_joined(group) for group in members]
         """One for each group; its table has the windows of all datasets in it."""
         self._groups = np.array(self.group_of)
+
+    @contextlib.contextmanager
+    def naming(self, group: int) -> Iterator[None]:
+        """Say of which of several stores something cannot be read: arrays and shards have the same names in each."""
+        try:
+            yield
+        except CorruptChunkError as exc:
+            place = str(self.readers[group].store.path)
+            if len(self.readers) == 1 or place in exc.message:
+                raise
+            raise CorruptChunkError(f"{place} · {exc.message}", exc.rule) from exc
 
     def plan(self, group: int, dataset: I64 | None, windows: I64) -> tuple[PlannedWindows, I64 | None]:
         """Find the rows of those windows that belong to a group.

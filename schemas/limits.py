@@ -26,7 +26,7 @@ MOST_SHARDS: Final = 2**24
 MOST_CHUNKS: Final = 2**20
 """Most chunks of a shard: an index of 16 MiB. robozarr writes at most 4,096."""
 MOST_CHUNK_BYTES: Final = 2**30
-"""Largest decoded chunk, of a store and of HDF5, which unpacks a chunk whole. Blosc cannot hold twice as much."""
+"""Largest decoded chunk, of a store and of a source: HDF5 and Zarr unpack a chunk whole. Blosc cannot hold twice as much."""
 MOST_STEP_BYTES: Final = 2**26
 """Largest step of a key in a source: 16 are a chunk. An RGB picture of 4,700 × 4,700."""
 MOST_SHARD_BYTES: Final = 2**32

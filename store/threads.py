@@ -100,6 +100,8 @@ Jobs: TypeAlias = "SimpleQueue[tuple[ThreadJob, int] | None]"
 class ThreadTeam:
     """Threads that do jobs until the team is no longer referenced, or the program ends.
 
+    After that, in at-exit handlers that come later, a job is done by whoever submits it; also where no thread can be started.
+
     Parameters
     ----------
     n_threads : int
@@ -120,14 +122,23 @@ class ThreadTeam:
             threading.Thread(target=_serve, args=(self._jobs, begin), name=f"robozarr_{number}", daemon=True)
             for number in range(n_threads)
         ]
-        weakref.finalize(self, _dismiss, self._jobs, threads, patience_s)
+        self._working: list[threading.Thread] = []
+        weakref.finalize(self, _dismiss, self._jobs, self._working, patience_s)
         for thread in threads:
-            thread.start()
+            self._working.append(thread)
+            try:
+                thread.start()
+            except RuntimeError:  # the system's limit, or the program's end: Python 3.12 starts none then
+                self._working.pop()
+                break
 
     def submit(self, job: ThreadJob) -> None:
         """Start a job."""
         for part in range(job.n_parts):
-            self._jobs.put((job, part))
+            if self._working:
+                self._jobs.put((job, part))
+            else:
+                job.run(part)
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         """The results of a function for each item; raises its errors."""
@@ -157,9 +168,11 @@ def _serve(jobs: Jobs, begin: Callable[[], object] | None) -> None:
 
 
 def _dismiss(jobs: Jobs, threads: list[threading.Thread], patience_s: float | None) -> None:
-    for _ in threads:
+    working = list(threads)
+    threads.clear()
+    for _ in working:
         jobs.put(None)
     until = None if patience_s is None else time.monotonic() + patience_s
-    for thread in threads:
+    for thread in working:
         if thread.ident is not None and thread is not threading.current_thread():
             thread.join(None if until is None else max(0, until - time.monotonic()))

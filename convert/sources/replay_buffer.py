@@ -23,6 +23,7 @@ from robozarr.convert.sources.detect import first_not_finite
 from robozarr.convert.sources.not_hdf5 import AGAIN, LEAVE_OUT, EpisodesFile, demo_of, describe, rules_of
 from robozarr.schemas.errors import Problem
 from robozarr.schemas.index import FlagRules
+from robozarr.schemas.limits import MOST_CHUNK_BYTES
 from robozarr.schemas.metadata import NOT_WANTED
 from robozarr.schemas.source import is_called
 from robozarr.schemas.words import first_line
@@ -34,8 +35,6 @@ ACTION: Final = "action"
 ENDS: Final = "meta/episode_ends"
 MOST: Final = 1 << 24
 """Most episodes, and most chunks of an array: more are made to exhaust memory. As frames 230 hours at 20 a second."""
-MOST_BUFFER_CHUNK_BYTES: Final = 1 << 32
-"""A chunk is decoded as a whole; more than this is damaged, or made to exhaust memory."""
 
 
 def is_replay_buffer(path: str | Path) -> bool:
@@ -184,8 +183,8 @@ class _Scan:
             elif not array.shape or array.shape[0] != source.ends[-1]:
                 value = f"{array.shape} and {source.ends[-1]} steps"
                 self._problem(name, "an array must have one row per step", value, other)
-            elif math.prod(array.chunks) * array.dtype.itemsize > MOST_BUFFER_CHUNK_BYTES or array.nchunks > MOST:
-                rule = f"a chunk must have at most {MOST_BUFFER_CHUNK_BYTES >> 30} GiB, an array at most {MOST} chunks"
+            elif math.prod(array.chunks) * array.dtype.itemsize > MOST_CHUNK_BYTES or array.nchunks > MOST:
+                rule = f"a chunk must have at most {MOST_CHUNK_BYTES >> 30} GiB, an array at most {MOST} chunks"
                 self._problem(name, rule, f"{array.nchunks} of {array.chunks}, {array.dtype}", f"write it anew, or {other}")
             elif _lacks_chunks(array):
                 value = f"{array.nchunks_initialized} of {array.nchunks}"

@@ -29,7 +29,7 @@ from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import ImageConvention
 from robozarr.schemas.metadata import Key
 
-__all__ = ["Images", "Normalise", "check_steps", "make_transform"]
+__all__ = ["Images", "Normalise", "check_keys", "check_steps", "make_transform"]
 
 Step = Callable[[Sample], Sample]
 
@@ -125,6 +125,48 @@ def check_steps(images: Any, normalise: Any, transform: Any, augment: Any = None
         raise WindowError(f"loader · transform: a function of a batch; got {transform!r} → pass a function, or leave it out")
 
 
+def check_keys(
+    readers: Sequence[WindowReader],
+    images: Images | None,
+    normalise: Normalise | None,
+    augment: Augments | None,
+    relative: Relative | None,
+) -> None:
+    """Refuse steps for keys that the window lacks, or that differ from what a step needs; reads no values.
+
+    A loader asks when it is made: its first batch may be far away, behind a model that takes minutes to load.
+
+    Raises
+    ------
+    WindowError
+        If a key that is to be normalised is not in the window, or pictures of unknown convention are to be made upright.
+    """
+    if images is not None and images.upright and _to_turn(readers[0]):
+        for reader in readers:
+            unknown_at = reader.table.served & (reader.store.episodes.image_convention == ImageConvention.UNKNOWN)
+            if unknown_episodes := np.flatnonzero(unknown_at).tolist():
+                raise WindowError(
+                    f"images · upright: every episode's convention is known; it is not of {len(unknown_episodes)}, such as "
+                    f"{unknown_episodes[0]} → look at a picture (dataset.show), then pass upright=False and flip in transform= "
+                    "if it needs to be"
+                )
+    augments_of(readers[0], augment)
+    if relative is not None:
+        for reader in readers:
+            relative.check(reader)
+    if normalise is None:
+        return
+    if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
+        raise WindowError(
+            f"normalise · keys: must be keys of the window, which has {', '.join(readers[0].spec.offsets)}; got "
+            f"{', '.join(unknown)} → take some of these"
+        )
+    if normalise.statistics is not None:
+        names = [name for name in normalise.keys if not readers[0].store.keys[name].frame]
+        for reader in readers:
+            normalise.statistics.check(reader, names, relative)
+
+
 def _check_dtype(where: str, dtype: Any, more: str) -> None:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise WindowError(
@@ -145,19 +187,19 @@ def make_transform(
     augment: Augments | None = None,
     relative: Relative | None = None,
 ) -> Step:
-    """One function of a batch that does all steps.
+    """One function of a batch that does all steps, which `check_keys` has found to fit.
 
     `group_of` says which of `readers` each dataset of a batch's ``store`` is read by. Default: each by its own.
 
     Raises
     ------
     WindowError
-        If a key that is to be normalised is not in the window, or pictures of unknown convention are to be made upright.
+        If there are no such statistics.
     """
     steps: list[Step] = []
-    pictures = [key.name for key in readers[0].spec.keys if readers[0].store.keys[key.name].picture_axes]
+    pictures = _pictures(readers[0])
     if images is not None and pictures:
-        to_turn = [name for name in pictures if images.upright and name not in readers[0].upright]
+        to_turn = _to_turn(readers[0]) if images.upright else []
         upside_down = _upside_down(readers, group_of or range(len(readers)), device) if to_turn else None
         steps += [_picture_step(name, images, upside_down if name in to_turn else None, readers[0]) for name in pictures]
     for name, of_camera in augments_of(readers[0], augment).items():
@@ -165,15 +207,8 @@ def make_transform(
         scaled = images is not None and images.dtype is not None and images.scale
         steps.append(augment_step(name, of_camera, readers[0].store.keys[name], channels_first=first, scaled=scaled))
     if relative is not None:
-        for reader in readers:
-            relative.check(reader)
         steps.append(_relative_step(relative, readers[0], device))
     if normalise is not None:
-        if unknown := sorted(set(normalise.keys) - set(readers[0].spec.offsets)):
-            raise WindowError(
-                f"normalise · keys: must be keys of the window, which has {', '.join(readers[0].spec.offsets)}; got "
-                f"{', '.join(unknown)} → take some of these"
-            )
         steps += [_normal_step(readers, name, how, normalise, images, relative, device) for name, how in normalise.keys.items()]
 
     def apply(batch: Sample) -> Sample:
@@ -185,17 +220,18 @@ def make_transform(
     return apply
 
 
+def _pictures(reader: WindowReader) -> list[str]:
+    return [key.name for key in reader.spec.keys if reader.store.keys[key.name].picture_axes]
+
+
+def _to_turn(reader: WindowReader) -> list[str]:
+    """Pictures that are not upright as they are read."""
+    return [name for name in _pictures(reader) if name not in reader.upright]
+
+
 def _upside_down(readers: Sequence[WindowReader], group_of: Sequence[int], device: torch.device) -> bool | list[torch.Tensor]:
     """Whether pictures have row 0 at the bottom: of all episodes alike, or bool [n_episodes] of each dataset's store."""
-    found = []
-    for reader in readers:
-        convention, served = reader.store.episodes.image_convention, reader.table.served
-        if unknown := np.flatnonzero(served & (convention == ImageConvention.UNKNOWN)).tolist():
-            raise WindowError(
-                f"images · upright: every episode's convention is known; it is not of {len(unknown)}, such as {unknown[0]} "
-                "→ look at a picture (dataset.show), then pass upright=False and flip in transform= if it needs to be"
-            )
-        found.append((convention == ImageConvention.OPENGL, served))
+    found = [(reader.store.episodes.image_convention == ImageConvention.OPENGL, reader.table.served) for reader in readers]
     kinds = {bool(kind) for upside_down, served in found for kind in upside_down[served]}
     if len(kinds) < 2:
         return kinds == {True}
@@ -295,8 +331,6 @@ def _shift_and_scale(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Shift and scale of a key: by given statistics, for vectors; else by those of the store or the windows."""
     if normalise.statistics is not None and not readers[0].store.keys[name].frame:
-        for reader in readers:
-            normalise.statistics.check(reader, [name], relative)
         return normalise.statistics.shift_and_scale(name, how)
     if relative is not None and relative.of(name) is not None:
         raise WindowError(

@@ -69,6 +69,8 @@ def run(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and end the process with the documented exit code."""
     prepare_streams()
     signal.signal(signal.SIGTERM, _on_terminate)
+    if (hang_up := getattr(signal, "SIGHUP", None)) and signal.getsignal(hang_up) is not signal.SIG_IGN:
+        signal.signal(hang_up, _on_terminate)  # the terminal was closed, without nohup: files on their way are removed
     code = _run(arguments)
     if reason := unwritten():
         say(f"robozarr: standard output cannot be written: {reason}", error=True)

@@ -28,7 +28,7 @@ EXAMPLES: Final = examples(
 )
 
 N_REMARKS: Final = 20
-"""Most remarks on instructions that are printed; ``--json`` has all."""
+"""Most remarks on instructions, and on lengths, that are printed; ``--json`` has all."""
 
 
 class ProfileName(StrEnum):
@@ -207,6 +207,10 @@ def convert(
         say(f"left out: {visible(str(Problem(**problem)))}")
     for line in _not_stored(report.not_stored):
         say(visible(line))
+    for remark in report.length_remarks[:N_REMARKS]:
+        say(f"lengths: {printable(remark)}")
+    if len(report.length_remarks) > N_REMARKS:
+        say(f"lengths: … and {len(report.length_remarks) - N_REMARKS} more remarks: --json lists all")
     for remark in report.remarks[:N_REMARKS]:
         say(f"instructions: {printable(remark)}")
     if len(report.remarks) > N_REMARKS:

@@ -117,7 +117,7 @@ def no_document(root: Path) -> None:
         (other_ends, r"meta/episode_ends must ascend from 1; found \[5, 4, 18\]"),
         (ends_with_fractions, r"meta/episode_ends of float64 \(3,\)"),
         (very_many_ends, r"meta/episode_ends of int64 \(10000000000000,\)"),
-        (very_large_chunks, r"state.*a chunk must have at most 4 GiB"),
+        (very_large_chunks, r"state.*a chunk must have at most 1 GiB"),
         (no_document, r"data/state/\.zarray is no array's document"),
         (too_few_rows, r"state.*an array must have one row per step; found \(17, 5\) and 18 steps"),
         (unknown_codec, r"diffusion_policy_jpeg2k"),
