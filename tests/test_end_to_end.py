@@ -57,10 +57,10 @@ def test_convert_verify_info_as_a_new_user_would(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "converted 4 episodes of 2 tasks" in done.stdout
     assert "write partitions:" in done.stderr
-    checked = run("verify", store, "--source", SAMPLE, "--workers", "2")
+    checked = run_here("verify", store, "--source", SAMPLE, "--workers", "2")
     assert checked.returncode == 0, checked.stderr
     assert "identical to its sources" in checked.stdout
-    shown = run("info", store)
+    shown = run_here("info", store)
     assert shown.returncode == 0, shown.stderr
     for word in (
         "agentview_rgb",
@@ -314,8 +314,8 @@ def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path:
     assert [left.name for left in path.rglob(".*robozarr-tmp")] == [".convert.robozarr-tmp"]  # the journal, to go on with
     with pytest.raises(IncompleteStoreError, match="has not finished; run the same `robozarr convert` again to continue it"):
         robozarr.open_store(path)
-    assert run("verify", path).returncode == 3
-    again = run("convert", source, "--store", path, "--profile", "compact")
+    assert run_here("verify", path, "-w", "0").returncode == 3
+    again = run_here("convert", source, "--store", path, "--profile", "compact", "-w", "0")
     assert again.returncode == 0, again.stderr
     assert not list(path.rglob(".*robozarr-tmp"))
     assert verify(path, sources=source, workers=0).ok

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forks import forget, said_in_fork
 
 import robozarr as rz
 
@@ -88,7 +89,14 @@ def here(sample_store: Path) -> dict[str, object]:
 
 
 def test_without_what_windows_lacks(sample: Path, sample_store: Path, here: dict[str, object], tmp_path: Path) -> None:
-    found = json.loads(in_a_process(WINDOWS, sample_store, sample, tmp_path).splitlines()[-1])
+    def lose_them() -> None:
+        forget(["robozarr"])
+        sys.argv = ["-c", *map(str, (sample_store, sample, tmp_path))]
+        exec(WINDOWS, {"__name__": "__main__"})
+
+    said = said_in_fork(lose_them, limit_s=300)
+    assert said.returncode == 0, said.stderr
+    found = json.loads(said.stdout.splitlines()[-1])
     assert {name: found[name] for name in here} == here
     assert found["verify"] == "()"
     assert found["commands"] == [0, 0, 0, 0, 0]

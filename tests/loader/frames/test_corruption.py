@@ -12,8 +12,6 @@ None of these changes a window. A name of a key that changed is a key that is mi
 
 import os
 import shutil
-import subprocess
-import sys
 import warnings
 from collections.abc import Sequence
 from itertools import count
@@ -25,8 +23,9 @@ import numpy as np
 import pytest
 from damaged import CHANGES, SPEC, Values, changed, fault_of, load, make_store
 from effort import some
+from forks import drop_roots_rights, said_in_fork
 from numpy.typing import NDArray
-from rights import without_progress, without_roots_rights
+from rights import without_progress
 
 import robozarr as rz
 from robozarr.loader.dataset import WindowDataset
@@ -324,22 +323,18 @@ def test_damage_under_an_open_loader(fast: Path) -> None:
         dataset.read([3])
 
 
-UNREADABLE = """
-import sys
-import robozarr as rz
-dataset = rz.WindowDataset(rz.open_store(sys.argv[1]), rz.WindowSpec({"agentview_rgb": [0]}))
-try:
-    dataset.read(range(19))
-except rz.RoboZarrError as exc:
-    print(exc)
-"""
-
-
 def test_unreadable_shard(fast: Path) -> None:
     file = fast / "steps/agentview_rgb/c/2/0/0/0"
     file.chmod(0)
-    ran = subprocess.run([sys.executable, "-c", UNREADABLE, str(fast)], capture_output=True, text=True, check=False, timeout=60,
-                         preexec_fn=without_roots_rights)  # fmt: skip
+
+    def read() -> None:
+        drop_roots_rights()
+        dataset = rz.WindowDataset(rz.open_store(fast), rz.WindowSpec({"agentview_rgb": [0]}))
+        with pytest.raises(RoboZarrError) as caught:
+            dataset.read(range(19))
+        print(caught.value)
+
+    ran = said_in_fork(read)
     assert (ran.returncode, without_progress(ran.stderr)) == (0, [])
     where = (
         "steps/agentview_rgb · shard 2 (steps/agentview_rgb/c/2/0/0/0) · chunk 0 (rows 8 to 9) · episode 1 (demo_10), step 2"

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import rank_loops
+from forks import said_in_fork
 from served import SIZE
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -50,7 +51,18 @@ def torchrun(group: str, store: Path) -> Loops:
 
 @pytest.fixture(scope="module")
 def loops(store: Path) -> Loops:
-    return torchrun("torch", store)
+    """By torchrun's own launcher, in forks: torchrun imports torch three times. ``in_frameworks`` is by torchrun itself."""
+
+    def launch() -> None:
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+        config = LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork")
+        elastic_launch(config, rank_loops.main)("torch", str(store))
+
+    ran = said_in_fork(launch, limit_s=280)
+    assert ran.returncode == 0, ran.stderr[-4000:]
+    found: Loops = json.loads(ran.stdout.strip().splitlines()[-1])
+    return found
 
 
 @pytest.fixture(scope="module")
