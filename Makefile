@@ -10,7 +10,7 @@ STORE ?= $(VENV)/demo.zarr
         bench-convert-scale bench-load bench-small-memory bench-remote bench-augment bench-scale bench-adapters bench-plan \
         experiment test-experiments profile-convert gpu-check soak fuzz change-under-training kill-nightly image image-check dist docs clean
 .DELETE_ON_ERROR:
-# Set, it would have each of some hundred processes that tests start compile torch's Python, and every test's, again
+# Python keeps what it compiled, whatever the environment says: else each process that a test starts compiles torch anew, for 3 seconds
 unexport PYTHONDONTWRITEBYTECODE
 ifneq (,$(filter check test test-all,$(MAKECMDGOALS)))  # style, types, and tests, two at a time
 MAKEFLAGS += --jobs=2

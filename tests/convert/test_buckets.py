@@ -192,9 +192,9 @@ def interrupted(source: Path, place: BucketPlace, **options: object) -> None:
             convert(source, place, workers=0, **options)  # type: ignore[arg-type]
 
 
-def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source: Path, expected: Path) -> None:
+def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, sample: Path, sample_store: Path) -> None:
     place = new_place(s3)
-    interrupted(source, place)
+    interrupted(sample, place)
     journal = [name.removeprefix(f"{FOLDER}/") for name in place.names() if name.startswith(FOLDER)]
     assert "plan.json" in journal
     assert "lock" not in journal
@@ -202,7 +202,7 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(place)
     with pytest.raises(StoreError, match="unfinished"):
-        convert(source, place, workers=0, append=True)
+        convert(sample, place, workers=0, append=True)
     name = "steps/agentview_rgb/c/0/0/0/0"
     data = bytearray(place.read(name))
     data[100] ^= 1  # the size is right, the checksum is not
@@ -210,16 +210,16 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(s3: str, source
     place.remove(["steps/actions/c/0/0"])
     place.write(f"{FOLDER}/done/0.jsonl", [b'{"path": "steps/to'])
     place.write(f"{FOLDER}/lock.0", [b""])  # left by one that was killed while it looked how old the lock is
-    report = convert(source, place, workers=0)
+    report = convert(sample, place, workers=0)
     assert report.n_kept == report.n_partitions - 2
-    assert same_objects(place, expected)
+    assert same_objects(place, sample_store)
     with pytest.raises(StoreError, match="already holds a store; give another --store, or --append"):
-        convert(source, place, workers=0)
+        convert(sample, place, workers=0)
 
 
-def test_a_store_is_replaced_and_what_is_not_its_own_stays(s3: str, sample: Path, source: Path, sample_store: Path) -> None:
+def test_a_store_is_replaced_and_what_is_not_its_own_stays(s3: str, sample: Path, sample_store: Path) -> None:
     place = new_place(s3)
-    convert(source, place, workers=0)
+    convert(sample / "libero_goal", place, workers=0)
     place.write("notes.txt", [b"mine"])
     convert(sample, place, workers=0, overwrite=True)
     assert place.read("notes.txt") == b"mine"

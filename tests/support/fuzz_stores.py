@@ -200,8 +200,8 @@ def fuzz(runs: Iterable[int], seed: int, keep: Path, say: Callable[[str], None],
         format_writer.write_by_hand(good, "fast")
         said = guard.call(limited_attempt, str(good), limit_s=10 * limit_s)
         assert set(said.values()) == {""}, said
-        for number in runs:
-            if number % CALLS == 0:
+        for done, number in enumerate(runs, 1):
+            if done % CALLS == 0:
                 guard.close()  # memory that a fresh process has
             rng = random.Random(f"{seed}/{number}")
             shutil.rmtree(store, ignore_errors=True)

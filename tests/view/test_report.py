@@ -64,6 +64,13 @@ class Page(HTMLParser):
         self.text += data
 
 
+@pytest.fixture(scope="module")
+def sample_report(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of the sample: drawn once, looked at by many tests."""
+    *_, path = report(sample_store, tmp_path_factory.mktemp("report"))
+    return path
+
+
 def report(store: Path, folder: Path) -> tuple[rz.Store, Page, Path]:
     """Make a report within 10 s of computing and 10 MB, and read it."""
     opened, path, before = rz.open_store(store), folder / "report.html", time.process_time()
@@ -152,7 +159,11 @@ def test_2000_episodes(large: Path, tmp_path: Path) -> None:
     assert len(str(store._repr_html_())) < 1_000_000
 
 
-def test_a_report_is_whole_or_not_there(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_is_whole_or_not_there(
+    sample_store: Path, sample_report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = sample_report.read_text()
+    monkeypatch.setattr("robozarr.view.report.report_html", lambda *_, **__: page)  # to be written, and not drawn again
     (tmp_path / "report.html").write_text("before")
 
     def fail(*_: object) -> None:
@@ -178,17 +189,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1200, 390])
-def test_in_a_browser(sample_store: Path, tmp_path: Path, browser: Browser, scheme: Any, width: int) -> None:
-    *_, path = report(sample_store, tmp_path)
+def test_in_a_browser(sample_report: Path, browser: Browser, scheme: Any, width: int) -> None:
     said: list[str] = []
     asked: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(sample_report.as_uri())
     assert not said
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [sample_report.as_uri()]
     assert page.locator("section").evaluate_all("all => all.map(one => one.id)") == SECTIONS
     heights = page.locator("section").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
     assert min(heights) > 60
@@ -210,10 +220,9 @@ def test_in_a_browser(sample_store: Path, tmp_path: Path, browser: Browser, sche
     page.close()
 
 
-def test_printed(sample_store: Path, tmp_path: Path, browser: Browser) -> None:
-    *_, path = report(sample_store, tmp_path)
+def test_printed(sample_report: Path, browser: Browser) -> None:
     page = browser.new_page(color_scheme="dark")
-    page.goto(path.as_uri())
+    page.goto(sample_report.as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()

@@ -35,6 +35,15 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As many files and demos, for where nobody is killed over them."""
+    folder = tmp_path_factory.mktemp("small") / "s"
+    for number in range(4):
+        synthetic.write_libero(folder / f"task{number}_demo.hdf5", lengths=(40, 50), size=32, seed=number)
+    return folder
+
+
+@pytest.fixture(scope="module")
 def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = tmp_path_factory.mktemp("expected") / "a.zarr"
     convert(source, store, workers=0, profile="compact", level=9)
@@ -97,10 +106,10 @@ def interrupted(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **op
 
 
 def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "a.zarr"
-    interrupted(source, store, monkeypatch)
+    interrupted(small, store, monkeypatch)
     with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(store)
     first = store / "steps/agentview_rgb/c/0/0/0/0"
@@ -111,14 +120,14 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
     (store / "steps/actions/c/0/0").unlink()
     with (store / FOLDER / "done.jsonl").open("ab") as file:
         file.write(b'{"path": "steps/to')  # torn by a kill
-    report = convert(source, store, workers=0)
+    report = convert(small, store, workers=0)
     assert report.n_kept == report.n_partitions - 2
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
-    convert(source, tmp_path / "b.zarr", workers=0)
+    convert(small, tmp_path / "b.zarr", workers=0)
     assert same_bytes(store, tmp_path / "b.zarr")
-    assert verify(store, sources=source, workers=0).ok
+    assert verify(store, sources=small, workers=0).ok
     with pytest.raises(StoreError, match="already holds a store; give another --store, or --append"):
-        convert(source, store, workers=0)
+        convert(small, store, workers=0)
 
 
 def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,35 +154,33 @@ def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypat
 
 
 def test_overwrite_goes_on_with_its_own_unfinished_conversion(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "a.zarr"
     synthetic.write_libero(tmp_path / "t" / "a_demo.hdf5", depth=True)
     convert(tmp_path / "t", store, workers=0)
-    interrupted(source, store, monkeypatch, overwrite=True)
-    report = convert(source, store, workers=0, overwrite=True)
+    interrupted(small, store, monkeypatch, overwrite=True)
+    report = convert(small, store, workers=0, overwrite=True)
     assert report.n_kept == report.n_partitions
-    assert verify(store, sources=source, workers=0).ok
+    assert verify(store, sources=small, workers=0).ok
 
 
-def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Path, source: Path) -> None:
+def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Path, small: Path) -> None:
     store = tmp_path / "a.zarr"
-    convert(source, store, workers=0)
+    convert(small, store, workers=0)
     root = json.loads((store / "zarr.json").read_bytes())
     root["attributes"]["robozarr"]["complete"] = False
     (store / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(StoreError, match="the record of its progress is missing; start again with --overwrite"):
-        convert(source, store, workers=0)
-    convert(source, store, workers=0, overwrite=True)
+        convert(small, store, workers=0)
+    convert(small, store, workers=0, overwrite=True)
     assert verify(store, workers=0).ok
 
 
-def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Path, source: Path) -> None:
+def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Path, small: Path) -> None:
     store = tmp_path / "a.zarr"
     with hold_lock(store / FOLDER / "lock", store):
-        done = subprocess.run(
-            convert_command(source, "--store", store), capture_output=True, text=True, timeout=60, check=False
-        )
+        done = subprocess.run(convert_command(small, "--store", store), capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 3
         assert f"another converter is working on this store (process {os.getpid()} on " in done.stderr
     assert not store.exists()
@@ -181,23 +188,23 @@ def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Pa
     lock.parent.mkdir(parents=True)
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 7, "since": "today"}))  # of a machine that lives
     with pytest.raises(StoreError, match="process 7 on elsewhere, since today"):
-        convert(source, store, workers=0)
+        convert(small, store, workers=0)
     long_ago = time.time() - STALE_S - 1
     os.utime(lock, (long_ago, long_ago))  # of one that gave no sign of life
-    convert(source, store, workers=0)
+    convert(small, store, workers=0)
     assert not (store / FOLDER).exists()
 
 
-def test_the_lock_of_a_converter_that_was_killed_when_all_was_done_goes(tmp_path: Path, source: Path) -> None:
+def test_the_lock_of_a_converter_that_was_killed_when_all_was_done_goes(tmp_path: Path, small: Path) -> None:
     store = tmp_path / "a.zarr"
-    convert(source, store, workers=0)
+    convert(small, store, workers=0)
     (store / FOLDER).mkdir()
     (store / FOLDER / "lock").write_text('{"host": "elsewhere", "pid": 1, "since": "long ago"}')
     os.utime(store / FOLDER / "lock", (0, 0))
     (violation,) = verify(store, workers=0).violations
     assert (violation.rule, "killed after its last step" in violation.text) == ("M20", True)
     with pytest.raises(StoreError, match="already holds a store"):
-        convert(source, store, workers=0)
+        convert(small, store, workers=0)
     assert not (store / FOLDER).exists()
     assert verify(store, workers=0).ok
 
@@ -212,7 +219,7 @@ def test_a_lock_without_text_counts_while_the_kernel_holds_it(tmp_path: Path) ->
             pass
 
 
-def test_a_worker_that_was_cut_off_writes_for_no_other_plan_and_into_no_finished_store(tmp_path: Path, source: Path) -> None:
+def test_a_worker_that_was_cut_off_writes_for_no_other_plan_and_into_no_finished_store(tmp_path: Path, small: Path) -> None:
     """What a scheduler has lost sight of still runs: with the tasks of an old plan it may not touch what is there now."""
     store, tasks = tmp_path / "a.zarr", []
 
@@ -224,17 +231,17 @@ def test_a_worker_that_was_cut_off_writes_for_no_other_plan_and_into_no_finished
         patch.setattr("robozarr.convert.stages.write_batch", take)
         patch.setattr("robozarr.convert.run.write_statistics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            convert(source, store, workers=0, profile="raw")
+            convert(small, store, workers=0, profile="raw")
     batch, options = tasks[0]
-    convert(source, store, workers=0, profile="fast", overwrite=True)
+    convert(small, store, workers=0, profile="fast", overwrite=True)
     before = {name: (store / name).stat().st_mtime_ns for name in files_of(store)}
     with pytest.raises(StoreError, match="the conversion that this worker belonged to has ended"):
         write_batch(batch, **options)
-    interrupted(source, tmp_path / "b.zarr", pytest.MonkeyPatch(), profile="fast")
+    interrupted(small, tmp_path / "b.zarr", pytest.MonkeyPatch(), profile="fast")
     for place in ("root", "store"):
         options[place] = place_of(tmp_path / "b.zarr")
     options["fence"] = Fence(options["store"].below(FOLDER), options["fence"].plan)
     with pytest.raises(StoreError, match="the conversion that this worker belonged to has ended"):
         write_batch(batch, **options)
     assert {name: (store / name).stat().st_mtime_ns for name in files_of(store)} == before
-    assert verify(store, sources=source, workers=0).ok
+    assert verify(store, sources=small, workers=0).ok

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from robozarr.convert.planning.plan import make_plan
 from robozarr.convert.stages import _rescue_batch, scan_sources
 from robozarr.convert.workers.child_process import ChildDied, ChildProcess
 from robozarr.convert.workers.cluster import check_versions, local_executor
-from robozarr.convert.workers.executor import DaskExecutor
+from robozarr.convert.workers.executor import DaskExecutor, Executor
 from robozarr.convert.workers.progress import SilentProgress
 from robozarr.convert.writing.write import WriteTask
 from robozarr.schemas.errors import SourceError, WorkerError
@@ -31,6 +32,10 @@ from robozarr.schemas.index import FlagRules
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    find_calls(monkeypatch)
+
+
+def find_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The child, and Dask's workers, find ``child_calls``."""
     paths = [str(Path(child_calls.__file__).parent), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
@@ -137,19 +142,27 @@ def test_workers_that_die_over_a_task_that_nobody_can_look_into_are_said() -> No
         list(executor.run(child_calls.die, [signal.SIGKILL]))
 
 
-def test_a_task_that_times_out_by_itself_is_not_waited_for() -> None:
+@pytest.fixture(scope="module")
+def one_worker() -> Iterator[Executor]:
+    """A process of Dask's, for tests that it survives."""
+    with pytest.MonkeyPatch.context() as patch:
+        find_calls(patch)
+        with local_executor(1) as executor:
+            yield executor
+
+
+def test_a_task_that_times_out_by_itself_is_not_waited_for(one_worker: Executor) -> None:
     """Dask says the same where it waits for a result: asking again would be told again, for ever."""
-    with local_executor(1) as executor, pytest.raises(TimeoutError, match="the disk"):
-        list(executor.run(child_calls.time_out, [0]))
+    with pytest.raises(TimeoutError, match="the disk"):
+        list(one_worker.run(child_calls.time_out, [0]))
 
 
-def test_a_result_ends_the_time_without_workers() -> None:
+def test_a_result_ends_the_time_without_workers(one_worker: Executor) -> None:
     """A cluster that loses its workers a second time, much later, is waited for from then on."""
-    with local_executor(1) as executor:
-        assert isinstance(executor, DaskExecutor)
-        executor._alone_since = 0.0
-        assert list(executor.run(abs, [-1])) == [1]
-        assert executor._alone_since is None
+    assert isinstance(one_worker, DaskExecutor)
+    one_worker._alone_since = 0.0
+    assert list(one_worker.run(abs, [-1])) == [1]
+    assert one_worker._alone_since is None
 
 
 def test_workers_of_another_version_are_refused(tmp_path: Path) -> None:
