@@ -14,7 +14,7 @@ from robozarr.convert.planning.infer import Base
 from robozarr.convert.planning.instructions import task_of
 from robozarr.convert.records import FileScan
 from robozarr.convert.resuming.journal import Journal
-from robozarr.convert.resuming.states import RECOVERIES, Command, Step
+from robozarr.convert.resuming.states import RECOVERIES, Command, NextStep
 from robozarr.convert.sources.content import digest_or_nothing
 from robozarr.convert.writing.destination import check_destination
 from robozarr.convert.writing.write import remove_temporaries, write_metadata
@@ -116,7 +116,7 @@ def commit(journal: Journal) -> None:
     journal.clear()
 
 
-def recover(journal: Journal, command: Command) -> Step:
+def recover(journal: Journal, command: Command) -> NextStep:
     """Finish what was interrupted, look again, and return the next step of `command`. The caller holds the lock.
 
     Raises
@@ -125,7 +125,7 @@ def recover(journal: Journal, command: Command) -> Step:
         As ``check_destination`` does: a way back is guarded as a fresh start is.
     """
     while (step := check_destination(journal, command)) in RECOVERIES:
-        if step is Step.COMMIT:
+        if step is NextStep.COMMIT:
             commit(journal)
         else:
             journal.fence()

@@ -19,7 +19,7 @@ from robozarr.convert.planning.left_out import not_wanted
 from robozarr.convert.planning.plan import Plan, make_plan
 from robozarr.convert.request import ConvertReport, Wish, as_paths, destination_of, layouts_of, options_of, report_of
 from robozarr.convert.resuming.journal import Begun, Journal, SourceFacts, check_same, sources_of
-from robozarr.convert.resuming.states import Command, Step
+from robozarr.convert.resuming.states import Command, NextStep
 from robozarr.convert.sources.by_hand import Instructions, checked_instruction, read_instructions
 from robozarr.convert.sources.hdf5 import find_sources
 from robozarr.convert.sources.layouts.record import Layout
@@ -200,7 +200,7 @@ def convert(
 
 
 def _convert(
-    executor: Executor, journal: Journal, wish: Wish, paths: Sequence[Path], step: Step | None, progress: Progress
+    executor: Executor, journal: Journal, wish: Wish, paths: Sequence[Path], step: NextStep | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
     """Do what `step` says; with None, only plan."""
     if wish.origin is not None:
@@ -260,7 +260,7 @@ def _convert(
 
 
 def _convert_store(
-    executor: Executor, journal: Journal, wish: Wish, origin: Place, step: Step | None, progress: Progress
+    executor: Executor, journal: Journal, wish: Wish, origin: Place, step: NextStep | None, progress: Progress
 ) -> tuple[Plan, Base | None, Written | None]:
     """Convert a store instead of HDF5 files."""
     plan, old = plan_of_store(origin, wish.profile, wish.level)
@@ -273,18 +273,18 @@ def _convert_store(
     return plan, None, written
 
 
-def _to_go_on_with(journal: Journal, now: Begun, step: Step | None) -> Begun | None:
+def _to_go_on_with(journal: Journal, now: Begun, step: NextStep | None) -> Begun | None:
     """What an unfinished conversion began with, if `step` continues it; raises like ``check_same`` if it differs."""
-    if step not in (Step.RESUME, Step.RESUME_APPEND, Step.RESUME_OR_REPLACE):
+    if step not in (NextStep.RESUME, NextStep.RESUME_APPEND, NextStep.RESUME_OR_REPLACE):
         return None
     try:
         begun = journal.begun()
     except StoreError:
-        if step is Step.RESUME_OR_REPLACE:
+        if step is NextStep.RESUME_OR_REPLACE:
             return None
         raise
     assert begun is not None
-    if step is Step.RESUME_OR_REPLACE:
+    if step is NextStep.RESUME_OR_REPLACE:
         return begun if (begun.options, begun.sources) == (now.options, now.sources) else None
     check_same(begun, now, journal.store)
     return begun

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Literal
 
-__all__ = ["RECOVERIES", "Command", "PlaceFacts", "State", "Step", "next_step", "refusal", "state_of"]
+__all__ = ["RECOVERIES", "Command", "NextStep", "PlaceFacts", "State", "next_step", "refusal", "state_of"]
 
 Command = Literal["convert", "append", "overwrite"]
 """The user's command: neither option, ``--append``, or ``--overwrite``."""
@@ -30,8 +30,8 @@ class State(Enum):
     COMMITTED = "a complete store, and the record of an append that was moved into place"
 
 
-class Step(Enum):
-    """What to do next."""
+class NextStep(Enum):
+    """What a command does next in a place."""
 
     BEGIN = "make a store"
     RESUME = "continue the unfinished conversion, if it is the same"
@@ -44,19 +44,19 @@ class Step(Enum):
     REFUSE = "touch nothing; `refusal` says why"
 
 
-RECOVERIES: Final = frozenset({Step.COMMIT, Step.CLEAR})
+RECOVERIES: Final = frozenset({NextStep.COMMIT, NextStep.CLEAR})
 """Steps that only finish what was interrupted; the place is looked at again afterwards."""
 
-_STEPS: Final[dict[State, dict[Command, Step]]] = {
-    State.EMPTY: {"convert": Step.BEGIN, "append": Step.REFUSE, "overwrite": Step.BEGIN},
-    State.FOREIGN: {"convert": Step.REFUSE, "append": Step.REFUSE, "overwrite": Step.REFUSE},
-    State.BEGUN: {"convert": Step.RESUME, "append": Step.REFUSE, "overwrite": Step.RESUME_OR_REPLACE},
-    State.LOST: {"convert": Step.REFUSE, "append": Step.REFUSE, "overwrite": Step.REPLACE},
-    State.COMPLETE: {"convert": Step.REFUSE, "append": Step.APPEND, "overwrite": Step.REPLACE},
-    State.ENDED: {"convert": Step.RESUME, "append": Step.CLEAR, "overwrite": Step.RESUME_OR_REPLACE},
-    State.APPENDING: {"convert": Step.REFUSE, "append": Step.RESUME_APPEND, "overwrite": Step.REPLACE},
-    State.COMMITTING: {"convert": Step.COMMIT, "append": Step.COMMIT, "overwrite": Step.COMMIT},
-    State.COMMITTED: {"convert": Step.CLEAR, "append": Step.CLEAR, "overwrite": Step.CLEAR},
+_STEPS: Final[dict[State, dict[Command, NextStep]]] = {
+    State.EMPTY: {"convert": NextStep.BEGIN, "append": NextStep.REFUSE, "overwrite": NextStep.BEGIN},
+    State.FOREIGN: {"convert": NextStep.REFUSE, "append": NextStep.REFUSE, "overwrite": NextStep.REFUSE},
+    State.BEGUN: {"convert": NextStep.RESUME, "append": NextStep.REFUSE, "overwrite": NextStep.RESUME_OR_REPLACE},
+    State.LOST: {"convert": NextStep.REFUSE, "append": NextStep.REFUSE, "overwrite": NextStep.REPLACE},
+    State.COMPLETE: {"convert": NextStep.REFUSE, "append": NextStep.APPEND, "overwrite": NextStep.REPLACE},
+    State.ENDED: {"convert": NextStep.RESUME, "append": NextStep.CLEAR, "overwrite": NextStep.RESUME_OR_REPLACE},
+    State.APPENDING: {"convert": NextStep.REFUSE, "append": NextStep.RESUME_APPEND, "overwrite": NextStep.REPLACE},
+    State.COMMITTING: {"convert": NextStep.COMMIT, "append": NextStep.COMMIT, "overwrite": NextStep.COMMIT},
+    State.COMMITTED: {"convert": NextStep.CLEAR, "append": NextStep.CLEAR, "overwrite": NextStep.CLEAR},
 }
 _REFUSALS: Final[dict[tuple[State, Command | None], str]] = {
     (State.EMPTY, "append"): "{store}: there is no store to append to; make it first, without --append",
@@ -106,11 +106,11 @@ def state_of(found: PlaceFacts) -> State:
     return {"none": State.COMPLETE, "convert": State.ENDED, "append": State.APPENDING}[found.record]
 
 
-def next_step(state: State, command: Command) -> Step:
+def next_step(state: State, command: Command) -> NextStep:
     """The step that a command may take in a state.
 
-    >>> next_step(State.COMMITTING, "convert"), next_step(State.COMPLETE, "convert")
-    (<Step.COMMIT: "move the append's files into place, then look again">, <Step.REFUSE: 'touch nothing; `refusal` says why'>)
+    >>> next_step(State.COMMITTING, "convert").name, next_step(State.COMPLETE, "convert").name
+    ('COMMIT', 'REFUSE')
     """
     return _STEPS[state][command]
 

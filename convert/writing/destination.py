@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from robozarr.convert.planning.plan import Plan
 from robozarr.convert.resuming.journal import FOLDER, Journal
-from robozarr.convert.resuming.states import Command, State, Step, next_step, refusal
+from robozarr.convert.resuming.states import Command, NextStep, State, next_step, refusal
 from robozarr.convert.writing.owned import check_links, check_room, owned_files, temporaries
 from robozarr.convert.writing.write import remove_temporaries, write_metadata
 from robozarr.schemas.errors import StoreError
@@ -27,7 +27,7 @@ ENOUGH_NAMES: Final = 4096
 """How many names at a prefix are looked at to see that it holds more than a journal."""
 
 
-def check_destination(journal: Journal, command: Command) -> Step:
+def check_destination(journal: Journal, command: Command) -> NextStep:
     """Return the next step of `command` for what is there; called before hours of work, not after.
 
     Raises
@@ -43,9 +43,9 @@ def check_destination(journal: Journal, command: Command) -> Step:
         raise StoreError(refusal(State.FOREIGN, command, str(store)))
     state = journal.look(command, root, others)
     step = next_step(state, command)
-    if state is not State.EMPTY or step is not Step.REFUSE:
+    if state is not State.EMPTY or step is not NextStep.REFUSE:
         _check_writable(store)
-    if step is Step.REFUSE:
+    if step is NextStep.REFUSE:
         if state is State.COMPLETE:
             journal.tidy()
         raise StoreError(refusal(state, command, str(store)))

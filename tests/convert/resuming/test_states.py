@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from robozarr.convert.resuming.states import RECOVERIES, Command, PlaceFacts, State, Step, next_step, refusal, state_of
+from robozarr.convert.resuming.states import RECOVERIES, Command, NextStep, PlaceFacts, State, next_step, refusal, state_of
 
 ROOTS = ("none", "foreign", "incomplete", "complete")
 EVERYTHING = [
@@ -50,17 +50,19 @@ def test_everything_that_can_be_found_has_a_step_and_every_refusal_a_reason(comm
     for found in EVERYTHING:
         state = state_of(found)
         step = next_step(state, command)
-        if step is Step.REFUSE:
+        if step is NextStep.REFUSE:
             assert refusal(state, command, "a.zarr").startswith("a.zarr")
 
 
 def test_only_overwrite_replaces_and_only_what_robozarr_wrote() -> None:
     replacing = {
-        (s, c) for s, c in itertools.product(State, COMMANDS) if next_step(s, c) in (Step.REPLACE, Step.RESUME_OR_REPLACE)
+        (s, c)
+        for s, c in itertools.product(State, COMMANDS)
+        if next_step(s, c) in (NextStep.REPLACE, NextStep.RESUME_OR_REPLACE)
     }
     assert {command for _, command in replacing} == {"overwrite"}
     assert State.FOREIGN not in {state for state, _ in replacing}
-    assert {state for state in State if next_step(state, "convert") is Step.BEGIN} == {State.EMPTY}
+    assert {state for state in State if next_step(state, "convert") is NextStep.BEGIN} == {State.EMPTY}
 
 
 def test_a_recovery_begins_nothing_and_is_the_same_for_every_command() -> None:
