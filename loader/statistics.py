@@ -19,6 +19,7 @@ from robozarr.loader.relative import Relative
 from robozarr.loader.windows.quantiles import quantiles_of_counted
 from robozarr.loader.windows.spread import spread_or_one
 from robozarr.schemas.errors import WindowError
+from robozarr.store.whole_file import whole_file
 
 __all__ = ["KeyStatistics", "Statistics"]
 
@@ -159,7 +160,9 @@ class Statistics:
 
     def save(self, path: str | Path) -> None:
         """Write them to a file, as JSON."""
-        Path(path).write_text(json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        with whole_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Self:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from robozarr.schemas.index import StepFlag
 from robozarr.schemas.instructions import InstructionSource
 from robozarr.store.opened import Store
 from robozarr.store.summary import StoreSummary, summarise
+from robozarr.store.whole_file import whole_file
 from robozarr.view.charts import actions_chart, brightness_chart, coverage_chart, lengths_chart, median_length
 from robozarr.view.coverage import MEASURES, measure_coverage
 from robozarr.view.pictures import cameras, image_tag, orientation, to_rgb
@@ -94,12 +94,8 @@ def report_html(store: Store, *, chunk: int = 64) -> str:
 def write_report(store: Store, path: str | Path, *, chunk: int = 64) -> int:
     """Write the report to `path`, whole or not at all; returns its size in bytes."""
     data = report_html(store, chunk=chunk).encode()
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(data)
 
 

@@ -22,6 +22,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from robozarr.store.whole_file import whole_file
+
 __all__ = [
     "BLUE",
     "CYCLE",
@@ -118,7 +120,12 @@ class Chart:
         with styled():
             self.figure.suptitle("\n".join(textwrap.wrap(self.title, int(self.figure.get_figwidth() * 11))), ha="left", x=0.01)
             try:
-                self.figure.savefig(file, format=format, dpi=150, facecolor="white")
+                if isinstance(file, BytesIO):
+                    self.figure.savefig(file, format=format, dpi=150, facecolor="white")
+                else:
+                    kind = format or Path(file).suffix.removeprefix(".")
+                    with whole_file(file if kind else f"{file}.png") as temporary:
+                        self.figure.savefig(temporary, format=kind or "png", dpi=150, facecolor="white")
             finally:
                 self.figure.suptitle("")
 

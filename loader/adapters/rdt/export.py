@@ -7,7 +7,6 @@ configs/dataset_control_freq.json, configs/finetune_datasets.json, configs/pretr
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +15,7 @@ import numpy as np
 from robozarr.loader.adapters.rdt.dataset import RDTDataset
 from robozarr.loader.adapters.rdt.vector import unify
 from robozarr.schemas.errors import StoreError, WindowError
+from robozarr.store.whole_file import whole_file
 
 __all__ = ["dataset_stat", "export_rdt", "rdt_entries"]
 
@@ -120,9 +120,8 @@ def export_rdt(
         if done[file] != "unchanged":
             changes[path] = new
     for path, new in {} if dry_run else changes.items():
-        partial = path.with_name(f".{path.name}.{os.getpid()}.robozarr-tmp")
-        partial.write_text(json.dumps(new, indent=4) + "\n")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(new, indent=4) + "\n")
     return done
 
 

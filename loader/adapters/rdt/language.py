@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from robozarr.schemas.errors import StoreError, WindowError
 from robozarr.store.embedding import instruction_of_task
 from robozarr.store.opened import Store
+from robozarr.store.whole_file import whole_file
 
 __all__ = ["LangEmbed", "lang_embeds_of", "pad_lang_embeds", "write_lang_embeds"]
 
@@ -65,9 +65,8 @@ def write_lang_embeds(store: Store, folder: str | Path, encode: Callable[[str], 
         if embed.dim() == 3 and len(embed) == 1:
             embed = embed[0]
         _check(embed.shape, name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.robozarr-tmp")
-        torch.save(embed.clone(), partial)
-        partial.replace(path)
+        with whole_file(path) as partial:
+            torch.save(embed.clone(), partial)
     return paths
 
 
