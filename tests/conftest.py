@@ -10,16 +10,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # before anything imports torch: its threads wait for each other by computing, most of its time with two processes on two cores
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import effort
 import pytest
-from faulty import Proxy
 from hypothesis import HealthCheck, settings
 
-from robozarr.convert import convert
+if TYPE_CHECKING:  # the process that hands tests to others needs neither this nor what fixtures import
+    from faulty import Proxy
 
 settings.register_profile(
     "robozarr", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
@@ -80,6 +81,8 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def sample_store(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The sample, converted. Read it; to change it, copy it."""
+    from robozarr.convert import convert
+
     path = tmp_path_factory.mktemp("sample") / "sample.zarr"
     convert(sample, path, workers=0)
     return path
@@ -102,5 +105,7 @@ def s3() -> Iterator[str]:
 @pytest.fixture
 def proxy(s3: str) -> Iterator[Proxy]:
     """A proxy before the service: it counts, and breaks what it is told to."""
+    from faulty import Proxy
+
     with Proxy(s3) as proxy:
         yield proxy

@@ -173,7 +173,7 @@ def test_keys_keeps_only_what_is_asked_for(tmp_path: Path) -> None:
         (["convert", str(SAMPLE), "--store", "{tmp}", "--overwrite"], 3, "is not a robozarr store, so it is not touched"),
         (["verify", "{tmp}/none.zarr"], 3, "is this the path of a store?"),
         (["info", "{tmp}/none.zarr"], 3, "no store there; make one with: robozarr convert"),
-        (["verify", "{store}", "--source", "{tmp}"], 1, "a folder must hold"),
+        (["verify", "{store}", "--source", "{tmp}", "-w", "0"], 1, "a folder must hold"),
     ],
 )
 def test_exit_codes_and_what_is_said(tmp_path: Path, store: Path, arguments: list[str], code: int, message: str) -> None:

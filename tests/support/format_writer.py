@@ -4,9 +4,11 @@ It must not import robozarr: it is the proof that the document is enough. `array
 `write_with_zarr` puts it on disk through zarr-python, `write_by_hand` byte by byte.
 """
 
+import functools
 import hashlib
 import json
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -62,6 +64,11 @@ class Key(NamedTuple):
 
 def keys() -> list[Key]:
     """Every key but the ragged one, filled from a seed."""
+    return list(_keys())
+
+
+@functools.cache
+def _keys() -> tuple[Key, ...]:
     rng = np.random.default_rng(7)
     n = sum(LENGTHS)
     actions = rng.normal(size=(n, 4)).round(2)
@@ -71,14 +78,17 @@ def keys() -> list[Key]:
     depth = rng.normal(size=(n, 10, 8)).astype(np.float32)
     image = rng.integers(0, 256, (n, 8, 9, 3), np.uint8)
     image[5] = 0  # is stored like any other
-    return [
+    found = (
         Key("actions", "actions", "action", "", actions),
         Key("agentview_rgb", "obs/agentview_rgb", "image", "", image),
         Key("agentview_depth", "obs/agentview_depth", "depth", "m", depth),
         Key("joint_states", "obs/joint_states", "state", "rad", joints),
         Key("ee_matrix", "obs/ee_matrix", "state", "", rng.normal(size=(n, 3, 2))),
         Key("dones", "dones", "outcome", "", np.zeros(n, np.uint8)),
-    ]
+    )
+    for key in found:
+        key.steps.setflags(write=False)  # all who ask share them
+    return found
 
 
 def episodes() -> Iterator[slice]:
@@ -419,6 +429,21 @@ def write_array(
 
 
 def write_by_hand(folder: Path, profile: str) -> None:
+    """A store of a profile; what is in its files is worked out once in a process, for some hundred tests."""
+    for name, data in _files_by_hand(profile, VERSION, keys).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+@functools.cache
+def _files_by_hand(profile: str, *_: object) -> dict[str, bytes]:
+    """Also by what tests put in the place of something else: the version, the keys."""
+    with tempfile.TemporaryDirectory() as made:
+        _write_by_hand(Path(made), profile)
+        return {path.relative_to(made).as_posix(): path.read_bytes() for path in Path(made).rglob("*") if path.is_file()}
+
+
+def _write_by_hand(folder: Path, profile: str) -> None:
     group: dict[str, Any] = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     for path, values, names in arrays(profile):
         codec = profile_codec(path, profile)

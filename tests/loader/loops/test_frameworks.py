@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,46 @@ def test_lightning_predict_makes_a_loader_anew_and_is_told_what_to_use(dataset: 
         trainer.predict(model, rz.WindowDataLoader(dataset, SIZE))
     predicted = trainer.predict(model, rz.WindowLoader(dataset, SIZE, shuffle=False))
     assert list(chain.from_iterable(predicted or [])) == windows(dataset.read(range(38)))
+
+
+def test_through_lightning(dataset: rz.WindowDataset, tmp_path: Path) -> None:
+    """The trainer saves and loads the loader's state by itself; both kinds of loader."""
+    import pytorch_lightning as lightning
+
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(7, 1)
+            self.got: list[list[int]] = []
+
+        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+            self.got.append(batch["step"].tolist())
+            loss: torch.Tensor = self.layer(batch["actions"].float()).mean()
+            return loss
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    def train(make: Any, max_steps: int, resume: Path | None = None) -> tuple[list[list[int]], lightning.Trainer]:
+        trainer = lightning.Trainer(
+            max_steps=max_steps, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False,
+            enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, use_distributed_sampler=False,
+        )  # fmt: skip
+        model = Model()
+        trainer.fit(model, make(), ckpt_path=resume)
+        return model.got, trainer
+
+    makers = (
+        lambda: rz.WindowLoader(dataset, 4, seed=9),
+        lambda: rz.WindowDataLoader(dataset, 4, order={"seed": 9}),
+    )
+    for kind in makers:
+        whole, _ = train(kind, 25)
+        assert len(whole) == 25
+        begun, trainer = train(kind, 14)  # in the second epoch
+        trainer.save_checkpoint(tmp_path / "run.ckpt")
+        rest, _ = train(kind, 25, tmp_path / "run.ckpt")
+        assert begun + rest == whole
 
 
 # --- torchdata, accelerate ---
