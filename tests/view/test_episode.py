@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from effort import some
 from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
@@ -173,11 +174,12 @@ def test_tables_are_frames_and_opening_a_store_needs_none(store: rz.Store) -> No
 def test_a_window_is_what_the_dataset_serves(store: rz.Store, padding: Any) -> None:
     spec = rz.WindowSpec({"agentview_rgb": [-1, 0, 1], "joint_states": [0], "actions": range(-2, 9)}, padding=padding)
     dataset = rz.WindowDataset(store, spec)
-    for window in (0, 8, 20, 43):
+    for number, window in enumerate((0, 8, 20, 43)):
         shown, read = dataset.show(window), read_window(store, spec, window)
         for name, value in read.sample.items():
             assert np.array_equal(value, shown.sample[name]), name
-        assert read._repr_html_() == shown._repr_html_()
+        if number % some(1, 3) == 0:  # drawn twice
+            assert read._repr_html_() == shown._repr_html_()
     assert repr(read) == "WindowView(43: episode 3, step 12; padded: agentview_rgb 1/3, joint_states 0/1, actions 8/11)"
     with pytest.raises(WindowError, match="window 44: there are 44, from 0 on"):
         read_window(store, spec, 44)

@@ -99,6 +99,7 @@ def test_actions_beyond_their_stated_range(tmp_path: Path) -> None:
     assert "exceed it in episodes 1 →" in finding.detail
 
 
+@pytest.mark.usefixtures("words_only")
 def test_instructions_that_differ_are_missing_or_a_name(tmp_path: Path) -> None:
     def change(data: Any) -> None:
         data["demo_1"].attrs["lang"] = "shut it now"
@@ -191,6 +192,7 @@ def test_check_of_a_good_store_is_0_and_of_notices_1_if_asked(sample_store: Path
     assert (code, json.loads(printed)["ok"]) == (3, False)
 
 
+@pytest.mark.usefixtures("words_only")
 def test_what_a_newcomer_stumbled_over(sample_store: Path, tmp_path: Path) -> None:
     store = rz.open_store(sample_store)
     page = report_html(store)

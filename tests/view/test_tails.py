@@ -78,6 +78,7 @@ def store_with_releases(folder: Path, left: tuple[int, ...], length: int = 100, 
     return rz.open_store(folder / "a.zarr")
 
 
+@pytest.mark.usefixtures("words_only")
 def test_a_store_whose_releases_are_known(tmp_path: Path) -> None:
     store = store_with_releases(tmp_path, (12, 20, 63, 64))
     tails = measure_tails(store)
@@ -115,6 +116,7 @@ def test_episodes_without_a_change_are_counted_apart() -> None:
     assert "the gripper's command changes in no episode" in printed(none)
 
 
+@pytest.mark.usefixtures("words_only")
 def test_where_no_gripper_is_known_it_says_so(tmp_path: Path) -> None:
     synthetic.write_libero(tmp_path / "s/a_demo.hdf5", lengths=(30,))
     convert(tmp_path / "s", tmp_path / "a.zarr", workers=0, gripper="none")
