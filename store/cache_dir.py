@@ -2,7 +2,8 @@
 
 A file of it is a shard with holes: what was read of the shard lies where it lies in the shard. Whether a chunk is there is told
 by its checksum, nothing else; so whatever processes, crashes, a full disk, or somebody's hand do to the folder, a chunk is
-either what was written or fetched again. That needs no bookkeeping, and no locks but one around the count of bytes.
+either what was written or fetched again. That needs no bookkeeping, and no locks but one around the count of bytes. Where
+chunks lie is told by the shard's index: a digest behind it says that it is this shard's, so that another's file is noticed.
 
 The folder is the cache's own (``store.cache_files``): nothing that a cache did not make is read, written or removed. Files are
 named by the identity of their store, their array's layout and its checksums. A store that was written anew has other names.
@@ -52,6 +53,8 @@ SPARE_PART: Final = 20
 """Part of the disk that stays free, whatever the folder may hold."""
 IDLE_S: Final = 3600
 """Files that were used this recently are not evicted."""
+DIGEST_BYTES: Final = 32
+"""SHA-256, at the end of a file."""
 LOOK_AGAIN_S: Final = 30
 """How often a full folder is checked again."""
 
@@ -204,15 +207,16 @@ class CachedArray:
             return None
 
     def make(self, shard: int, size: int, tail: NDArray[np.uint8]) -> bool:
-        """Make a file for a shard of `size` bytes and write its last bytes; False if there is no room."""
+        """Make a file for a shard of `size` bytes and write its last bytes, with their digest; False if there is no room."""
         try:
             with open_folder(self.cache.folder) as root, open_folder(self._name, root, make=True) as folder:
                 fd = make_file(folder, shard_name(shard))
         except OSError as exc:
             return self.cache.failed(exc)
         try:
-            os.ftruncate(fd, size)
-            return self.cache.write(fd, [tail], [size - len(tail)])
+            os.ftruncate(fd, size + DIGEST_BYTES)
+            end = np.frombuffer(tail.tobytes() + self._digest(shard, size, tail.tobytes()), np.uint8)
+            return self.cache.write(fd, [end], [size - len(tail)])
         except OSError as exc:
             return self.cache.failed(exc)
         finally:
@@ -238,6 +242,21 @@ class CachedArray:
         finally:
             os.close(fd)
         return True
+
+    def read_end(self, fd: int, shard: int, n_bytes: int) -> tuple[NDArray[np.uint8], int] | None:
+        """Read the last bytes of a shard, and its size, from its open file; None if they are not what `make` wrote."""
+        size = os.fstat(fd).st_size - DIGEST_BYTES
+        if size < n_bytes:
+            return None
+        try:
+            found = os.pread(fd, n_bytes + DIGEST_BYTES, size - n_bytes)
+        except OSError:  # a disk that fails
+            return None
+        tail = found[:n_bytes]
+        return (np.frombuffer(tail, np.uint8), size) if found[n_bytes:] == self._digest(shard, size, tail) else None
+
+    def _digest(self, shard: int, size: int, tail: bytes) -> bytes:
+        return hashlib.sha256(f"{self._name}/{shard}/{size}/".encode() + tail).digest()
 
     def touch(self, shards: Sequence[int]) -> None:
         """Mark shards as used."""

@@ -40,7 +40,6 @@ from robozarr.loader.frames.shards import (
     begin_of,
     close_shards,
     index_bytes,
-    load_index,
     shards_of,
     take_index,
 )
@@ -273,7 +272,8 @@ class BucketReader:
         shards = self._shards
         if (fd := cached.open(shard)) is None:
             return False
-        good = load_index(shards, shard, fd) == OK
+        end = cached.read_end(fd, shard, index_bytes(shards))
+        good = end is not None and take_index(shards, shard, *end) == OK
         if good and self._free_fds[0] > 0:
             self._free_fds[0] -= 1
             shards.fds[shard] = fd
