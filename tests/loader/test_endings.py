@@ -62,7 +62,8 @@ def test_ends_at_once_and_as_it_should(exits: dict[str, dict[str, Any]], scenari
     assert found["code"] == code, found
     assert found["seconds"] < 8, found
     if says:
-        assert says in found["stderr"].strip().splitlines()[-1]
+        # not the last line: after an interrupt, Python may say of torch's workers that a socket of theirs was not closed
+        assert any(says in line for line in found["stderr"].splitlines() if not line.startswith(" ")), found
     else:
         assert found["stderr"] == ""
 
