@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, sync_playwright
 import robozarr as rz
 import synthetic
 from robozarr.convert import convert
+from robozarr.schemas.errors import StoreError
 from robozarr.view.report import N_PICTURES, report_html, write_report
 
 SECTIONS = ["summary", "problems", "tasks", "distributions", "coverage", "flags", "keys", "statistics", "sources"]
@@ -172,7 +173,7 @@ def test_a_report_is_whole_or_not_there(
         raise OSError("no space left")
 
     monkeypatch.setattr(Path, "replace", fail)
-    with pytest.raises(OSError, match="no space left"):
+    with pytest.raises(StoreError, match="as it was: no space left"):
         write_report(rz.open_store(sample_store), tmp_path / "report.html")
     assert os.listdir(tmp_path) == ["report.html"]  # noqa: PTH208 - hidden files count
     assert (tmp_path / "report.html").read_text() == "before"
