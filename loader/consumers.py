@@ -52,9 +52,7 @@ class Consumer:
         if _ENDED_BY and self._thread not in _ENDED_BY and threading.current_thread().daemon:
             self._stopped_s = 2 * self._stopped_s or STOPPED_S
             _STOPPED.add(self._thread)
-            never = threading.Lock()
-            never.acquire()
-            never.acquire(timeout=min(self._stopped_s, threading.TIMEOUT_MAX))
+            time.sleep(self._stopped_s)
 
     def may_run(self, threads: set[int | None]) -> bool:
         """Whether it is one of these threads, is not stopped, and may ask soon."""

@@ -215,8 +215,8 @@ class CachedArray:
             return self.cache.failed(exc)
         try:
             os.ftruncate(fd, size + DIGEST_BYTES)
-            end = np.frombuffer(tail.tobytes() + self._digest(shard, size, tail.tobytes()), np.uint8)
-            return self.cache.write(fd, [end], [size - len(tail)])
+            digest = np.frombuffer(self._digest(shard, size, tail.tobytes()), np.uint8)
+            return self.cache.write(fd, [np.concatenate([tail, digest])], [size - len(tail)])
         except OSError as exc:
             return self.cache.failed(exc)
         finally:

@@ -17,7 +17,6 @@ All rows of a profile are timed in every round, in another order each, warm; med
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -31,7 +30,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from common import align, default_source, figure, machine, machine_lines
+from common import align, default_source, figure, machine, machine_lines, write_json
 from load_contenders import OpenFiles
 from load_task import Demos
 from torch.utils.data import DataLoader, Dataset
@@ -341,8 +340,7 @@ def main() -> None:
     on_cpu = arguments.on_cpu
     result = run(options, torch.device("cpu" if on_cpu else f"cuda:{torch.cuda.current_device()}"), 256 if on_cpu else 8192)
     print(format_result(result))
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(result, arguments.json)
 
 
 if __name__ == "__main__":

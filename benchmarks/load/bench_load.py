@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import multiprocessing
 import random
 import statistics
@@ -30,7 +29,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from unittest import mock
 
-from common import align, default_source, drop_from_cache, figure, file_system, machine, machine_lines, read_once
+from common import (
+    align,
+    default_source,
+    drop_from_cache,
+    figure,
+    file_system,
+    machine,
+    machine_lines,
+    read_once,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from load_task import Contender, Demos, Task
@@ -379,9 +388,8 @@ def main() -> None:
         format_header(result["header"]), format_table(result["rows"]), format_notes(result["rows"], result["python_share"]),
         format_keyframes(result), format_cold(result["cold"]), sep="\n\n",
     )  # fmt: skip
-    if arguments.json is not None:
-        result = result | {name: [asdict(row) for row in result[name]] for name in ("rows", "cold", "single")}
-        arguments.json.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    rows = {name: [asdict(row) for row in result[name]] for name in ("rows", "cold", "single")}
+    write_json(result | rows, arguments.json)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,8 @@ def left_out_of(metadata: StoreMetadata, files: Sequence[FileScan]) -> tuple[lis
     """
     scans = {source.name: file for source, file in zip(metadata.sources, files, strict=True)}
     entries = [entry for entry in metadata.not_stored if entry.reason.startswith(LEFT_OUT) and entry.source in scans]
-    paths = {name: {as_utf8(path): path for path in _paths_of(file)} for name, file in scans.items()}
+    named = {entry.source for entry in entries}
+    paths = {name: {as_utf8(path): path for path in _paths_of(scans[name])} for name in named}
     problems, keys = [], LeftOutKeys()
     for entry in entries:
         file, path = scans[entry.source].path, paths[entry.source].get(entry.path, entry.path)

@@ -62,8 +62,10 @@ def test_ends_at_once_and_as_it_should(exits: dict[str, dict[str, Any]], scenari
     assert found["code"] == code, found
     assert found["seconds"] < 8, found
     if says:
-        # not the last line: after an interrupt, Python may say of torch's workers that a socket of theirs was not closed
-        assert any(says in line for line in found["stderr"].splitlines() if not line.startswith(" ")), found
+        said = [line for line in found["stderr"].strip().splitlines() if not line.startswith(" ")]
+        if scenario != "interrupted_with_workers":  # where Python may say last that a socket of torch's workers was not closed
+            said = said[-1:]
+        assert any(says in line for line in said), found
     else:
         assert found["stderr"] == ""
 

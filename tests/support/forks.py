@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,9 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable
 
-from rights import CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
-
-__all__ = ["drop_roots_rights", "forget", "said_in_fork"]
+__all__ = ["forget", "said_in_fork"]
 
 
 def said_in_fork(function: Callable[[], object], limit_s: int = 60) -> subprocess.CompletedProcess[str]:
@@ -59,14 +56,3 @@ def forget(packages: Iterable[str]) -> None:
     names = tuple(packages)
     for name in [name for name in sys.modules if name.partition(".")[0] in names]:
         del sys.modules[name]
-
-
-def drop_roots_rights() -> None:
-    """In this process, from now on: root, who runs the tests in a container, obeys permissions. To be called in a fork."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()  # of linux/capability.h: version 3
-    for call in (libc.capget, libc.capset):
-        if call(header, sets):
-            raise OSError(ctypes.get_errno(), "capabilities")
-        for which in range(3):  # effective, permitted, inheritable
-            sets[which] &= ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)

@@ -22,9 +22,9 @@ __all__ = ["BUCKET", "CREDENTIALS", "new_place", "read_and_tell", "same_objects"
 BUCKET = "robots"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "secret-of-the-test", "AWS_REGION": "us-east-1"}
 SERVER = """
-import contextlib, functools, logging, os, socketserver, sys, threading
+import contextlib, functools, logging, socketserver, sys, threading
 from moto import backends
-from moto.core import responses, serialize
+from moto.core import serialize
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication
 from moto.server import ThreadedMotoServer
 
@@ -44,19 +44,6 @@ pick = serialize.AttributePicker.__call__
 serialize.AttributePicker.__call__ = lambda self, at: (
     at.obj.get(at.key) if ".Contents" in at.key_path and type(at.obj) is dict else pick(self, at)
 )
-# The same for what it does at each request: matching all of its services' names, headers for browsers, 52 letters one by one,
-# its own address.
-sys.modules["moto.moto_server.werkzeug_app"].CORS = lambda app: None
-find_app = DomainDispatcherApplication.get_application
-DomainDispatcherApplication.get_application = lambda self, environ: (
-    environ["PATH_INFO"].startswith("/robots/") and self.app_instances.get("s3") or find_app(self, environ)
-)
-def name_request(headers):
-    headers["x-amzn-requestid"] = os.urandom(26).hex().upper()
-    return headers["x-amzn-requestid"]
-responses.gen_amzn_requestid_long = name_request
-addresses = sys.modules["werkzeug.sansio.utils"]
-addresses.uri_to_iri = functools.lru_cache(addresses.uri_to_iri)
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 socketserver.StreamRequestHandler.disable_nagle_algorithm = True  # it sends head and body apart
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

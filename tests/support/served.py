@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 import robozarr as rz
@@ -45,3 +46,26 @@ def make(kind: str, dataset: rz.WindowDataset, workers: int = 0, *, persistent: 
         return rz.WindowDataLoader(dataset, SIZE, **order, **options)
     sampler, drop_last = rz.WindowSampler(dataset, SIZE, **order), order.get("drop_last", False)
     return DataLoader(dataset, SIZE, sampler=sampler, collate_fn=dataset.collate, drop_last=drop_last, **options)
+
+
+def lightning_model(got: list[list[int]]) -> Any:
+    """A model for Lightning's trainer; the windows of each batch that it is trained on go to `got`."""
+    import pytorch_lightning as lightning
+
+    class Model(lightning.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(7, 1)
+
+        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
+            got.append(windows(batch))
+            loss: torch.Tensor = self.layer(batch["actions"].float()).mean()
+            return loss
+
+        def validation_step(self, batch: dict[str, Any], _: int) -> None:
+            pass
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    return Model()

@@ -23,9 +23,9 @@ import numpy as np
 import pytest
 from damaged import CHANGES, SPEC, Values, changed, fault_of, load, make_store
 from effort import some
-from forks import drop_roots_rights, said_in_fork
+from forks import said_in_fork
 from numpy.typing import NDArray
-from rights import without_progress
+from rights import drop_roots_rights, without_progress
 
 import robozarr as rz
 from robozarr.loader.dataset import WindowDataset

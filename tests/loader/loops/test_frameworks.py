@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from served import KINDS, SIZE, every, make, windows
+from served import KINDS, SIZE, every, lightning_model, make, windows
 
 import robozarr as rz
 from robozarr.schemas.errors import WindowError
@@ -80,28 +80,14 @@ def test_through_lightning(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """The trainer saves and loads the loader's state by itself; both kinds of loader."""
     import pytorch_lightning as lightning
 
-    class Model(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(7, 1)
-            self.got: list[list[int]] = []
-
-        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
-            self.got.append(batch["step"].tolist())
-            loss: torch.Tensor = self.layer(batch["actions"].float()).mean()
-            return loss
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.01)
-
     def train(make: Any, max_steps: int, resume: Path | None = None) -> tuple[list[list[int]], lightning.Trainer]:
         trainer = lightning.Trainer(
             max_steps=max_steps, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False, barebones=False,
             enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path, use_distributed_sampler=False,
         )  # fmt: skip
-        model = Model()
-        trainer.fit(model, make(), ckpt_path=resume)
-        return model.got, trainer
+        got: list[list[int]] = []
+        trainer.fit(lightning_model(got), make(), ckpt_path=resume)
+        return got, trainer
 
     makers = (
         lambda: rz.WindowLoader(dataset, 4, seed=9),

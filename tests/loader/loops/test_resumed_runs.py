@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from served import KINDS, SIZE, every, windows
+from served import KINDS, SIZE, every, lightning_model, windows
 from served import make as made
 
 import robozarr as rz
@@ -40,34 +40,17 @@ def train_by_lightning(
     import pytorch_lightning as lightning
     from pytorch_lightning.callbacks import ModelCheckpoint
 
-    class Model(lightning.LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layer = torch.nn.Linear(7, 1)
-            self.got: list[list[int]] = []
-
-        def training_step(self, batch: dict[str, Any], _: int) -> torch.Tensor:
-            self.got.append(windows(batch))
-            loss: torch.Tensor = self.layer(batch["actions"].float()).mean()
-            return loss
-
-        def validation_step(self, batch: dict[str, Any], _: int) -> None:
-            pass
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.01)
-
     own = folder / "again" if checkpoint else folder
     keep: list[lightning.Callback] = [
         ModelCheckpoint(own, filename="{epoch}", save_top_k=-1, every_n_epochs=1, enable_version_counter=False),
         ModelCheckpoint(own, filename="{step}", save_top_k=-1, every_n_train_steps=1, enable_version_counter=False),
     ]
-    model = Model()
+    got: list[list[int]] = []
     lightning.Trainer(
         **{"max_epochs": 4, **options}, limit_train_batches=n, accelerator="cpu", logger=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=keep,
-    ).fit(model, loader, validate, ckpt_path=checkpoint and folder / f"{checkpoint}.ckpt")  # fmt: skip
-    return model.got
+    ).fit(lightning_model(got), loader, validate, ckpt_path=checkpoint and folder / f"{checkpoint}.ckpt")  # fmt: skip
+    return got
 
 
 @pytest.mark.parametrize("kind", KINDS)
