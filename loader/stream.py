@@ -43,8 +43,8 @@ PLANNED: Final = 1024
 group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
-PART: Final = 32
-"""Fewest windows of a batch that one thread reads: starting a thread's work costs some 20 µs."""
+PART: Final = 64
+"""Fewest windows of a batch that one thread reads: what a part costs in Python is held against all threads by Python's lock."""
 
 
 class WindowLoader(TakenApart):
@@ -268,7 +268,7 @@ class WindowLoader(TakenApart):
                         "it → start a new iteration here"
                     )
                 while n_asked < n_done + self._ahead and (batch := next(batches, None)) is not None:
-                    slot = slots.take()
+                    slot = slots.take(batch.n_windows)
                     pending.append((slot, batch, self._submit(slot, batch)))
                     n_asked += 1
                 slot, batch, job = pending[0]
@@ -356,7 +356,7 @@ class WindowLoader(TakenApart):
         """Hand a finished batch to the consumer."""
         assert self._prepare is not None
         n = batch.n_windows
-        tensors = slot.receive(n)
+        tensors = slot.receive()
         if self._frames is not None:
             tensors = self._frames.gather(tensors)
         texts: list[str] = [""] * n

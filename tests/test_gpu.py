@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
+import signal
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+import format_writer
 import pytest
 import torch
 
@@ -173,7 +178,7 @@ def test_pinned_memory_is_used_again_and_the_devices_is_new(stores: dict[str, rz
     assert len({batch["agentview_rgb"].data_ptr() for batch in kept}) == len(kept) > 4
     assert loader._slots is not None
     assert 0 < len(loader._slots.pinned) <= 4
-    assert all(slot._host.is_pinned() for slot in loader._slots.pinned)
+    assert all(part.is_pinned() for slot in loader._slots.pinned for part in slot._host)
 
 
 @pytest.mark.parametrize("cache", CACHES)
@@ -362,3 +367,24 @@ def test_a_compiled_step_over_batches_of_a_cuda_graph(stores: dict[str, rz.Store
         graph.replay()
         sums.append(total.clone())
     assert [one.item() for one in sums] == [one.item() for one in expected]
+
+
+def test_programs_end(cuda: torch.device, tmp_path: Path) -> None:
+    """With batches on their way to the device: none aborts, hangs, or says anything but its own error.
+
+    The last scenario, a daemon thread that takes batches, aborted in every second run once. Forks are left out: in plain torch
+    too a child aborts that frees pinned memory that was sent, or an event.
+    """
+    format_writer.write_by_hand(tmp_path / "a.zarr", "fast")
+    script = Path(format_writer.__file__).with_name("loader_exits.py")
+    names = [
+        "break_and_exit", "exit_within_loop", "iterator_kept_until_exit", "transform_raises", "two_loaders_at_exit",
+        "workers_and_exit", "interrupted", "interrupt_is_caught", *["thread_iterates_at_exit"] * 8,
+    ]  # fmt: skip
+    arguments = [sys.executable, str(script), str(tmp_path / "a.zarr"), str(cuda), *names]
+    ran = subprocess.run(arguments, capture_output=True, text=True, timeout=240, check=True)
+    ends = json.loads(ran.stdout)
+    assert len(ends) == len(names)
+    failing = {"exit_within_loop": 3, "transform_raises": 1, "interrupted": -signal.SIGINT}
+    assert {name: end["code"] for name, end in ends.items()} == {name: failing.get(name, 0) for name in ends}, ends
+    assert {name for name, end in ends.items() if end["stderr"]} == {"transform_raises", "interrupted"}, ends

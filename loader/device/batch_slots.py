@@ -8,9 +8,12 @@ their pictures.
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -37,12 +40,22 @@ class Copier:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        self._thread = threading.local()
 
     @property
     def enter_thread(self) -> Callable[[], None] | None:
-        """Select this device once in each sending thread; otherwise the thread would open the first device as well."""
-        device = self.device
-        return None if self.stream is None else lambda: torch.cuda.set_device(device)
+        """Select the device and the stream, once in a thread that only sends: for each batch that took as long as sending."""
+        return None if self.stream is None else self._enter
+
+    def _enter(self) -> None:
+        assert self.stream is not None
+        torch.cuda.set_device(self.device)
+        torch.cuda.set_stream(self.stream)
+        self._thread.entered = True
+
+    def selected(self) -> contextlib.AbstractContextManager[object]:
+        """Within it the stream is selected, in whichever thread."""
+        return contextlib.nullcontext() if hasattr(self._thread, "entered") else torch.cuda.stream(self.stream)
 
 
 class BatchSlot(Protocol):
@@ -59,8 +72,8 @@ class BatchSlot(Protocol):
         """Begin the copy to the device; from any thread."""
         ...
 
-    def receive(self, n: int) -> dict[str, torch.Tensor]:
-        """The first n windows by field, on the device; the consumer may hold them for ever. The host does not wait."""
+    def receive(self) -> dict[str, torch.Tensor]:
+        """The windows by field, on the device; the consumer may hold them for ever. The host does not wait."""
         ...
 
     def give_back(self) -> None:
@@ -87,8 +100,8 @@ class BatchSlots:
         self.pinned: deque[PinnedSlot] = deque()
         """Slots of a GPU that are ready for their next batch."""
 
-    def take(self) -> BatchSlot:
-        """Memory for one batch that nobody holds; called from the consumer's thread.
+    def take(self, n: int) -> BatchSlot:
+        """Memory for a batch of n windows that nobody holds; called from the consumer's thread.
 
         Raises
         ------
@@ -96,12 +109,12 @@ class BatchSlots:
             If batches are held that take as much memory as they may.
         """
         if self._copier.stream is None:
-            return HostSlot(self._fields, self._batch_size, self._pools)
+            return HostSlot(self._fields, self._batch_size, self._pools, n)
         try:
             slot = self.pinned.popleft() if len(self.pinned) > COOLING else self._make_pinned()
         except IndexError:  # another thread took it
             slot = self._make_pinned()
-        slot.ask()
+        slot.ask(n)
         return slot
 
     def _make_pinned(self) -> PinnedSlot:
@@ -111,8 +124,8 @@ class BatchSlots:
 class HostSlot:
     """Memory for one batch on the host that is handed to the consumer: large fields are lent, small ones are new."""
 
-    def __init__(self, fields: Sequence[Field], batch_size: int, pools: Mapping[str, Pool]) -> None:
-        self._pools = pools
+    def __init__(self, fields: Sequence[Field], batch_size: int, pools: Mapping[str, Pool], n: int) -> None:
+        self._pools, self._n = pools, n
         arrays = {
             field.name: pools[field.name].take() if field.name in pools else np.empty((batch_size, *field.shape), field.dtype)
             for field in fields
@@ -125,9 +138,9 @@ class HostSlot:
     def send(self) -> None:
         """Do nothing: the batch is already on the host."""
 
-    def receive(self, n: int) -> dict[str, torch.Tensor]:
+    def receive(self) -> dict[str, torch.Tensor]:
         """Like ``BatchSlot.receive``."""
-        pools = self._pools
+        pools, n = self._pools, self._n
         return {
             name: pools[name].lend(array, n) if name in pools else torch.from_numpy(array[:n])
             for name, array in self.batch.arrays.items()
@@ -152,68 +165,74 @@ class PinnedSlot:
         ordered = sorted(fields, key=lambda field: _bytes(field, batch_size) > LARGE)
         sizes = [_bytes(field, batch_size) for field in ordered]
         starts = np.cumsum([0, *(-(-size // ALIGN) * ALIGN for size in sizes)]).tolist()
-        self._host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
-        block = self._host.numpy()
+        host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
+        block = host.numpy()
         arrays: dict[str, NDArray[Any]] = {}
         self._places: dict[str, tuple[int, torch.dtype, int, tuple[int, ...], tuple[int, ...]]] = {}
         """By field: its part, dtype, first element in it, shape of a window, strides."""
-        self._parts: list[tuple[int, int]] = []
-        small = sum(size <= LARGE for size in sizes)
-        if small:
-            self._parts.append((0, starts[small]))
+        n_small = sum(size <= LARGE for size in sizes)
+        edges = [0] * (n_small > 0) + starts[n_small:]
+        self._host = [host[start:stop] for start, stop in pairwise(edges)]
+        """Pinned memory by part."""
         for number, (field, start, size) in enumerate(zip(ordered, starts, sizes, strict=False)):
             arrays[field.name] = block[start : start + size].view(field.dtype).reshape(batch_size, *field.shape)
-            if number >= small:
-                self._parts.append((start, starts[number + 1]))
-            begin = start - self._parts[-1][0] if number >= small else start
+            part = 0 if number < n_small else number - n_small + (n_small > 0)
             kind = torch.from_numpy(np.empty(0, field.dtype)).dtype
-            part = len(self._parts) - 1 if number >= small else 0
             strides = tuple(step // field.dtype.itemsize for step in arrays[field.name].strides)
-            self._places[field.name] = (part, kind, begin // field.dtype.itemsize, field.shape, strides)
+            self._places[field.name] = (part, kind, (start - edges[part]) // field.dtype.itemsize, field.shape, strides)
         self._kinds = {place[:2] for place in self._places.values()}
         self.batch = Batch(fields, batch_size, {field.name: arrays[field.name] for field in fields})
         self._device: list[torch.Tensor] = []
+        self._tensors: dict[str, torch.Tensor] = {}
         self._copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self._asked = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def ask(self) -> None:
+    def ask(self, n: int) -> None:
         """Record the consumer's progress; the next copy waits for it, so that copies cannot run ahead without limit."""
-        self._asked.record(torch.cuda.current_stream(self._copier.device))
+        self._n, self._stream = n, torch.cuda.current_stream(self._copier.device)
+        self._asked.record(self._stream)
 
     def wait_until_free(self) -> None:
         """Like ``BatchSlot.wait_until_free``."""
         self._copied.synchronize()
 
     def send(self) -> None:
-        """Like ``BatchSlot.send``."""
-        stream = self._copier.stream
-        assert stream is not None
-        with torch.cuda.stream(stream):  # memory that is made here may be used again, before it is told of other streams
-            stream.wait_event(self._asked)
-            for start, stop in self._parts:
-                part = torch.empty(stop - start, dtype=torch.uint8, device=self._copier.device)
-                self._device.append(part.copy_(self._host[start:stop], non_blocking=True))
-            self._copied.record(stream)
+        """Like ``BatchSlot.send``; all that can be done here is, as the consumer's thread has no time for it.
 
-    def receive(self, n: int) -> dict[str, torch.Tensor]:
+        Each call of torch's gives Python's lock back and waits for it again: on the way to a GPU that is most of what a batch
+        costs. So there are as few as can be.
+        """
+        copier = self._copier
+        assert copier.stream is not None
+        with copier.selected():  # memory that is made here may be used again, before it is told of other streams
+            copier.stream.wait_event(self._asked)
+            self._device = [part.to(copier.device, non_blocking=True, copy=True) for part in self._host]
+            self._copied.record(copier.stream)
+        self._tell(self._stream)
+        parts = {(part, kind): self._device[part].view(kind) for part, kind in self._kinds}
+        for name in self.batch.arrays:
+            part, kind, begin, shape, strides = self._places[name]
+            self._tensors[name] = parts[part, kind].as_strided((self._n, *shape), strides, begin)
+
+    def receive(self) -> dict[str, torch.Tensor]:
         """Like ``BatchSlot.receive``."""
         stream = torch.cuda.current_stream(self._copier.device)
         stream.wait_event(self._copied)
-        for part in self._device:
-            part.record_stream(stream)
-        parts = {(part, kind): self._device[part].view(kind) for part, kind in self._kinds}
-        tensors = {  # one call a field: on the way to a GPU, torch's calls are most of what a batch costs
-            name: parts[part, kind].as_strided((n, *shape), strides, begin)
-            for name, (part, kind, begin, shape, strides) in self._places.items()
-        }
+        if stream != self._stream:  # it is not the one in which this batch was asked for
+            self._tell(stream)
+        tensors = self._tensors
         self.give_back()
-        return {name: tensors[name] for name in self.batch.arrays}
+        return tensors
 
     def give_back(self) -> None:
         """Like ``BatchSlot.give_back``; the pinned memory is written again only after its copy has ended."""
-        self._device = []
+        self._device, self._tensors = [], {}
         if (slots := self._slots()) is not None:
             slots.pinned.append(self)
+
+    def _tell(self, stream: torch.cuda.Stream) -> None:
+        for part in self._device:
+            part.record_stream(stream)
 
 
 def _bytes(field: Field, batch_size: int) -> int:

@@ -1,6 +1,6 @@
 """Scenarios of how a program that loads may end, each in a process of its own; prints as JSON how each did end.
 
-Run by tests/loader/test_processes.py: ``python loader_exits.py STORE``.
+Run by tests/loader/test_endings.py and tests/test_gpu.py: ``python loader_exits.py STORE [DEVICE [SCENARIO …]]``.
 One process imports everything, and forks for each scenario,
 which then ends like any program: by the interpreter's own way out, with whatever threads it has.
 """
@@ -31,7 +31,8 @@ def make_dataset(store: str) -> WindowDataset:
 
 
 def make_loader(store: str, **options: Any) -> rz.WindowLoader:
-    return rz.WindowLoader(make_dataset(store), 2, threads=3, prefetch=4, **options)
+    device = sys.argv[2] if len(sys.argv) > 2 else None
+    return rz.WindowLoader(make_dataset(store), 2, threads=3, prefetch=4, device=device, **options)
 
 
 def for_ever(loader: rz.WindowLoader | rz.WindowDataLoader) -> Iterator[Sample]:
@@ -163,8 +164,9 @@ def end_of(pid: int, folder: Path) -> tuple[int, float]:
 
 def main() -> None:
     store, ends = sys.argv[1], {}
+    scenarios = [globals()[name] for name in sys.argv[3:]] or SCENARIOS
     gc.freeze()  # what is imported is not collected again as each fork ends, which took a second of computing
-    for scenario in SCENARIOS:
+    for scenario in scenarios:
         folder = Path(tempfile.mkdtemp())
         pid = os.fork()
         if pid == 0:
@@ -175,7 +177,9 @@ def main() -> None:
             scenario(store)
             return
         code, seconds = end_of(pid, folder)
-        ends[scenario.__name__] = {"code": code, "seconds": seconds, "stderr": (folder / "stderr").read_text()}
+        end = {"code": code, "seconds": seconds, "stderr": (folder / "stderr").read_text()}
+        name = scenario.__name__
+        ends[f"{name} {len(ends)}" if name in ends else name] = end
         shutil.rmtree(folder)
     print(json.dumps(ends))
 

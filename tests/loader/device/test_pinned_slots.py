@@ -6,6 +6,7 @@ tests/test_gpu.py has the real one.
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,51 +29,55 @@ FIELDS = [
 ]
 
 
-class Cuda:
-    """Streams and events, whose calls are noted."""
+class Stream:
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name = log, name
 
-    def __init__(self, log: list[str]) -> None:
-        self.log = log
-        self.consumer, self.copier = "consumer", CopyStream(log)
+    def wait_event(self, event: Event) -> None:
+        self.log.append(f"{self.name} waits")
 
-    def Event(self) -> Event:
-        return Event(self.log)
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.name == other.name
 
-    def current_stream(self, device: Any = None) -> ConsumerStream:
-        return ConsumerStream(self.log)
-
-    @contextmanager
-    def stream(self, stream: Any) -> Iterator[None]:
-        self.log.append("enter")
-        yield
-        self.log.append("leave")
+    def __hash__(self) -> int:
+        return hash(self.name)
 
 
 class Event:
     def __init__(self, log: list[str]) -> None:
         self.log = log
 
-    def record(self, stream: Any) -> None:
-        self.log.append(f"record in {stream}")
+    def record(self, stream: Stream) -> None:
+        self.log.append(f"record in {stream.name}")
 
     def synchronize(self) -> None:
         self.log.append("host waits")
 
 
-class ConsumerStream:
+class Cuda:
+    """Streams and events, whose calls are noted."""
+
     def __init__(self, log: list[str]) -> None:
         self.log = log
+        self.consumer = Stream(log, "consumer")
 
-    def wait_event(self, event: Event) -> None:
-        self.log.append(f"{self} waits")
+    def Event(self) -> Event:
+        return Event(self.log)
 
-    def __str__(self) -> str:
-        return "consumer"
+    def current_stream(self, device: Any = None) -> Stream:
+        return self.consumer
 
+    @contextmanager
+    def stream(self, stream: Stream) -> Iterator[None]:
+        self.log.append("enter")
+        yield
+        self.log.append("leave")
 
-class CopyStream(ConsumerStream):
-    def __str__(self) -> str:
-        return "copier"
+    def set_device(self, device: Any) -> None:
+        self.log.append("set device")
+
+    def set_stream(self, stream: Stream) -> None:
+        self.log.append(f"set {stream.name}")
 
 
 class Torch:
@@ -92,13 +97,13 @@ class Torch:
 def log(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     log: list[str] = []
     monkeypatch.setattr(batch_slots, "torch", Torch(log))
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"memory is told of {stream}"))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"memory is told of {stream.name}"))
     return log
 
 
 def slots_of(log: list[str]) -> BatchSlots:
     copier = Copier(torch.device("cpu"))
-    copier.stream = CopyStream(log)  # type: ignore[assignment]
+    copier.stream = Stream(log, "copier")  # type: ignore[assignment]
     return BatchSlots(FIELDS, 8, copier, Leases())
 
 
@@ -112,18 +117,18 @@ def fill(slot: Any, seed: int) -> dict[str, Any]:
 def test_values_steps_and_memory(log: list[str]) -> None:
     slots, kept, wanted = slots_of(log), [], []
     for seed in range(6):
-        slot = slots.take()
+        slot = slots.take(8 if seed < 5 else 3)
         slot.wait_until_free()
         wanted.append(fill(slot, seed))
         slot.send()
-        n = 8 if seed < 5 else 3
-        kept.append(slot.receive(n))
+        kept.append(slot.receive())
         assert list(kept[-1]) == [field.name for field in FIELDS]
     assert log[:14] == [
         "record in consumer",  # how far the consumer is
         "host waits",  # for the last copy out of this pinned memory
         "enter", "copier waits", "record in copier", "leave",  # memory is made, and filled, in the copier's stream
-        "consumer waits", *["memory is told of consumer"] * 3,  # small fields together, and two large ones
+        *["memory is told of consumer"] * 3,  # small fields together, and two large ones
+        "consumer waits",
         "record in consumer", "host waits", "enter", "copier waits",
     ]  # fmt: skip
     for number, (batch, values) in enumerate(zip(kept, wanted, strict=True)):
@@ -136,13 +141,13 @@ def test_values_steps_and_memory(log: list[str]) -> None:
 
 def test_slots_that_nobody_received(log: list[str]) -> None:
     slots = slots_of(log)
-    slot = slots.take()
+    slot = slots.take(8)
     fill(slot, 1)
     slot.send()
     slot.give_back()
     assert isinstance(slot, PinnedSlot)
-    assert slot._device == []
-    again = [slots.take() for _ in range(2)]
+    assert (slot._device, slot._tensors) == ([], {})
+    again = [slots.take(8) for _ in range(2)]
     assert slot not in again  # it is cooling
     for one in again:
         one.give_back()
@@ -154,3 +159,32 @@ def test_slots_that_nobody_received(log: list[str]) -> None:
         assert pinned() is None  # pinned memory goes with its loader, not when rubbish is collected
     finally:
         gc.enable()
+
+
+def test_a_thread_that_only_sends_selects_the_stream_once(log: list[str]) -> None:
+    slots = slots_of(log)
+    begin = slots._copier.enter_thread
+    assert begin is not None
+
+    def send_two() -> None:
+        begin()
+        for _ in range(2):
+            slot.send()
+
+    slot = slots.take(8)
+    thread = threading.Thread(target=send_two)
+    thread.start()
+    thread.join()
+    assert (log.count("set device"), log.count("set copier"), log.count("enter")) == (1, 1, 0)
+    slot.send()  # a thread that does other things too leaves the stream again
+    assert log.count("enter") == log.count("leave") == 1
+
+
+def test_a_batch_may_be_received_in_another_stream(log: list[str]) -> None:
+    """Then its memory is not used again before that stream is done with it either."""
+    slots = slots_of(log)
+    slot = slots.take(8)
+    slot.send()
+    batch_slots.torch.cuda.consumer = Stream(log, "another")  # type: ignore[attr-defined]
+    slot.receive()
+    assert log[-4:] == ["another waits", *["memory is told of another"] * 3]
