@@ -45,7 +45,8 @@ class RingSlot:
     def __init__(self, fields: tuple[Field, ...], batch_size: int, copy: bool) -> None:
         sizes = [batch_size * int(np.prod(field.shape)) * field.dtype.itemsize for field in fields]
         starts = np.cumsum([0, *(-(-size // 128) * 128 for size in sizes)]).tolist()
-        self._block, self._copy, self._batch_size = torch.empty(starts[-1], dtype=torch.uint8), copy, batch_size
+        self._block, self._copy = torch.empty(starts[-1], dtype=torch.uint8), copy
+        self._batch_size = self.n = batch_size
         arrays, self._tensors = {}, {}
         for field, start, size in zip(fields, starts, sizes, strict=False):
             shape = (batch_size, *field.shape)
@@ -59,10 +60,10 @@ class RingSlot:
 
     def give_back(self) -> None: ...
 
-    def receive(self, n: int) -> dict[str, torch.Tensor]:
+    def receive(self) -> dict[str, torch.Tensor]:
         found = dict(self._tensors)
-        if n < self._batch_size:
-            found = {name: tensor[:n] for name, tensor in found.items()}
+        if self.n < self._batch_size:
+            found = {name: tensor[: self.n] for name, tensor in found.items()}
         return {name: tensor.clone() for name, tensor in found.items()} if self._copy else found
 
 
@@ -73,9 +74,11 @@ class Ring:
         self._slots = [RingSlot(loader._fields, loader.batch_size, copy) for _ in range(loader._ahead + 1)]
         self._at = 0
 
-    def take(self) -> RingSlot:
+    def take(self, n: int) -> RingSlot:
         self._at += 1
-        return self._slots[self._at % len(self._slots)]
+        slot = self._slots[self._at % len(self._slots)]
+        slot.n = n
+        return slot
 
 
 class Row(NamedTuple):
