@@ -39,7 +39,13 @@ def run_python(arguments: Sequence[str]) -> tuple[int, str]:
     """Exit code and output of a Python process, errors first; its own text if it does not end or cannot start."""
     try:
         done = subprocess.run(
-            [sys.executable, *arguments], capture_output=True, text=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=sys.prefix if _folder_is_gone() else None,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
         return -1, str(exc)
@@ -60,6 +66,7 @@ def diagnose(places: Sequence[str] = (), endpoint_url: str | None = None, run: R
     """
     yield from check_packages()
     yield from check_codec()
+    yield from check_here()
     yield from check_machine()
     yield from check_cuda(run)
     yield from check_compiler(run)
@@ -116,6 +123,23 @@ def check_packages() -> Iterator[Finding]:
             yield Finding(
                 level="problem", title="Packages missing", detail=f"{', '.join(names)} → pip install {' '.join(names)}"
             )
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
+def check_here() -> Iterator[Finding]:
+    """Whether the folder that this runs in is still there."""
+    if _folder_is_gone():
+        yield Finding(
+            level="problem", title="The folder that this runs in was removed",
+            detail="torch cannot be imported from there, and a relative path leads nowhere → cd to another folder",
+        )  # fmt: skip
 
 
 def check_codec() -> Iterator[Finding]:

@@ -138,6 +138,17 @@ def test_shared_memory_that_is_not_there(tmp_path: Path) -> None:
     assert "No such file" in only(list(doctor.check_machine(tmp_path / "none")), "notice")["Shared memory"]
 
 
+def test_a_folder_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There MKL does not load, so that torch seemed to be broken."""
+    assert list(doctor.check_here()) == []
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    (found,) = doctor.check_here()
+    assert (found.level, found.detail.rpartition("→ ")[2]) == ("problem", "cd to another folder")
+    assert doctor.run_python(["-c", "import os; print(os.getcwd())"]) == (0, sys.prefix)
+
+
 def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert only(list(doctor.check_place(str(tmp_path / "new.zarr"), None)), "good")
     assert list(tmp_path.iterdir()) == []
