@@ -41,6 +41,11 @@ class Field:
     """Shape of one window's part."""
     dtype: np.dtype[Any]
 
+    @property
+    def window_bytes(self) -> int:
+        """Bytes of one window's part."""
+        return prod(self.shape) * self.dtype.itemsize
+
 
 class Batch:
     """Arrays of a batch by field, [batch, …], C-contiguous: in new memory, or given."""

@@ -43,8 +43,9 @@ PLANNED: Final = 1024
 group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
-PART: Final = 64
-"""Fewest windows of a batch that one thread reads: what a part costs in Python is held against all threads by Python's lock."""
+PART_BYTES: Final = 12 << 20
+"""What one thread reads of a batch, at least. Each part takes Python's lock some ten times, for which all threads wait; but
+batches of large parts are few, and fewer batches are read ahead, which is memory."""
 
 
 class WindowLoader(TakenApart):
@@ -204,7 +205,8 @@ class WindowLoader(TakenApart):
         self._threads = default_threads() if threads is None else threads
         self._remote = any(reader.store.remote for reader in self._readers)
         # frames that lie on the device leave little to read: a batch is one thread's work
-        self._parts = 1 if self._remote or cache == "device" else max(1, min(self._threads, batch_size // PART))
+        batch_bytes = batch_size * sum(field.window_bytes for field in self._fields)
+        self._parts = 1 if self._remote or cache == "device" else max(1, min(self._threads, batch_bytes // PART_BYTES))
         default_ahead = IN_FLIGHT if self._remote else -(-self._threads // self._parts) + 1
         self._ahead = default_ahead if prefetch is None else prefetch
         if self._remote:

@@ -209,7 +209,7 @@ def ways_of(
     dataset = WindowDataset(open_store(store), window())
     loader = partial(WindowLoader, dataset, min(options.batch_size, len(dataset)), drop_last=True)
     fields = dataset.windows.fields
-    window_bytes = sum(int(torch.Size(field.shape).numel()) * field.dtype.itemsize for field in fields)
+    window_bytes = sum(field.window_bytes for field in fields)
     batch_bytes = window_bytes * min(options.batch_size, len(dataset))
     on_device, cached, step = (
         loader(device=device),

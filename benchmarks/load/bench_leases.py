@@ -43,7 +43,7 @@ class RingSlot:
     """One block of memory whose fields are views made once."""
 
     def __init__(self, fields: tuple[Field, ...], batch_size: int, copy: bool) -> None:
-        sizes = [batch_size * int(np.prod(field.shape)) * field.dtype.itemsize for field in fields]
+        sizes = [batch_size * field.window_bytes for field in fields]
         starts = np.cumsum([0, *(-(-size // 128) * 128 for size in sizes)]).tolist()
         self._block, self._copy = torch.empty(starts[-1], dtype=torch.uint8), copy
         self._batch_size = self.n = batch_size

@@ -95,7 +95,7 @@ class BatchSlots:
 
     def __init__(self, fields: Sequence[Field], batch_size: int, copier: Copier, leases: Leases) -> None:
         self._fields, self._batch_size, self._copier = tuple(fields), batch_size, copier
-        large = [field for field in self._fields if _bytes(field, batch_size) > LARGE]
+        large = [field for field in self._fields if batch_size * field.window_bytes > LARGE]
         self._pools = {field.name: leases.pool(field.name, (batch_size, *field.shape), field.dtype) for field in large}
         self.pinned: deque[PinnedSlot] = deque()
         """Slots of a GPU that are ready for their next batch."""
@@ -162,8 +162,8 @@ class PinnedSlot:
     def __init__(self, fields: Sequence[Field], batch_size: int, copier: Copier, slots: BatchSlots) -> None:
         self._copier, self._slots = copier, weakref.ref(slots)
         # small fields first, in one part; each large one is a part: a part is one copy, and one block on the device
-        ordered = sorted(fields, key=lambda field: _bytes(field, batch_size) > LARGE)
-        sizes = [_bytes(field, batch_size) for field in ordered]
+        ordered = sorted(fields, key=lambda field: batch_size * field.window_bytes > LARGE)
+        sizes = [batch_size * field.window_bytes for field in ordered]
         starts = np.cumsum([0, *(-(-size // ALIGN) * ALIGN for size in sizes)]).tolist()
         host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=True)
         block = host.numpy()
@@ -233,10 +233,6 @@ class PinnedSlot:
     def _tell(self, stream: torch.cuda.Stream) -> None:
         for part in self._device:
             part.record_stream(stream)
-
-
-def _bytes(field: Field, batch_size: int) -> int:
-    return batch_size * int(np.prod(field.shape, dtype=np.int64)) * field.dtype.itemsize
 
 
 def device_of(device: torch.device | str | int | None) -> torch.device:
