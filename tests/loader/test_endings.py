@@ -186,7 +186,7 @@ def test_works_where_nothing_can_be_written(store_path: Path, tmp_path: Path) ->
     try:
         ran = subprocess.run(
             [sys.executable, "-c", READ_ONLY, str(store_path), str(package)],
-            capture_output=True, text=True, timeout=100, check=False, env=environment, cwd=home,
+            capture_output=True, text=True, timeout=300, check=False, env=environment, cwd=home,
             preexec_fn=without_roots_rights,
         )  # fmt: skip
     finally:
