@@ -6,19 +6,24 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from killing import same_bytes
+from forks import said_in_fork
+from killing import fork_and_kill, same_bytes
+from mortal import write_source
 
 import robozarr as rz
 import synthetic
 from robozarr.convert import convert, verify
+from robozarr.schemas import layout
 from robozarr.schemas.errors import IncompleteStoreError
+from robozarr.store.folder import FolderPlace
+from robozarr.store.place import Place
 
 LENGTHS = (60, 45, 30)
+DROPPED = ("robot_states", "rewards", "dones", "obs/ee_states", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,9 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Four files of three demos."""
     folder = tmp_path_factory.mktemp("sources")
     return [
-        synthetic.write_libero(folder / "suite" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=96, seed=number)
+        synthetic.write_libero(
+            folder / "suite" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=32, seed=number, drop_keys=DROPPED
+        )
         for number in range(4)
     ]
 
@@ -57,11 +64,6 @@ def assert_nothing_left(store: Path) -> None:
     assert [path.name for path in store.parent.iterdir() if path != store] == []
 
 
-def start(sources: list[Path], store: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "robozarr", "convert", *map(str, sources), "--store", str(store), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
-
-
 def test_appends_equal_a_store_made_at_once(sources: list[Path], whole: dict[str, bytes], tmp_path: Path) -> None:
     store = tmp_path / "a.zarr"
     convert(sources[:1], store, workers=0)
@@ -83,20 +85,17 @@ def test_appends_equal_a_store_made_at_once(sources: list[Path], whole: dict[str
     assert all(after[name] == before[name] for name in unchanged)
 
 
-@pytest.mark.parametrize("moment", range(6))
+@pytest.mark.parametrize(
+    "moment", [0, 2, 4, *(pytest.param(n, marks=pytest.mark.slow(reason="between the others")) for n in (1, 3, 5))]
+)
 def test_a_killed_append_resumes_or_leaves_the_old_store_readable(
     moment: int, sources: list[Path], half: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     store = tmp_path / "a.zarr"
     shutil.copytree(half, store)
     old = files_of(store)
-    process = start(sources, store, "--append", "-w", "0")
-    began = time.monotonic()
-    while files_of_names(store) == set(old) and process.poll() is None and time.monotonic() - began < 30:
-        time.sleep(0.005)
-    time.sleep(0.12 * moment)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    append = partial(convert, sources, store, workers=0, append=True)
+    fork_and_kill(append, 0.12 * moment, lambda: files_of_names(store) != set(old))
     try:
         n_steps = rz.open_store(store).n_steps
     except IncompleteStoreError:  # killed while the new files were put into place: the same command goes on
@@ -104,7 +103,7 @@ def test_a_killed_append_resumes_or_leaves_the_old_store_readable(
     assert n_steps in (0, 2 * sum(LENGTHS), 4 * sum(LENGTHS))
     if n_steps == 2 * sum(LENGTHS):
         assert {name: data for name, data in files_of(store).items() if name in old} == old
-    convert(sources, store, workers=0, append=True)
+    append()
     assert {name: data for name, data in files_of(store).items() if name != "zarr.json"} == {
         name: data for name, data in whole.items() if name != "zarr.json"
     }
@@ -115,10 +114,13 @@ def files_of_names(store: Path) -> set[str]:
     return {path.relative_to(store).as_posix() for path in store.rglob("*") if path.is_file()}
 
 
-def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path) -> None:
+def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 128 steps, 135 steps and then 270: the store keeps a camera's first shard as it is, and replaces the second."""
+    monkeypatch.setattr(layout, "FRAME_SHARD_BYTES", 128 * 16 * 16 * 3)  # as of 256x256 pictures, which take seconds
     files = [
-        synthetic.write_libero(tmp_path / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=256, seed=number)
+        synthetic.write_libero(
+            tmp_path / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=16, seed=number, drop_keys=DROPPED
+        )
         for number in range(2)
     ]
     convert(files[:1], tmp_path / "a.zarr", workers=0, profile="raw")
@@ -138,39 +140,28 @@ def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path) -> None:
     assert same_bytes(tmp_path / "a.zarr", tmp_path / "b.zarr")
 
 
-KILLED_COMMIT = """
-import os, signal, sys
-from robozarr.convert import convert
-from robozarr.store.folder import FolderPlace
-
-n_moved, last, move = 0, int(sys.argv[1]), FolderPlace.move
-
-def move_or_die(self, path, to):
-    global n_moved
-    if n_moved == last:
-        os.kill(os.getpid(), signal.SIGKILL)
-    move(self, path, to)
-    n_moved += 1
-
-FolderPlace.move = move_or_die
-convert(sys.argv[3:], sys.argv[2], workers=0, append=True)
-print(n_moved)
-"""
-
-
 def test_an_append_killed_between_any_two_renames_is_replayed(tmp_path: Path) -> None:
-    files = [
-        synthetic.write_libero(tmp_path / "s" / f"task{number}_demo.hdf5", lengths=(6, 9), size=16, seed=number)
-        for number in range(2)
-    ]
+    files = [write_source(tmp_path / "s" / f"task{number}_demo.hdf5", number) for number in range(2)]
     convert(files, tmp_path / "whole.zarr", workers=0)
-
     convert(files[:1], tmp_path / "half.zarr", workers=0)
 
     def append(store: Path, last: int) -> subprocess.CompletedProcess[str]:
         shutil.copytree(tmp_path / "half.zarr", store)
-        command = [sys.executable, "-c", KILLED_COMMIT, str(last), str(store), *map(str, files)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        n_moved, move = 0, FolderPlace.move
+
+        def move_or_die(self: FolderPlace, path: str, to: Place) -> None:
+            nonlocal n_moved
+            if n_moved == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            move(self, path, to)
+            n_moved += 1
+
+        def killed_commit() -> None:
+            FolderPlace.move = move_or_die  # type: ignore[method-assign]
+            convert(files, store, workers=0, append=True)
+            print(n_moved)
+
+        return said_in_fork(killed_commit)
 
     undisturbed = append(tmp_path / "undisturbed.zarr", -1)
     assert undisturbed.returncode == 0, undisturbed.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from exits import exit_code
 from faulty import Fault, Kind, Proxy, Request, broken
+from mortal import write_source
 from remote import CREDENTIALS, new_place, same_objects
 
 import robozarr
@@ -20,7 +21,12 @@ from robozarr.schemas.errors import StoreError
 KINDS: tuple[Kind, ...] = ("503", "reset", "lost answer", "slow", "truncated")
 
 
-def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, sample: Path, sample_store: Path) -> None:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_source(tmp_path_factory.mktemp("source") / "s/a_demo.hdf5", 1)
+
+
+def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, source: Path, tmp_path: Path) -> None:
     place, rng, counted = new_place(proxy.url), random.Random(0), [0]
 
     def some(request: Request) -> Fault | None:
@@ -28,18 +34,19 @@ def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, sample: 
         return Fault(rng.choice(KINDS), pause_s=0.005) if counted[0] % 11 == 3 else None
 
     with broken(proxy, some):
-        convert(sample, place, workers=0)
-        assert verify(place, workers=0, sources=sample).ok
+        convert(source, place, workers=0)
+        assert verify(place, workers=0, sources=source).ok
     assert counted[0] > 100
-    assert same_objects(place, sample_store)
+    convert(source, tmp_path / "a.zarr", workers=0)
+    assert same_objects(place, tmp_path / "a.zarr")
 
 
 def test_a_fault_that_stays_is_an_error_that_names_the_object(
-    proxy: Proxy, sample: Path, fresh: None, capsys: pytest.CaptureFixture[str]
+    proxy: Proxy, source: Path, fresh: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place = new_place(proxy.url)
     name = "steps/agentview_rgb/c/0/0/0/0"
-    arguments = ["convert", str(sample), "--store", place.url, "--endpoint-url", proxy.url, "-w", "0"]
+    arguments = ["convert", str(source), "--store", place.url, "--endpoint-url", proxy.url, "-w", "0"]
     with broken(proxy, lambda request: Fault("503") if request.path.endswith(name) else None):
         assert exit_code(arguments) == 3
     said = capsys.readouterr().err.splitlines()[-1]
@@ -70,7 +77,7 @@ def test_a_fault_that_stays_is_an_error_that_names_the_object(
     ],
 )
 def test_what_cannot_work_is_said_in_one_line(
-    proxy: Proxy, sample: Path, fresh: None, change: dict[str, str], match: str,
+    proxy: Proxy, source: Path, fresh: None, change: dict[str, str], match: str,
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:1")
@@ -80,7 +87,7 @@ def test_what_cannot_work_is_said_in_one_line(
     store, endpoint = change.get("store", new_place(proxy.url).url), change.get("endpoint", proxy.url)
     if "fault" in change:
         proxy.fault = lambda request: Fault("403")
-    for arguments in (["convert", str(sample), "-w", "0", "--store", store], ["verify", store], ["info", store]):
+    for arguments in (["convert", str(source), "-w", "0", "--store", store], ["verify", store], ["info", store]):
         assert exit_code([*arguments, "--endpoint-url", endpoint]) == 3
         said = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
         assert len(said) == 1, said

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-__all__ = ["Nowhere", "chatter", "complain", "die", "hang", "leave", "pid", "time_out"]
+__all__ = ["Nowhere", "chatter", "complain", "die", "hang", "leave", "look_first_into", "pid", "time_out"]
 
 
 def pid() -> int:
@@ -30,6 +30,11 @@ def hang() -> None:
 def time_out(_: object) -> None:
     """What a network disk that does not answer raises."""
     raise TimeoutError("the disk")
+
+
+def look_first_into(folder: str) -> None:
+    """As if ``PYTHONPATH`` began with it."""
+    sys.path.insert(0, folder)
 
 
 def complain() -> None:

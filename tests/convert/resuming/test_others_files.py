@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zarr
@@ -82,9 +84,16 @@ KINDS: dict[str, Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["lock", "fence", "plan.json", "commit", "stage"])
-@pytest.mark.parametrize("options", [{"append": True}, {"overwrite": True}])
+def cases() -> Iterator[Any]:
+    """Each kind by each name; with one option, and with the other where there is time."""
+    options = [{"append": True}, {"overwrite": True}]
+    for n, (name, kind) in enumerate(itertools.product(("lock", "fence", "plan.json", "commit", "stage"), KINDS)):
+        for odd in (0, 1):
+            marks = pytest.mark.slow(reason="tried with the other option") if odd else ()
+            yield pytest.param(kind, name, options[(n + odd) % 2], marks=marks)
+
+
+@pytest.mark.parametrize(("kind", "name", "options"), [*cases()])
 def test_what_is_no_file_is_an_error_or_makes_way(
     tmp_path: Path, files: list[Path], made: Path, kind: str, name: str, options: dict[str, bool]
 ) -> None:

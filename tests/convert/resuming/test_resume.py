@@ -7,39 +7,43 @@ import json
 import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from effort import some
+from forks import said_in_fork
 from killing import convert_command, files_of, kill_until_done, same_bytes, write_sources
+from mortal import write_source
 
 import robozarr
 import synthetic
+from robozarr.cli import run
 from robozarr.convert import convert, verify
 from robozarr.convert.resuming.journal import FOLDER, Fence
 from robozarr.convert.resuming.lock import STALE_S, hold_lock
+from robozarr.convert.workers.progress import SilentProgress
 from robozarr.convert.writing.write import PartitionResult, WriteTask, write_batch
 from robozarr.schemas.errors import IncompleteStoreError, PlanError, SourceError, StoreError
 from robozarr.store.locate import place_of
 
-KILLS = 10
+KILLS = some(10, 5)
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source") / "s"
-    write_sources(folder)
+    write_sources(folder, size=some(160, 48))  # a fork converts at once, and takes half a second even for small pictures
     return folder
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As many files and demos, for where nobody is killed over them."""
+    """As many files, for where nobody is killed over them."""
     folder = tmp_path_factory.mktemp("small") / "s"
     for number in range(4):
-        synthetic.write_libero(folder / f"task{number}_demo.hdf5", lengths=(40, 50), size=32, seed=number)
+        write_source(folder / f"task{number}_demo.hdf5", number)
     return folder
 
 
@@ -62,35 +66,43 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     rng, n_killed = random.Random(workers), 0
     while n_killed < KILLS:
         store = tmp_path / f"{n_killed}.zarr"
-        line = command(source, store, workers)
-        n_killed += kill_until_done(line, rng, 0.5, store, until=f"{FOLDER}/plan.json", most=KILLS - n_killed)
+
+        def call(store: Path = store) -> None:
+            convert(source, store, workers=0, profile="compact", level=9)
+
+        what = command(source, store, workers) if workers else call
+        n_killed += kill_until_done(what, rng, 0.5, store, until=f"{FOLDER}/plan.json", most=KILLS - n_killed)
         assert same_bytes(store, expected), files_of(store)
         assert not list(store.rglob(".*robozarr-tmp"))
     assert n_killed == KILLS
 
 
 def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path, source: Path, expected: Path) -> None:
-    store = tmp_path / "a.zarr"
-    running = subprocess.Popen(command(source, store, 2), stderr=subprocess.PIPE, text=True)
-    n_killed, deadline = 0, time.monotonic() + 60
-    while running.poll() is None and time.monotonic() < deadline and not n_killed:
-        if (store / FOLDER / "plan.json").exists():
-            for worker in workers_of(running.pid)[:1]:
-                os.kill(worker, signal.SIGKILL)
-                n_killed += 1
-        time.sleep(0.01)
-    _, stderr = running.communicate(timeout=120)
-    assert running.returncode == 0, stderr
-    assert n_killed == 1
+    store, killer = tmp_path / "a.zarr", Killer()
+    convert(source, store, workers=some(2, 1), profile="compact", level=9, progress=killer)
+    assert killer.killed
     assert same_bytes(store, expected), files_of(store)
 
 
-def workers_of(pid: int) -> list[int]:
-    """Dask's worker processes of a converter."""
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    for task in Path(f"/proc/{pid}/task").iterdir():  # a thread's children are listed under it
-        children += [int(child) for child in (task / "children").read_text().split()]
-    return sorted({child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()})
+class Killer(SilentProgress):
+    """Kills a worker of this process when partitions begin to be written."""
+
+    def __init__(self) -> None:
+        self.killed = 0
+        self.before = workers_here()
+
+    def start(self, stage: str, total: int, n_bytes: int = 0) -> None:
+        if stage == "write partitions":
+            self.killed = min(workers_here() - self.before)
+            os.kill(self.killed, signal.SIGKILL)
+
+
+def workers_here() -> set[int]:
+    """Dask's worker processes of this process."""
+    children: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():  # a thread's children are listed under it
+        children |= {int(child) for child in (task / "children").read_text().split()}
+    return {child for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()}
 
 
 def interrupted(source: Path, store: Path, monkeypatch: pytest.MonkeyPatch, **options: object) -> None:
@@ -113,7 +125,8 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
     with pytest.raises(IncompleteStoreError, match="run the same `robozarr convert` again to continue it"):
         robozarr.open_store(store)
     first = store / "steps/agentview_rgb/c/0/0/0/0"
-    kept = {path: path.stat().st_mtime_ns for path in (store / "steps/eye_in_hand_rgb").rglob("0")}
+    kept = {path: path.stat().st_mtime_ns for path in (store / "ragged/states/values").rglob("0")}
+    assert kept
     data = bytearray(first.read_bytes())
     data[100] ^= 1  # the size is right, the checksum is not
     first.write_bytes(data)
@@ -132,11 +145,11 @@ def test_what_is_done_is_kept_and_what_was_damaged_is_done_again(
 
 def test_changed_sources_are_refused_with_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, store = tmp_path / "s", tmp_path / "a.zarr"
-    paths = [synthetic.write_libero(source / f"{name}_demo.hdf5") for name in "abc"]
+    paths = [write_source(source / f"{name}_demo.hdf5", 1) for name in "abc"]
     interrupted(source, store, monkeypatch)
     os.utime(paths[0], ns=(1, 1))
     paths[1].unlink()
-    synthetic.write_libero(source / "d_demo.hdf5")
+    write_source(source / "d_demo.hdf5", 1)
     with pytest.raises(SourceError, match="sources have changed since this convert began") as caught:
         convert(source, store, workers=0)
     assert [(Path(p.file).name, "no such source" in p.value.split(";")[0]) for p in caught.value.problems] == [
@@ -180,7 +193,7 @@ def test_an_unfinished_store_without_its_record_asks_for_overwrite(tmp_path: Pat
 def test_a_second_converter_is_kept_out_and_a_dead_ones_lock_is_not(tmp_path: Path, small: Path) -> None:
     store = tmp_path / "a.zarr"
     with hold_lock(store / FOLDER / "lock", store):
-        done = subprocess.run(convert_command(small, "--store", store), capture_output=True, text=True, timeout=60, check=False)
+        done = said_in_fork(lambda: run(["convert", str(small), "--store", str(store)]))
         assert done.returncode == 3
         assert f"another converter is working on this store (process {os.getpid()} on " in done.stderr
     assert not store.exists()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import child_calls
 import h5py
 import pytest
+from effort import some
 from fuzz_hdf5 import with_a_worker
 
 import synthetic
@@ -41,6 +41,15 @@ def find_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
 
 
+@pytest.fixture(scope="module")
+def child() -> Iterator[ChildProcess]:
+    """One for several tests: whoever ends its process has the next one start another."""
+    with pytest.MonkeyPatch.context() as patch:
+        find_calls(patch)
+        with ChildProcess() as child:
+            yield child
+
+
 def test_a_child_is_kept_between_calls_and_replaced_when_it_died() -> None:
     with ChildProcess() as child:
         first = child.call(child_calls.pid, limit_s=10)
@@ -57,36 +66,33 @@ def test_a_child_is_kept_between_calls_and_replaced_when_it_died() -> None:
         os.kill(first, 0)
 
 
-def test_a_call_that_hangs_in_code_that_holds_the_interpreter_is_ended() -> None:
-    with ChildProcess() as child:
-        child.call(child_calls.pid, limit_s=10)
-        began = time.monotonic()
-        with pytest.raises(ChildDied, match="no answer within 1 s"):
-            child.call(child_calls.hang, limit_s=0.6)
-        assert time.monotonic() - began < 5
+def test_what_a_call_raises_or_prints_comes_through_or_does_no_harm(child: ChildProcess) -> None:
+    with pytest.raises(KeyError, match="reason"):
+        child.call(child_calls.complain, limit_s=10)
+    assert child.call(child_calls.chatter, limit_s=10) == "said"
+    assert child.call(child_calls.pid, limit_s=10) == child.call(child_calls.pid, limit_s=10)
 
 
-def test_what_a_call_raises_or_prints_comes_through_or_does_no_harm() -> None:
-    with ChildProcess() as child:
-        with pytest.raises(KeyError, match="reason"):
-            child.call(child_calls.complain, limit_s=10)
-        assert child.call(child_calls.chatter, limit_s=10) == "said"
-        assert child.call(child_calls.pid, limit_s=10) == child.call(child_calls.pid, limit_s=10)
-
-
-def test_a_call_that_cannot_be_found_is_said() -> None:
+def test_a_call_that_cannot_be_found_is_said(child: ChildProcess) -> None:
     """Not taken for one that hangs."""
-    with ChildProcess() as child, pytest.raises(AttributeError):
+    with pytest.raises(AttributeError):
         child.call(child_calls.Nowhere(), limit_s=10)
 
 
-def test_an_interrupt_ends_the_child_whose_answer_would_come_later() -> None:
-    with ChildProcess() as child:
-        first = child.call(child_calls.pid, limit_s=10)
-        threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-        with pytest.raises(KeyboardInterrupt):
-            child.call(time.sleep, 5, limit_s=10)
-        assert child.call(child_calls.pid, limit_s=10) != first
+def test_an_interrupt_ends_the_child_whose_answer_would_come_later(child: ChildProcess) -> None:
+    first = child.call(child_calls.pid, limit_s=10)
+    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        child.call(time.sleep, 5, limit_s=10)
+    assert child.call(child_calls.pid, limit_s=10) != first
+
+
+def test_a_call_that_hangs_in_code_that_holds_the_interpreter_is_ended(child: ChildProcess) -> None:
+    child.call(child_calls.pid, limit_s=10)
+    began = time.monotonic()
+    with pytest.raises(ChildDied, match="no answer within 1 s"):
+        child.call(child_calls.hang, limit_s=0.6)
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow(reason="waits for time limits")
@@ -137,14 +143,9 @@ class FatalGuard(ChildProcess):
         return super().call(function, *arguments, limit_s=limit_s)
 
 
-def test_workers_that_die_over_a_task_that_nobody_can_look_into_are_said() -> None:
-    with local_executor(1) as executor, pytest.raises(WorkerError, match="workers died several times over one task"):
-        list(executor.run(child_calls.die, [signal.SIGKILL]))
-
-
 @pytest.fixture(scope="module")
 def one_worker() -> Iterator[Executor]:
-    """A process of Dask's, for tests that it survives."""
+    """A process of Dask's, started once for all tests that need one."""
     with pytest.MonkeyPatch.context() as patch:
         find_calls(patch)
         with local_executor(1) as executor:
@@ -165,36 +166,31 @@ def test_a_result_ends_the_time_without_workers(one_worker: Executor) -> None:
     assert one_worker._alone_since is None
 
 
-def test_workers_of_another_version_are_refused(tmp_path: Path) -> None:
-    site = tmp_path / "site" / "numcodecs-0.0.1.dist-info"
-    site.mkdir(parents=True)
+def test_workers_of_another_version_are_refused(one_worker: Executor, tmp_path: Path) -> None:
+    site = tmp_path / "numcodecs-0.0.1.dist-info"
+    site.mkdir()
     (site / "METADATA").write_text("Metadata-Version: 2.1\nName: numcodecs\nVersion: 0.0.1\n")
-    from distributed import Client
-
-    file = tmp_path / "scheduler.json"
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": tmp_path}
-    common = ["--host", "127.0.0.1", "--no-dashboard", "--scheduler-file", str(file)]
-    dask = [sys.executable, "-m", "dask"]
-    scheduler = subprocess.Popen([*dask, "scheduler", "--port", "0", *common], **quiet)
-    environment = {**os.environ, "PYTHONPATH": str(site.parent)}
-    worker = subprocess.Popen([*dask, "worker", "--nthreads", "1", "--no-nanny", *common], env=environment, **quiet)
-    try:
-        deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        with Client(scheduler_file=str(file), set_as_default=False) as client:
-            client.wait_for_workers(1, timeout=60)
-            with pytest.raises(WorkerError, match=r"tcp://127.0.0.1:\d+ has numcodecs 0.0.1, this process .*Install the same"):
-                check_versions(client)
-    finally:
-        for process in (worker, scheduler):
-            process.kill()
-            process.wait()
+    assert isinstance(one_worker, DaskExecutor)
+    check_versions(one_worker._client)
+    one_worker._client.run(child_calls.look_first_into, str(tmp_path))
+    with pytest.raises(WorkerError, match=r"tcp://127.0.0.1:\d+ has numcodecs 0.0.1, this process .*Install the same"):
+        check_versions(one_worker._client)
 
 
-def test_the_fuzzers_way_of_asking_a_worker_is_a_conversion(tmp_path: Path) -> None:
+def test_the_fuzzers_way_of_asking_a_worker_is_a_conversion(
+    one_worker: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says nothing of a file that converts."""
+    monkeypatch.setattr("robozarr.convert.run.open_executor", lambda **_: contextlib.nullcontext(one_worker))
     path = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(3,))
     with h5py.File(path, "r+") as file:
         del file["data/demo_0/actions"]
     assert with_a_worker(path, tmp_path / "a.zarr", "a crash", 60.0) == "died"
+
+
+def test_workers_that_die_over_a_task_that_nobody_can_look_into_are_said(one_worker: Executor) -> None:
+    """The last one that asks this worker, which is replaced."""
+    assert isinstance(one_worker, DaskExecutor)
+    one_worker._client.cluster.scheduler.allowed_failures = some(2, 0)
+    with pytest.raises(WorkerError, match="workers died several times over one task"):
+        list(one_worker.run(child_calls.die, [signal.SIGKILL]))

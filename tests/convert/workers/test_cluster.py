@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 import pytest
 from distributed import Status
-from killing import convert_command, same_bytes
+from effort import some
+from exits import exit_code
+from killing import same_bytes
 
 import synthetic
 from robozarr.convert import convert
@@ -53,21 +56,28 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
 
 
 def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
-    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]]
+    tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     address, processes = cluster
-    source, store = tmp_path / "s", tmp_path / "a.zarr"
+    source, store, ended = tmp_path / "s", tmp_path / "a.zarr", threading.Event()
+
+    def lose() -> None:
+        while not (store / FOLDER / "done.jsonl").exists() and not ended.wait(0.005):
+            pass
+        processes[-1].kill()
+
     for number in range(3):
-        synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(60, 60), size=160, seed=number)
+        synthetic.write_libero(source / f"task{number}_demo.hdf5", lengths=(60, 60), size=some(160, 32), seed=number)
     convert(source, tmp_path / "b.zarr", workers=0, profile="compact", level=4)
-    options = ("--profile", "compact", "--level", "4", "--scheduler", address)
-    running = subprocess.Popen(convert_command(source, "--store", store, *options), stderr=subprocess.PIPE, text=True)
-    while not (store / FOLDER / "done.jsonl").exists() and running.poll() is None:
-        time.sleep(0.005)
-    processes[-1].kill()
-    _, stderr = running.communicate(timeout=60)
-    assert running.returncode == 0, stderr
-    assert "dashboard: " in stderr
+    options = ["--profile", "compact", "--level", "4", "--scheduler", address]
+    loser = threading.Thread(target=lose)
+    loser.start()
+    try:
+        assert exit_code(["convert", str(source), "--store", str(store), *options]) == 0
+    finally:
+        ended.set()
+        loser.join()
+    assert "dashboard: " in capsys.readouterr().err
     assert same_bytes(store, tmp_path / "b.zarr")
 
 
@@ -150,12 +160,10 @@ class Heard(SilentProgress):
             self.at_note()
 
 
-def test_no_scheduler_is_said_with_code_5(tmp_path: Path) -> None:
+def test_no_scheduler_is_said_with_code_5(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5")
-    command = convert_command(source, "--store", tmp_path / "a.zarr", "--scheduler", "tcp://127.0.0.1:9")
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 5
-    assert "no Dask scheduler answers there" in done.stderr
+    assert exit_code(["convert", str(source), "--store", str(tmp_path / "a.zarr"), "--scheduler", "tcp://127.0.0.1:9"]) == 5
+    assert "no Dask scheduler answers there" in capsys.readouterr().err
     assert not (tmp_path / "a.zarr").exists()
 
 
