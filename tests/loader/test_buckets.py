@@ -54,7 +54,7 @@ from robozarr.store import bucket
 from robozarr.store.locate import place_of
 
 ONE_MORE = pytest.mark.slow(reason="converts and uploads once more for another codec")
-PROFILES = (pytest.param("raw", marks=ONE_MORE), "fast", pytest.param("lean", marks=ONE_MORE), "compact")
+PROFILES = ("fast", *(pytest.param(profile, marks=ONE_MORE) for profile in ("raw", "lean", "compact")))
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 
 

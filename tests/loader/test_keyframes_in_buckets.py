@@ -23,6 +23,7 @@ from robozarr.store.locate import place_of
 SPEC = {"agentview_rgb": [-1, 0], "eye_in_hand_rgb": [-1, 0], "agentview_depth": [0], "actions": range(4)}
 
 
+NOT_READ = ("obs/ee_pos", "obs/ee_ori", "obs/ee_states", "obs/gripper_states", "obs/joint_states", "robot_states", "rewards")
 COMPACT = pytest.mark.slow(reason="a second upload; frames/test_keyframe_stores.py reads both from a folder")
 
 
@@ -30,7 +31,7 @@ COMPACT = pytest.mark.slow(reason="a second upload; frames/test_keyframe_stores.
 def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """80 steps: chunks hold two episodes."""
     folder = tmp_path_factory.mktemp("local")
-    source = synthetic.write_libero(folder / "s" / "a_demo.hdf5", lengths=(7, 41, 32), size=32, depth=True)
+    source = synthetic.write_libero(folder / "s" / "a_demo.hdf5", lengths=(7, 41, 32), size=32, depth=True, drop_keys=NOT_READ)
     profile: Profile = request.param
     convert([source], folder / "a.zarr", profile=profile, workers=0)
     return folder / "a.zarr"
