@@ -108,7 +108,7 @@ def check_that_it_converts(venv: Path, folder: Path) -> None:
     """Convert and verify in an environment that has nothing of the loader's or the view's."""
     robozarr = str(venv / "bin" / "robozarr")
     subprocess.run(
-        [robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", str(some(2, 1))], check=True, cwd=folder
+        [robozarr, "convert", str(ROOT / "sample"), "--store", "a.zarr", "-w", str(some(2, 0))], check=True, cwd=folder
     )
     subprocess.run([robozarr, "verify", "a.zarr", "--source", str(ROOT / "sample"), "-w", "0"], check=True, cwd=folder)
     assert installed(venv / "bin" / "python", "torch", "numba", "blosc2", "matplotlib", "pandas") == "[]"
