@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from charts import words_only
 
 from robozarr.convert import convert
 
@@ -85,7 +86,8 @@ def test_the_demo_shows_every_stage(
     monkeypatch.setattr(sys, "path", [*sys.path])
     demo = imported(DEMO)
     monkeypatch.setattr(demo, "SECONDS", 0.05)
-    demo.run(tmp_path / "a.zarr", tmp_path / "a.html")
+    with words_only():
+        demo.run(tmp_path / "a.zarr", tmp_path / "a.html")
     check_every_stage(capsys.readouterr().out, tmp_path)
 
 

@@ -73,7 +73,7 @@ def simulated(rng: np.random.Generator, *, n_seeds: int = 3, seed_sd: float, sta
         (0.2, 0.15, 12, 0.93),
     ],
 )
-@pytest.mark.parametrize("gain", [0.0, 0.2])
+@pytest.mark.parametrize("gain", [0.0, pytest.param(0.2, marks=pytest.mark.slow(reason="all again for schemes that differ"))])
 def test_the_paired_interval_holds_the_truth(seed_sd: float, state_sd: float, n_seeds: int, least: float, gain: float) -> None:
     rng, hits = np.random.default_rng(2), []
     for repeat in range(200):

@@ -12,17 +12,17 @@ ROOT = Path(__file__).parents[2]
 
 def unexplained(source: str) -> list[int]:
     """Lines of ``mark.slow`` without a reason."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source))) if "slow" in source else []
     explained = {
         id(node.func)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Call)
         for keyword in node.keywords
         if keyword.arg == "reason" and isinstance(keyword.value, ast.Constant) and str(keyword.value.value).strip()
     }
     marks = [
         node
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Attribute)
         and node.attr == "slow"
         and isinstance(node.value, ast.Attribute)

@@ -178,7 +178,7 @@ def test_a_window_is_what_the_dataset_serves(store: rz.Store, padding: Any) -> N
         shown, read = dataset.show(window), read_window(store, spec, window)
         for name, value in read.sample.items():
             assert np.array_equal(value, shown.sample[name]), name
-        if number % some(1, 3) == 0:  # drawn twice
+        if some(1, 0) or (padding, number) == ("edge", 0):  # drawn twice
             assert read._repr_html_() == shown._repr_html_()
     assert repr(read) == "WindowView(43: episode 3, step 12; padded: agentview_rgb 1/3, joint_states 0/1, actions 8/11)"
     with pytest.raises(WindowError, match="window 44: there are 44, from 0 on"):

@@ -67,10 +67,9 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def sample_report(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sample_report(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[rz.Store, Page, Path]:
     """The report of the sample: drawn once, looked at by many tests."""
-    *_, path = report(sample_store, tmp_path_factory.mktemp("report"))
-    return path
+    return report(sample_store, tmp_path_factory.mktemp("report"))
 
 
 def report(store: Path, folder: Path) -> tuple[rz.Store, Page, Path]:
@@ -90,10 +89,19 @@ def report(store: Path, folder: Path) -> tuple[rz.Store, Page, Path]:
     return opened, page, path
 
 
+@pytest.mark.slow(reason="converts and draws whole files; the sample is cut from two of them")
 @pytest.mark.parametrize("suite", SUITES)
 def test_the_real_files(real_data: Path, tmp_path: Path, suite: str) -> None:
     convert(real_data / "libero" / suite, tmp_path / "a.zarr", workers=0)
-    store, page, _ = report(tmp_path / "a.zarr", tmp_path)
+    check_page_of_libero(*report(tmp_path / "a.zarr", tmp_path)[:2])
+
+
+def test_the_sample(sample_report: tuple[rz.Store, Page, Path]) -> None:
+    store, page, _ = sample_report
+    check_page_of_libero(store, page)
+
+
+def check_page_of_libero(store: rz.Store, page: Page) -> None:
     assert page.images == store.n_tasks * 2 * 3
     assert page.charts == 4
     assert "Pictures are turned upright for viewing" in page.text
@@ -109,7 +117,7 @@ def one_episode(folder: Path) -> None:
 
 
 def one_camera(folder: Path) -> None:
-    synthetic.write_libero(folder / "s/a_demo.hdf5", lengths=(70, 80), drop_keys=["obs/eye_in_hand_rgb"], size=300)
+    synthetic.write_libero(folder / "s/a_demo.hdf5", lengths=(7, 8), drop_keys=["obs/eye_in_hand_rgb"], size=300)
 
 
 def no_images(folder: Path) -> None:
@@ -123,7 +131,11 @@ def one_step(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "images", "charts"), [(one_episode, 6, 4), (one_camera, 3, 4), (no_images, 0, 3), (one_step, 4, 4)]
 )
-def test_small_and_odd_stores(tmp_path: Path, make: Callable[[Path], None], images: int, charts: int) -> None:
+def test_small_and_odd_stores(
+    tmp_path: Path, make: Callable[[Path], None], images: int, charts: int, request: pytest.FixtureRequest
+) -> None:
+    if make is not one_step:  # whose charts are of single numbers
+        request.getfixturevalue("words_only")
     make(tmp_path)
     convert(tmp_path / "s", tmp_path / "a.zarr", workers=0)
     store, page, path = report(tmp_path / "a.zarr", tmp_path)
@@ -163,9 +175,9 @@ def test_2000_episodes(large: Path, tmp_path: Path) -> None:
 
 
 def test_a_report_is_whole_or_not_there(
-    sample_store: Path, sample_report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample_store: Path, sample_report: tuple[rz.Store, Page, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = sample_report.read_text()
+    page = sample_report[2].read_text()
     monkeypatch.setattr("robozarr.view.report.report_html", lambda *_, **__: page)  # to be written, and not drawn again
     (tmp_path / "report.html").write_text("before")
 
@@ -190,18 +202,23 @@ def browser() -> Iterator[Browser]:
         found.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1200, 390])
-def test_in_a_browser(sample_report: Path, browser: Browser, scheme: Any, width: int) -> None:
+AGAIN = pytest.mark.slow(reason="each width and each scheme once more, in a process of its own")
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [(1200, "light"), (390, "dark"), pytest.param(1200, "dark", marks=AGAIN), pytest.param(390, "light", marks=AGAIN)],
+)
+def test_in_a_browser(sample_report: tuple[rz.Store, Page, Path], browser: Browser, scheme: Any, width: int) -> None:
     said: list[str] = []
     asked: list[str] = []
     page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(sample_report.as_uri())
+    page.goto(sample_report[2].as_uri())
     assert not said
-    assert [url for url in asked if not url.startswith("data:")] == [sample_report.as_uri()]
+    assert [url for url in asked if not url.startswith("data:")] == [sample_report[2].as_uri()]
     assert page.locator("section").evaluate_all("all => all.map(one => one.id)") == SECTIONS
     heights = page.locator("section").evaluate_all("all => all.map(one => one.getBoundingClientRect().height)")
     assert min(heights) > 60
@@ -223,9 +240,9 @@ def test_in_a_browser(sample_report: Path, browser: Browser, scheme: Any, width:
     page.close()
 
 
-def test_printed(sample_report: Path, browser: Browser) -> None:
+def test_printed(sample_report: tuple[rz.Store, Page, Path], browser: Browser) -> None:
     page = browser.new_page(color_scheme="dark")
-    page.goto(sample_report.as_uri())
+    page.goto(sample_report[2].as_uri())
     page.emulate_media(media="print", color_scheme="dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert not page.locator("nav").is_visible()
@@ -235,6 +252,7 @@ def test_printed(sample_report: Path, browser: Browser) -> None:
     page.close()
 
 
+@pytest.mark.usefixtures("words_only")
 def test_text_of_a_source_does_nothing_in_a_browser(tmp_path: Path, browser: Browser) -> None:
     one_episode(tmp_path)
     convert(tmp_path / "s", tmp_path / "a.zarr", workers=0)

@@ -182,6 +182,7 @@ def test_check_is_a_linter(tmp_path: Path, check: Check) -> None:
     assert "100%25" in differing
 
 
+@pytest.mark.usefixtures("words_only")
 def test_check_of_a_good_store_is_0_and_of_notices_1_if_asked(sample_store: Path, tmp_path: Path, check: Check) -> None:
     code, printed = check(sample_store, "--check", "-o", str(tmp_path / "r.html"))
     assert (code, "0 problems" in printed) == (0, True)
