@@ -132,7 +132,7 @@ class FolderPlace:
         """Names of all files below, sorted."""
         found = []
         for top, _, files in os.walk(self.folder):
-            inner = top.removeprefix(str(self.folder)).lstrip("/")
+            inner = top.removeprefix(str(self.folder)).replace(os.sep, "/").lstrip("/")
             found += [f"{inner}/{file}" if inner else file for file in files]
         return sorted(found)[:limit]
 
