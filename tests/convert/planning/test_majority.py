@@ -142,7 +142,9 @@ def test_one_number_a_subtask_is_listed_and_refuses_nobody(tmp_path: Path) -> No
     assert reasons["per_subtask", 1].startswith("left out: ")
 
 
-@pytest.mark.parametrize("inside", [True, False])
+@pytest.mark.parametrize(
+    "inside", [False, pytest.param(True, marks=pytest.mark.slow(reason="test_scan.py has the rule within a file"))]
+)
 def test_a_dataset_that_is_too_short_in_one_demo_is_that_demos_fault(tmp_path: Path, inside: bool) -> None:
     """In its own file, or against the other files."""
     short, whole = {"obs/pos": np.zeros((3, 2))}, {"obs/pos": np.zeros((4, 2))}

@@ -33,6 +33,7 @@ def test_bad_demos_and_files_are_left_out_and_listed(tmp_path: Path) -> None:
     assert verify(store, sources=source, workers=0).ok
 
 
+@pytest.mark.slow(reason="two more conversions; test_bad_input.py has it with fewer keys")
 def test_a_broken_gzip_chunk_stops_or_is_left_out(tmp_path: Path) -> None:
     source, store = tmp_path / "s" / "image.hdf5", tmp_path / "a.zarr"
     synthetic.write_robomimic(source, lengths=(9, 7, 8), size=32, next_obs=False, drop_keys=few_keys.OF_ROBOMIMIC)
