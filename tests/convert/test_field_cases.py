@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import numpy as np
 import pytest
@@ -28,12 +29,12 @@ CUP = "pick_up_the_cup_demo.hdf5"
 
 def libero(out: Path, lengths: tuple[int, ...] = (6, 7, 5), name: str = CUP, **options: Any) -> Any:
     """A LIBERO file, open to be changed."""
-    return h5py.File(synthetic.write_libero(out / name, lengths=lengths, size=8, **options), "r+")
+    return h5py.File(synthetic.write_libero(out / name, lengths=lengths, size=8, drop_keys=few_keys.OF_LIBERO, **options), "r+")
 
 
 def virtual_gone(out: Path) -> None:
     """h5py#1546, h5py#2500: demos merged by virtual datasets; the file that one of them lies in was renamed."""
-    part = synthetic.write_libero(out / "part.h5part", lengths=(6, 7, 5), size=8)
+    part = synthetic.write_libero(out / "part.h5part", lengths=(6, 7, 5), size=8, drop_keys=few_keys.OF_LIBERO)
     with h5py.File(part) as source, libero(out) as file:
         for key in ("actions", "obs/agentview_rgb", "obs/joint_states"):
             there = source[f"data/demo_1/{key}"]
@@ -52,15 +53,15 @@ def never_written(out: Path) -> None:
             values = demo[key][()]
             del demo[key]
             demo.create_dataset(key, values.shape, values.dtype, chunks=(4, *values.shape[1:]))[:12] = values[:12]
-        shape, dtype = demo["obs/ee_pos"].shape, demo["obs/ee_pos"].dtype
-        del demo["obs/ee_pos"]
-        demo.create_dataset("obs/ee_pos", shape, dtype)
+        shape, dtype = demo["obs/joint_states"].shape, demo["obs/joint_states"].dtype
+        del demo["obs/joint_states"]
+        demo.create_dataset("obs/joint_states", shape, dtype)
 
 
 def demos_linked_gone(out: Path) -> None:
     """pymca#603: demos are external links into two files; one is gone."""
     for name in "ab":
-        synthetic.write_libero(out / f"{name}.h5part", lengths=(6, 7), size=8, seed=ord(name))
+        synthetic.write_libero(out / f"{name}.h5part", lengths=(6, 7), size=8, seed=ord(name), drop_keys=few_keys.OF_LIBERO)
     with h5py.File(out / CUP, "w") as file:
         for number, (name, i) in enumerate((name, i) for name in "ab" for i in range(2)):
             file[f"data/demo_{number}"] = h5py.ExternalLink(f"{name}.h5part", f"/data/demo_{i}")
@@ -84,12 +85,14 @@ def one_file_has_depth(out: Path) -> None:
     """openvla#250: one file of three has depth."""
     for i in range(3):
         name, words = f"task_{i}_demo.hdf5", f"do {i}"
-        synthetic.write_libero(out / name, lengths=(4, 5), size=8, seed=i, instruction=words, depth=i == 1)
+        options: dict[str, Any] = {"instruction": words, "depth": i == 1, "drop_keys": few_keys.OF_LIBERO}
+        synthetic.write_libero(out / name, lengths=(4, 5), size=8, seed=i, **options)
 
 
 def mimicgen(out: Path) -> None:
     """mimicgen#45, lerobot#1449: one number a subtask beside the actions."""
-    with h5py.File(synthetic.write_robomimic(out / "square.hdf5", masks={}, next_obs=False, size=8), "r+") as file:
+    options: dict[str, Any] = {"masks": {}, "next_obs": False, "size": 8, "drop_keys": few_keys.OF_ROBOMIMIC}
+    with h5py.File(synthetic.write_robomimic(out / "square.hdf5", **options), "r+") as file:
         for demo in file["data"].values():
             demo["src_demo_inds"] = np.array([3, 1])
             demo["datagen_info/eef_pose"] = np.zeros((len(demo["actions"]), 4, 4))
@@ -168,7 +171,7 @@ CASES: dict[str, Case] = {
             says=(
                 "demo_1 · actions: a part of it was never written; found 2 of 5 chunks are missing, the first at step 12",
                 MADE_UP,
-                "demo_1 · obs/ee_pos: nothing was ever written to it; found no storage",
+                "demo_1 · obs/joint_states: nothing was ever written to it; found no storage",
             ),
         ),
         Case(
@@ -238,6 +241,13 @@ CASES: dict[str, Case] = {
 }
 
 
+SLOW = {
+    "cameras_linked_gone": "a link that leads nowhere, like demos_linked_gone",
+    "one_demo_has_more": "as test_majority.py has it, with fewer keys",
+    "one_file_has_depth": "as test_majority.py has it, with fewer keys",
+}
+
+
 def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command line, in this process."""
     before = signal.getsignal(signal.SIGTERM)
@@ -248,7 +258,9 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
     return ended.value.code, *capsys.readouterr()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow(reason=SLOW[name])) if name in SLOW else name for name in CASES]
+)
 def test_a_file_of_the_field(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case, source, store = CASES[name], tmp_path / "s", tmp_path / "a.zarr"
     source.mkdir()

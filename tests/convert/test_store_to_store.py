@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import format_writer
 import h5py
@@ -19,14 +20,17 @@ from robozarr.schemas.errors import CorruptChunkError, PlanError, SourceError, S
 from robozarr.schemas.layout import Profile
 
 PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
+MORE = pytest.mark.slow(reason="the same between other profiles")
 LENGTHS = (11, 30, 4)
+REST = ("robot_states", "rewards", "dones", "obs/eye_in_hand_rgb", "obs/ee_states", "obs/ee_pos", "obs/gripper_states")
+OPTIONS: dict[str, Any] = {"size": 16, "depth": True, "drop_keys": REST}
 
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sources")
     return [
-        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=16, seed=number, depth=True)
+        synthetic.write_libero(folder / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, seed=number, **OPTIONS)
         for number in range(2)
     ]
 
@@ -40,7 +44,7 @@ def stores(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dic
     return {profile: folder / f"{profile}.zarr" for profile in PROFILES}
 
 
-@pytest.mark.parametrize(("old", "new"), [("fast", "lean"), ("lean", "compact"), ("compact", "raw")])
+@pytest.mark.parametrize(("old", "new"), [("fast", "lean"), ("compact", "raw"), pytest.param("lean", "compact", marks=MORE)])
 def test_it_is_the_store_that_the_sources_make(old: Profile, new: Profile, stores: dict[Profile, Path], tmp_path: Path) -> None:
     report = convert(stores[old], tmp_path / "a.zarr", workers=0, profile=new)
     assert same_bytes(tmp_path / "a.zarr", stores[new])
@@ -82,7 +86,7 @@ def test_it_is_appended_to_as_the_old_one_would_be(sources: list[Path], stores: 
 
 @pytest.mark.slow(reason="three conversions")
 def test_what_was_left_out_stays_left_out(sources: list[Path], tmp_path: Path) -> None:
-    bad = synthetic.write_libero(tmp_path / "s/task2_demo.hdf5", lengths=(5, 6), size=16, seed=5, dtypes={"actions": "float64"})
+    bad = synthetic.write_libero(tmp_path / "s/task2_demo.hdf5", lengths=(5, 6), size=16, seed=5, drop_keys=REST)
     with h5py.File(bad, "a") as file:
         file["data/demo_1/actions"][2] = np.nan
     files = [*sources, bad]
@@ -97,7 +101,12 @@ def test_what_was_left_out_stays_left_out(sources: list[Path], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("version", "profile", "new"), [(1, "compact", "lean"), (1, "raw", "compact"), (1, "fast", "fast"), (2, "fast", "lean")]
+    ("version", "profile", "new"),
+    [
+        (1, "compact", "lean"),
+        (2, "fast", "lean"),
+        *(pytest.param(1, old, new, marks=MORE) for old, new in (("raw", "compact"), ("fast", "fast"))),
+    ],
 )
 def test_stores_of_other_writers_and_versions(
     version: int, profile: Profile, new: Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +199,7 @@ def test_what_is_broken_is_not_carried_over(version: int, tmp_path: Path, monkey
 
 @pytest.mark.slow(reason="three conversions")
 def test_two_stores_that_differ_are_told_apart(sources: list[Path], stores: dict[Profile, Path], tmp_path: Path) -> None:
-    other = synthetic.write_libero(tmp_path / "s/task1_demo.hdf5", lengths=LENGTHS, size=16, seed=9, depth=True)
+    other = synthetic.write_libero(tmp_path / "s/task1_demo.hdf5", lengths=LENGTHS, seed=9, **OPTIONS)
     convert([sources[0], other], tmp_path / "other.zarr", workers=0)
     tables = verify(stores["lean"], sources=tmp_path / "other.zarr", workers=0).violations
     assert [violation.text for violation in tables] == ["episodes/alignment_error: not what the sources say"]

@@ -24,6 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import few_keys
 import h5py
 from fuzz_attempt import attempt
 
@@ -38,17 +39,6 @@ LIMIT_S: Final = 4.0
 """A run that takes longer hangs: these files take a tenth of a second. On a busy machine, ``--limit-s 60``."""
 MARKS: Final = (b"TREE", b"SNOD", b"HEAP", b"GCOL", b"OHDR", b"OCHK", b"FRHP", b"BTHD", b"FADB", b"FAHD", b"EAHD")
 """Where HDF5's structures begin."""
-DROPPED: Final = (
-    "robot_states", "rewards", "obs/eye_in_hand_rgb", "obs/ee_states", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states",
-)  # fmt: skip
-DROPPED_OF_ROBOMIMIC: Final = (
-    "rewards",
-    "obs/robot0_eye_in_hand_image",
-    "obs/robot0_eef_pos",
-    "obs/robot0_gripper_qpos",
-    "obs/object",
-)
-"""Keys that are left out of the files: a store of few arrays is written and compared in a fraction of the time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +53,11 @@ class Outcome:
 
 def write_sources(folder: Path) -> list[Path]:
     """The files that are changed: two demos of 3 and 2 steps, pictures of 8×8."""
-    old = synthetic.write_libero(folder / "old_demo.hdf5", lengths=(3, 2), size=8, model_file_bytes=100, drop_keys=DROPPED)
+    old = synthetic.write_libero(
+        folder / "old_demo.hdf5", lengths=(3, 2), size=8, model_file_bytes=100, drop_keys=few_keys.OF_LIBERO
+    )
     packed = synthetic.write_robomimic(
-        folder / "packed.hdf5", lengths=(3, 2), size=8, next_obs=False, drop_keys=DROPPED_OF_ROBOMIMIC
+        folder / "packed.hdf5", lengths=(3, 2), size=8, next_obs=False, drop_keys=few_keys.OF_ROBOMIMIC
     )
     made = [old, packed]
     for name, source, options in (

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import numpy as np
 import pytest
@@ -23,6 +24,14 @@ from robozarr.store.reading import read_metadata
 from synthetic import write_libero
 
 
+def one_camera(path: Path, **options: Any) -> Path:
+    """An episode of ALOHA with one camera, not three: a frame is decoded several times."""
+    with h5py.File(families.write_aloha(path, **options), "r+") as file:
+        for name in families.CAMERAS[1:]:
+            del file[f"observations/images/{name}"]
+    return path
+
+
 def pixels_of(blob: bytes) -> Array:
     return np.asarray(Image.open(io.BytesIO(blob)))
 
@@ -31,9 +40,11 @@ def blobs_of(dataset: Any) -> list[bytes]:
     return [row if isinstance(row, bytes) else row.tobytes() for row in dataset[:]]
 
 
-@pytest.mark.parametrize("how", ["padded", "vlen", "bytes"])
+@pytest.mark.parametrize(
+    "how", ["padded", "vlen", pytest.param("bytes", marks=pytest.mark.slow(reason="as RoboTwin's files, which others convert"))]
+)
 def test_jpeg_frames_become_the_pixels_of_their_decoder(how: families.Frames, tmp_path: Path) -> None:
-    sources = [families.write_aloha(tmp_path / f"t/episode_{i}.hdf5", n=5, frames=how, seed=i) for i in range(2)]
+    sources = [one_camera(tmp_path / f"t/episode_{i}.hdf5", n=5, frames=how, seed=i) for i in range(2)]
     report = convert(sources, tmp_path / "a.zarr", workers=0)
     store = robozarr.open_store(tmp_path / "a.zarr")
     key = store.keys["cam_high"]
@@ -56,10 +67,13 @@ MODES: dict[str, Array] = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    ["rgb", "depth", *(pytest.param(mode, marks=pytest.mark.slow(reason="other channels")) for mode in ("grey", "rgba"))],
+)
 def test_png_frames_are_lossless(mode: str, tmp_path: Path) -> None:
     frames = np.stack([np.roll(MODES[mode], t, axis=0) for t in range(6)])
-    source = write_libero(tmp_path / "a_demo.hdf5", lengths=(6,), size=8)
+    source = write_libero(tmp_path / "a_demo.hdf5", lengths=(6,), size=8, drop_keys=few_keys.OF_LIBERO)
     with h5py.File(source, "r+") as file:
         del file["data/demo_0/obs/agentview_rgb"]
         blobs = [families.encode(frame, "PNG") for frame in frames]
@@ -77,7 +91,7 @@ def test_png_frames_are_lossless(mode: str, tmp_path: Path) -> None:
 
 
 def test_demos_with_and_without_encoding_go_together(tmp_path: Path) -> None:
-    sources = [families.write_aloha(tmp_path / f"t/episode_{i}.hdf5", n=5, frames="padded" if i else "raw") for i in range(2)]
+    sources = [one_camera(tmp_path / f"t/episode_{i}.hdf5", n=5, frames="padded" if i else "raw") for i in range(2)]
     convert(sources, tmp_path / "a.zarr", workers=0)
     assert verify(tmp_path / "a.zarr", sources=sources, workers=0).violations == ()
     with h5py.File(sources[0]) as file:
@@ -93,6 +107,7 @@ def break_frame(source: Path, change: Any) -> Path:
     return source
 
 
+LIKE_NO_FRAME = pytest.mark.slow(reason="other tests refuse pictures that are none, and frames that are empty")
 OTHER_SIZE = np.frombuffer(families.encode(np.zeros((16, 16, 3), np.uint8)), np.uint8)
 
 
@@ -100,14 +115,14 @@ OTHER_SIZE = np.frombuffer(families.encode(np.zeros((16, 16, 3), np.uint8)), np.
     ("change", "said"),
     [
         (lambda row: row[: len(row) // 2], "(?i)truncated"),
-        (lambda row: np.zeros(5, np.uint8), "no JPEG or PNG"),
-        (lambda row: np.zeros(0, np.uint8), "begins with nothing"),
+        pytest.param(lambda row: np.zeros(5, np.uint8), "no JPEG or PNG", marks=LIKE_NO_FRAME),
+        pytest.param(lambda row: np.zeros(0, np.uint8), "begins with nothing", marks=LIKE_NO_FRAME),
         (lambda row: OTHER_SIZE, r"uint8 \(16, 16, 3\), but the demo's first is uint8 \(24, 32, 3\)"),
     ],
 )
 def test_a_frame_that_cannot_be_decoded_is_named(change: Any, said: str, tmp_path: Path) -> None:
-    bad = break_frame(families.write_aloha(tmp_path / "t/episode_0.hdf5", n=6, frames="vlen"), change)
-    good = families.write_aloha(tmp_path / "t/episode_1.hdf5", n=6, frames="vlen")
+    bad = break_frame(one_camera(tmp_path / "t/episode_0.hdf5", n=6, frames="vlen"), change)
+    good = one_camera(tmp_path / "t/episode_1.hdf5", n=6, frames="vlen")
     with pytest.raises(SourceError, match=rf"{said}.* at step 3") as caught:
         convert([bad, good], tmp_path / "a.zarr", workers=0)
     (problem,) = caught.value.problems
@@ -117,7 +132,7 @@ def test_a_frame_that_cannot_be_decoded_is_named(change: Any, said: str, tmp_pat
 
 
 def test_a_recording_whose_last_frames_are_empty_is_found_before_a_pixel_is_read(tmp_path: Path) -> None:
-    bad = families.write_aloha(tmp_path / "t/episode_0.hdf5", n=6, frames="vlen")
+    bad = one_camera(tmp_path / "t/episode_0.hdf5", n=6, frames="vlen")
     with h5py.File(bad, "r+") as file:
         file["observations/images/cam_high"][5] = np.zeros(0, np.uint8)
     with pytest.raises(SourceError, match=r"nothing was written.*\n.*cam_high: every frame .* begins with nothing at step 5"):
@@ -151,7 +166,7 @@ def test_a_picture_is_decoded_into_its_own_type_only() -> None:
 
 
 def test_frames_of_an_unknown_kind_are_listed_with_the_reason(tmp_path: Path) -> None:
-    source = families.write_aloha(tmp_path / "t/episode_0.hdf5", n=4)
+    source = one_camera(tmp_path / "t/episode_0.hdf5", n=4)
     with h5py.File(source, "r+") as file:
         families.store_frames(file["observations/images"], "cam_low", [palette()] * 4, "vlen")
     report = convert(source, tmp_path / "a.zarr", workers=0)
@@ -160,8 +175,8 @@ def test_frames_of_an_unknown_kind_are_listed_with_the_reason(tmp_path: Path) ->
 
 
 def test_another_decoder_is_no_violation_as_long_as_the_pixels_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = families.write_aloha(tmp_path / "t/episode_0.hdf5", n=4, frames="padded")
-    more = families.write_aloha(tmp_path / "t/episode_1.hdf5", n=5, frames="padded")
+    source = one_camera(tmp_path / "t/episode_0.hdf5", n=4, frames="padded")
+    more = one_camera(tmp_path / "t/episode_1.hdf5", n=5, frames="padded")
     convert(source, tmp_path / "a.zarr", workers=0)
     monkeypatch.setattr("robozarr.convert.sources.encoded_frames.decoder_of", lambda codec: f"{codec} by Another 1.0")
     assert verify(tmp_path / "a.zarr", sources=source, workers=0).violations == ()
@@ -170,7 +185,7 @@ def test_another_decoder_is_no_violation_as_long_as_the_pixels_agree(tmp_path: P
 
 
 def test_a_store_of_format_1_has_no_words_for_it(tmp_path: Path) -> None:
-    convert(families.write_aloha(tmp_path / "t/episode_0.hdf5", n=4, frames="padded"), tmp_path / "a.zarr", workers=0)
+    convert(one_camera(tmp_path / "t/episode_0.hdf5", n=4, frames="padded"), tmp_path / "a.zarr", workers=0)
     metadata = read_metadata(place_of(tmp_path / "a.zarr"))
     document = {"robozarr": {**metadata.to_json(), "format_version": 1}}
     with pytest.raises(StoreError, match="unknown fields"):

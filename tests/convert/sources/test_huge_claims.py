@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import few_keys
 import h5py
 import pytest
 
@@ -90,7 +91,13 @@ CLAIMS: dict[str, tuple[Claim, str]] = {
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return synthetic.write_libero(tmp_path_factory.mktemp("good") / "a_demo.hdf5", lengths=(4, 3), size=8, model_file_bytes=9)
+    return synthetic.write_libero(
+        tmp_path_factory.mktemp("good") / "a_demo.hdf5",
+        lengths=(4, 3),
+        size=8,
+        model_file_bytes=9,
+        drop_keys=few_keys.OF_LIBERO,
+    )
 
 
 @pytest.mark.parametrize("claim", CLAIMS)

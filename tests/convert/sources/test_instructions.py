@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from synthetic import write_libero, write_openvla, write_robomimic
 
 Edit = Callable[[h5py.File], Any]
 VIEW = "pick_up_the_black_bowl_on_the_stove_and_place_it_on_the_plate_view_0_0_100_2_352_initstate_0_demo"
+REST = (*few_keys.OF_LIBERO, "states", "dones", "obs/agentview_rgb")
+FEW: dict[str, Any] = {"next_obs": False, "drop_keys": few_keys.OF_ROBOMIMIC}
 OWN = "pick the akita black bowl on the stove and place it on the plate"
 
 
@@ -37,15 +40,15 @@ def words(store: rz.Store) -> list[tuple[str, str]]:
 
 def plain(path: Path, edit: Edit = lambda _: None, lengths: tuple[int, ...] = (5, 4)) -> Path:
     """A file without any words, edited."""
-    write_openvla(path, lengths=lengths, numbers=range(len(lengths)), size=8)
+    write_openvla(path, lengths=lengths, numbers=range(len(lengths)), size=8, drop_keys=REST)
     with h5py.File(path, "r+") as file:
         edit(file)
     return path.parent
 
 
 def test_perturbed_name(tmp_path: Path) -> None:
-    write_libero(tmp_path / "stated" / f"{VIEW}.hdf5", lengths=(5,), size=8, instruction=OWN)
-    write_openvla(tmp_path / "unstated" / f"{VIEW}.hdf5", lengths=(5,), numbers=(0,), size=8)
+    write_libero(tmp_path / "stated" / f"{VIEW}.hdf5", lengths=(5,), size=8, instruction=OWN, drop_keys=few_keys.OF_LIBERO)
+    write_openvla(tmp_path / "unstated" / f"{VIEW}.hdf5", lengths=(5,), numbers=(0,), size=8, drop_keys=few_keys.OF_LIBERO)
     store, report = converted(tmp_path)
     assert words(store) == [(OWN, "file attribute"), ("", "none")]
     assert store.tasks.instruction_from_name == ("", "")
@@ -58,7 +61,7 @@ def test_perturbed_name(tmp_path: Path) -> None:
 
 
 def test_robocasa_has_three_tasks_in_a_file(tmp_path: Path) -> None:
-    path = write_robomimic(tmp_path / "s" / "demo_gentex_im128_randcams.hdf5", lengths=(4, 5, 4, 4), size=8, next_obs=False)
+    path = write_robomimic(tmp_path / "s" / "demo_gentex_im128_randcams.hdf5", lengths=(4, 5, 4, 4), size=8, **FEW)
     texts = ["pick the apple", "open the right drawer", "pick the apple", 'close the "left" drawer']
     with h5py.File(path, "r+") as file:
         for text, demo in zip(texts, file["data"].values(), strict=True):
@@ -71,16 +74,18 @@ def test_robocasa_has_three_tasks_in_a_file(tmp_path: Path) -> None:
 
 
 def test_no_instruction(tmp_path: Path) -> None:
-    write_robomimic(tmp_path / "s" / "image_v15.hdf5", lengths=(5, 4), size=8, next_obs=False)
+    write_robomimic(tmp_path / "s" / "image_v15.hdf5", lengths=(5, 4), size=8, **FEW)
     store, report = converted(tmp_path)
     assert words(store) == [("", "none")] * 2
     assert store.tasks.name == ("image_v15",)
     assert "2 of 2 episodes have no instruction" in report.remarks[0]
 
 
-@pytest.mark.parametrize("how", ["bytes", "array", "array of bytes"])
+@pytest.mark.parametrize(
+    "how", ["bytes", "array", pytest.param("array of bytes", marks=pytest.mark.slow(reason="both of these"))]
+)
 def test_bytes_attributes(tmp_path: Path, how: str) -> None:
-    path = write_libero(tmp_path / "s" / "x_demo.hdf5", lengths=(5,), size=8)
+    path = write_libero(tmp_path / "s" / "x_demo.hdf5", lengths=(5,), size=8, drop_keys=few_keys.OF_LIBERO)
     with h5py.File(path, "r+") as file:
         before = {name: file["data"].attrs[name] for name in ("bddl_file_content", "env_name")}
         model = file["data/demo_0"].attrs["model_file"]
@@ -167,7 +172,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[rz.Store, Conv
     for name, table in (("kept", KEPT), ("not", NOT_TAKEN)):
         for number, (edit, _) in enumerate(table):
             plain(folder / f"{name}_{number}" / "episode_0.hdf5", edit)
-    return converted(folder, keys=("ee_pos",))
+    return converted(folder, keys=("joint_states",))
 
 
 def words_of_source(store: rz.Store, name: str) -> list[tuple[str, str]]:
@@ -242,7 +247,8 @@ def test_tasks_of_equal_words_stay_apart_by_scene_suite_and_bddl(tmp_path: Path)
         ("x", "b"),
         ("y", "c"),
     ):
-        write_libero(tmp_path / folder / f"{name}_demo.hdf5", lengths=(4,), size=8, instruction=OPEN, seed=ord(name[-1]))
+        options: dict[str, Any] = {"size": 8, "seed": ord(name[-1]), "drop_keys": few_keys.OF_LIBERO}
+        write_libero(tmp_path / folder / f"{name}_demo.hdf5", lengths=(4,), instruction=OPEN, **options)
     store, _ = converted(tmp_path)
     assert store.tasks.instruction == (OPEN,) * 4
     assert store.n_tasks == 4

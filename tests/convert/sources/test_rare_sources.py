@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_next_obs_of_single_steps_is_stored_because_nothing_repeats_it(tmp_path:
 
 
 def test_next_obs_that_is_asked_for_is_stored_though_it_repeats_obs(tmp_path: Path) -> None:
-    source = synthetic.write_robomimic(tmp_path / "a.hdf5", size=12)
+    source = synthetic.write_robomimic(tmp_path / "a.hdf5", lengths=(3, 2), size=8)
     for wanted in ("next_obs.object", "next_obs/object"):
         convert(source, tmp_path / "a.zarr", workers=0, keys=[wanted, "object"], overwrite=True)
         assert list(robozarr.open_store(tmp_path / "a.zarr").keys) == ["actions", "next_obs.object", "object"]
@@ -63,7 +64,7 @@ def test_joints_and_states_of_other_types_are_compared_as_numbers(dtype: str) ->
 
 
 def test_flags_and_alignment_do_not_need_the_keys_they_rest_on(tmp_path: Path) -> None:
-    source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(12, 14))
+    source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(12, 14), drop_keys=few_keys.OF_LIBERO)
     convert(source, tmp_path / "all.zarr", workers=0)
     convert(source, tmp_path / "few.zarr", workers=0, keys=["agentview_rgb"])
     whole, few = (robozarr.open_store(tmp_path / name) for name in ("all.zarr", "few.zarr"))
@@ -73,7 +74,7 @@ def test_flags_and_alignment_do_not_need_the_keys_they_rest_on(tmp_path: Path) -
 
 
 def test_a_renamed_folder_of_sources_is_found_by_name_and_size(tmp_path: Path) -> None:
-    source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5")
+    source = synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", drop_keys=few_keys.OF_LIBERO)
     convert(source, tmp_path / "a.zarr", workers=0)
     (tmp_path / "s").rename(tmp_path / "t")
     report = verify(tmp_path / "a.zarr", sources=tmp_path / "t", workers=0)
@@ -81,8 +82,10 @@ def test_a_renamed_folder_of_sources_is_found_by_name_and_size(tmp_path: Path) -
 
 
 def test_demos_without_a_joint_key_in_common_have_no_still_steps(tmp_path: Path) -> None:
-    synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(12,))
-    synthetic.write_libero(tmp_path / "s" / "b_demo.hdf5", lengths=(12,), drop_keys=("obs/joint_states",))
+    synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(12,), size=8, drop_keys=few_keys.OF_LIBERO)
+    synthetic.write_libero(
+        tmp_path / "s" / "b_demo.hdf5", lengths=(12,), size=8, drop_keys=(*few_keys.OF_LIBERO, "obs/joint_states")
+    )
     convert(tmp_path / "s", tmp_path / "a.zarr", workers=0, keys=["agentview_rgb"])
     store = robozarr.open_store(tmp_path / "a.zarr")
     assert store.metadata.joint_key is None
@@ -98,8 +101,9 @@ def test_evidence_is_taken_from_steps_only(tmp_path: Path, rewards: NDArray[Any]
     assert robozarr.open_store(tmp_path / "a.zarr").episodes.success.tolist() == [-1]
 
 
-def test_a_broken_gzip_chunk_stops_the_run_names_the_demo_and_leaves_no_temporary(tmp_path: Path) -> None:
-    source = synthetic.write_robomimic(tmp_path / "a.hdf5", size=20, next_obs=False)
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="starts workers"))])
+def test_a_broken_gzip_chunk_stops_the_run_names_the_demo_and_leaves_no_temporary(tmp_path: Path, workers: int) -> None:
+    source = synthetic.write_robomimic(tmp_path / "a.hdf5", size=20, next_obs=False, drop_keys=few_keys.OF_ROBOMIMIC)
     with h5py.File(source) as file:
         chunk = file["data/demo_1/obs/agentview_image"].id.get_chunk_info(0)
     with source.open("r+b") as raw:
@@ -107,7 +111,7 @@ def test_a_broken_gzip_chunk_stops_the_run_names_the_demo_and_leaves_no_temporar
         raw.write(b"\xff" * min(16, chunk.size))
     store = tmp_path / "a.zarr"
     with pytest.raises(SourceError, match=r"a\.hdf5 · demo_1 · obs/agentview_image: steps 0 to \d+ cannot be read"):
-        convert(source, store, workers=2)
+        convert(source, store, workers=workers)
     assert [path.name for path in store.rglob(".*robozarr-tmp")] == [".convert.robozarr-tmp"]  # the journal, to go on with
     with pytest.raises(IncompleteStoreError, match="has not finished"):
         robozarr.open_store(store)

@@ -177,7 +177,8 @@ def test_convert_says_that_actions_are_not_all(tmp_path: Path, capsys: pytest.Ca
     ("frequency", "expected"), [(30, 30.0), (np.array([25.0]), 25.0), (0, None), ([1, 2], None), (b"x", None)]
 )
 def test_a_frequency_that_the_file_states(frequency: Any, expected: float | None, tmp_path: Path) -> None:
-    convert(families.write_xpolicylab(tmp_path / "s/episode_1.hdf5", frequency=frequency), tmp_path / "a.zarr", workers=0)
+    source = families.write_xpolicylab(tmp_path / "s/episode_1.hdf5", frequency=frequency)
+    convert(source, tmp_path / "a.zarr", workers=0, keys=["actions"])
     assert robozarr.open_store(tmp_path / "a.zarr").metadata.control_freq == expected
 
 
@@ -190,7 +191,12 @@ def test_robotwin_files_of_both_formats_are_each_their_own(tmp_path: Path) -> No
 
 
 def test_no_wording_leaves_the_instruction_empty(tmp_path: Path) -> None:
-    convert(families.write_xpolicylab(tmp_path / "s/episode_1.hdf5", wordings=("",)), tmp_path / "a.zarr", workers=0)
+    convert(
+        families.write_xpolicylab(tmp_path / "s/episode_1.hdf5", wordings=("",)),
+        tmp_path / "a.zarr",
+        workers=0,
+        keys=["actions"],
+    )
     assert robozarr.open_store(tmp_path / "a.zarr").episodes.instruction == ("",)
 
 

@@ -8,8 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import pytest
+from effort import some
 from hypothesis import given
 from hypothesis import strategies as st
 from killing import files_of
@@ -23,7 +25,8 @@ from robozarr.convert.stages import scan_sources
 from robozarr.schemas.digest import BLOCK_BYTES, EDGE_BYTES, N_BLOCKS, sample_ranges, sampled_digest
 from robozarr.schemas.errors import IncompleteStoreError, SourceError, StoreError
 
-SMALL: dict[str, Any] = {"lengths": (3, 2), "size": 8, "model_file_bytes": 9}
+REST = (*few_keys.OF_LIBERO, "states", "dones", "obs/joint_states")
+SMALL: dict[str, Any] = {"lengths": (3, 2), "size": 8, "model_file_bytes": 9, "drop_keys": REST}
 
 
 def names(store: Path) -> list[str]:
@@ -31,7 +34,8 @@ def names(store: Path) -> list[str]:
 
 
 def robomimic(path: Path, env: str, seed: int) -> Path:
-    synthetic.write_robomimic(path, lengths=(3, 2), size=8, seed=seed)
+    options: dict[str, Any] = {"next_obs": False, "drop_keys": (*few_keys.OF_ROBOMIMIC, "states", "rewards")}
+    synthetic.write_robomimic(path, lengths=(3, 2), size=8, seed=seed, **options)
     with h5py.File(path, "r+") as file:
         arguments = {**json.loads(file["data"].attrs["env_args"]), "env_name": env}
         file["data"].attrs["env_args"] = json.dumps(arguments)
@@ -85,7 +89,7 @@ def test_one_name_in_two_folders_is_two_sources_at_once_or_appended(tmp_path: Pa
     assert [(s.name, s.digest) for s in a.sources] == [(s.name, s.digest) for s in both.sources]
     assert convert(lift, tmp_path / "b.zarr", workers=0, append=True).n_appended == 1
     assert names(tmp_path / "b.zarr") == ["ph/image.hdf5", "lift/ph/image.hdf5"]  # of the first, only this much is known
-    for name in ("a", "b", "both"):
+    for name in ("a", "b", "both")[: some(3, 1)]:
         assert verify(tmp_path / f"{name}.zarr", sources=tmp_path / "rm", workers=0).ok
         assert convert(tmp_path / "rm", tmp_path / f"{name}.zarr", workers=0, append=True).n_appended == 0
 

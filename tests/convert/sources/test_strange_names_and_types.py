@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import few_keys
 import h5py
 import numpy as np
 import pytest
@@ -17,9 +18,12 @@ from robozarr.convert import convert, verify
 from robozarr.convert.sources import tree
 from robozarr.schemas.errors import SourceError
 
+REST = (*few_keys.OF_LIBERO, "states", "dones")
+
 
 def a_file(folder: Path, change: Callable[[Any], object] = lambda file: None) -> Path:
-    path = synthetic.write_libero(folder / "s/task_demo.hdf5", lengths=(3, 4), size=8, model_file_bytes=9)
+    options: dict[str, Any] = {"lengths": (3, 4), "size": 8, "model_file_bytes": 9, "drop_keys": REST}
+    path = synthetic.write_libero(folder / "s/task_demo.hdf5", **options)
     with h5py.File(path, "r+") as file:
         change(file)
     return path
@@ -30,7 +34,13 @@ def add_low_level(place: Any, name: bytes, kind: Any) -> None:
     h5py.h5d.create(place.id, name, kind, space).write(h5py.h5s.ALL, h5py.h5s.ALL, np.zeros(2, "S1"))
 
 
-@pytest.mark.parametrize("name", [b"caf\xe9_demo.hdf5", b"caf\xe9/task_demo.hdf5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"caf\xe9_demo.hdf5",
+        pytest.param(b"caf\xe9/task_demo.hdf5", marks=pytest.mark.slow(reason="two more conversions, of a folder's name")),
+    ],
+)
 def test_a_files_name_that_is_no_utf8(tmp_path: Path, name: bytes) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/" + name))
     path.parent.mkdir(parents=True)
@@ -60,7 +70,14 @@ def test_what_is_listed_is_text(tmp_path: Path) -> None:
     assert verify(store, sources=path, workers=0).ok
 
 
-@pytest.mark.parametrize("options", [{"on_error": "skip"}, {"without": ["obs/caf\udce9"]}, {"without": ["obs/caf\\udce9"]}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_error": "skip"},
+        {"without": ["obs/caf\\udce9"]},
+        pytest.param({"without": ["obs/caf\udce9"]}, marks=pytest.mark.slow(reason="two more conversions: the name as it is")),
+    ],
+)
 def test_a_key_left_out_whose_name_is_no_utf8(tmp_path: Path, options: Any) -> None:
     def change(file: Any) -> None:
         for demo in file["data"].values():

@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+import few_keys
 import pytest
 from rights import let_others_reach
 
@@ -17,7 +18,7 @@ from robozarr.schemas.errors import StoreError
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5")
+    synthetic.write_libero(tmp_path / "s" / "a_demo.hdf5", lengths=(3,), size=8, drop_keys=few_keys.OF_LIBERO)
     return tmp_path / "s"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from effort import examples
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -181,7 +181,7 @@ STEP_SHAPES: list[tuple[int, ...]] = [(), (1,), (7,), (4, 4)]
 
 @pytest.mark.parametrize("shape", STEP_SHAPES)
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int64", "float32", "float64"])
-@settings(max_examples=15)
+@examples(15, 5)
 @given(data=st.data())
 def test_low_dim_keys_equal_plain_numpy(shape: tuple[int, ...], dtype: str, data: st.DataObject) -> None:
     lengths = np.array(data.draw(st.lists(st.integers(1, 50), min_size=1, max_size=6)))
