@@ -132,8 +132,8 @@ class FolderPlace:
         """Names of all files below, sorted."""
         found = []
         for top, _, files in os.walk(self.folder):
-            inner = Path(top).relative_to(self.folder)
-            found += [(inner / file).as_posix() for file in files]
+            inner = top.removeprefix(str(self.folder)).lstrip("/")
+            found += [f"{inner}/{file}" if inner else file for file in files]
         return sorted(found)[:limit]
 
     def write(self, path: str, parts: Sequence[Buffer], check: Callable[[], None] | None = None) -> None:
