@@ -12,15 +12,15 @@ from small_store import make_dataset
 from robozarr.loader.dataset import WindowDataset
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """19 steps in 3 episodes; 5 shards a camera."""
+    """19 steps in 3 episodes; 5 shards a camera. Read it; to change it, copy it."""
     path = tmp_path_factory.mktemp("hand") / "hand.zarr"
     format_writer.write_by_hand(path, "fast")
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def hand_url(hand: Path, s3: str) -> str:
     return upload(hand, s3)
 

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import cycle
 from multiprocessing import forkserver
 from pathlib import Path
@@ -50,8 +51,10 @@ from robozarr.loader.schedule import REMOTE_LOCALITY, remote_locality
 from robozarr.schemas.errors import CorruptChunkError, StoreError, WindowError
 from robozarr.schemas.layout import Profile
 from robozarr.store import bucket
+from robozarr.store.locate import place_of
 
-PROFILES: tuple[Profile, ...] = ("raw", "fast", "lean", "compact")
+ONE_MORE = pytest.mark.slow(reason="converts and uploads once more for another codec")
+PROFILES = ("fast", *(pytest.param(profile, marks=ONE_MORE) for profile in ("raw", "lean", "compact")))
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 
 
@@ -68,6 +71,7 @@ def test_an_epoch_is_the_local_one(sample: Path, tmp_path: Path, proxy: Proxy, s
     assert n_frames(proxy) <= 1 + 2 * -(-n_bytes // MOST_BYTES)
 
 
+@pytest.mark.slow(reason="converts and uploads a whole file")
 def test_real_data(real_data: Path, tmp_path: Path, s3: str) -> None:
     convert(sorted(real_data.rglob("*.hdf5"))[1], tmp_path / "a.zarr", workers=0)
     url, local = upload(tmp_path / "a.zarr", s3), rz.open_store(tmp_path / "a.zarr")
@@ -157,12 +161,30 @@ def test_a_fault_that_stays_is_an_error(
     assert_same(epoch(store), epoch(rz.open_store(hand)))  # the same store, once the service is well again
 
 
+@pytest.fixture
+def damaged(hand: Path, hand_url: str, tmp_path: Path, s3: str, damage: Callable[[Path], None]) -> Iterator[Path]:
+    """A copy of the store with a damaged shard, and the same objects in the bucket, which are whole again after the test."""
+    folder, place = Path(shutil.copytree(hand, tmp_path / "a.zarr")), place_of(hand_url, s3)
+
+    def put(store: Path) -> None:
+        for name in ("steps/agentview_rgb/c/1/0/0/0", "steps/agentview_rgb/c/3/0/0/0"):
+            if (store / name).exists():
+                place.write(name, [(store / name).read_bytes()])
+            else:
+                place.remove([name])
+
+    damage(folder / "steps/agentview_rgb/c/1/0/0/0")
+    put(folder)
+    yield folder
+    put(hand)
+
+
 @pytest.mark.parametrize("damage", [remove, cut, empty, flip, flip_index, swap])
-def test_damaged_objects_are_named(hand: Path, tmp_path: Path, s3: str, damage: Callable[[Path], None]) -> None:
-    shutil.copytree(hand, tmp_path / "a.zarr")
-    damage(tmp_path / "a.zarr/steps/agentview_rgb/c/1/0/0/0")
-    url, said = upload(tmp_path / "a.zarr", s3), []
-    for store in (rz.open_store(tmp_path / "a.zarr"), rz.open_store(url, s3), rz.open_store(url, s3, cache_dir=tmp_path / "c")):
+def test_damaged_objects_are_named(
+    hand: Path, hand_url: str, tmp_path: Path, s3: str, damaged: Path, damage: Callable[[Path], None]
+) -> None:
+    said, there = [], partial(rz.open_store, hand_url, s3)
+    for store in (rz.open_store(damaged), there(), there(cache_dir=tmp_path / "c")):
         dataset = make_dataset(store)
         with pytest.raises(CorruptChunkError) as caught:
             dataset.read([5])
@@ -263,6 +285,7 @@ for batch in rz.WindowLoader(dataset, 3):
 """
 
 
+@pytest.mark.slow(reason="starts a program of its own")
 def test_ctrl_c_while_a_bucket_is_gone(hand_url: str, proxy: Proxy) -> None:
     """A program that waits for answers which do not come ends in seconds, not when the last request is given up."""
     command = [sys.executable, "-c", INTERRUPTED, hand_url, proxy.url]

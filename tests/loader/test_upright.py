@@ -26,7 +26,11 @@ CAMERAS = ("agentview_rgb", "eye_in_hand_rgb")
 SPEC = {name: [-1, 0] for name in CAMERAS} | {"agentview_depth": [0], "actions": range(3)}
 
 
-@pytest.fixture(scope="module", params=PROFILES)
+ONE_MORE = pytest.mark.slow(reason="converts once more for another codec")
+STORES = [pytest.param(profile, marks=ONE_MORE if profile in ("raw", "lean") else ()) for profile in PROFILES]
+
+
+@pytest.fixture(scope="module", params=STORES)
 def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two files of 12 steps: one renders the bottom row first, the other the top row."""
     folder, profile = tmp_path_factory.mktemp("made"), request.param

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import struct
@@ -15,7 +14,7 @@ import format_writer
 import google_crc32c
 import numpy as np
 import pytest
-from format_breaks import Break, array, flip, remove, replace, root
+from format_breaks import Break, array, flip, linked, remove, replace, root
 
 from robozarr.convert import verify
 from robozarr.schemas.errors import StoreError
@@ -189,8 +188,7 @@ def name(case: Case) -> str:
 
 @pytest.mark.parametrize("case", CASES, ids=name)
 def test_verify_refuses(case: Case, good: Path, tmp_path: Path) -> None:
-    store = tmp_path / "a.zarr"
-    shutil.copytree(good, store, copy_function=os.link)
+    store = linked(good, tmp_path / "a.zarr")
     case.broken(store)
     if case.error is not None:
         with pytest.raises(case.error, match=case.place):

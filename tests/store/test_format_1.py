@@ -99,11 +99,20 @@ def test_windows_batches_and_statistics_are_the_same(folder: Path, tmp_path: Pat
         assert n == 12
 
 
-def test_it_is_looked_at_but_not_appended_to(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def looked_at(capsys: pytest.CaptureFixture[str], *command: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(command)
+    assert ended.value.code == 0, capsys.readouterr()
+
+
+@pytest.mark.slow(reason="draws charts, as tests/view/test_report.py does of today's format")
+def test_it_is_reported(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    looked_at(capsys, "report", str(folder / "fast.zarr"), "-o", str(tmp_path / "r.html"))
+
+
+def test_it_is_looked_at_but_not_appended_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = folder / "fast.zarr"
-    for command, code in ((["info"], 0), (["verify"], 0), (["report", "-o", str(tmp_path / "r.html")], 0)):
-        with pytest.raises(SystemExit) as ended:
-            run([command[0], str(store), *command[1:]])
-        assert ended.value.code == code, capsys.readouterr()
+    looked_at(capsys, "info", str(store))
+    looked_at(capsys, "verify", str(store), "--workers", "0")
     with pytest.raises(RoboZarrError, match="has format 1, and this robozarr appends to format 2"):
         convert(folder / "sources", store, append=True, workers=0)

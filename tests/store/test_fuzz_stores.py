@@ -16,6 +16,7 @@ def run(runs: range, keep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcome.kinds["refused"] > 2 * len(runs)
 
 
+@pytest.mark.slow(reason="imports torch in a process of its own; test_hostile_stores.py has one change of each kind")
 def test_changed_stores_are_refused_or_read_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(range(8), tmp_path, monkeypatch)
 

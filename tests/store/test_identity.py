@@ -13,6 +13,7 @@ import format_writer
 import google_crc32c
 import numpy as np
 import pytest
+from effort import some
 
 import robozarr as rz
 from robozarr.convert import convert, verify
@@ -36,6 +37,7 @@ def stores(sources: list[Path], tmp_path_factory: pytest.TempPathFactory) -> lis
     folder = tmp_path_factory.mktemp("stores")
     for name, source in zip("ab", sources, strict=False):
         convert(source, folder / f"{name}.zarr", workers=0)
+        assert verify(folder / f"{name}.zarr", workers=0).ok
     return [folder / "a.zarr", folder / "b.zarr"]
 
 
@@ -131,7 +133,8 @@ def test_files_of_another_store_are_noticed(stores: list[Path], store: Path) -> 
     mine, other = shards_of(stores[0]), shards_of(stores[1])
     differ = [name for name in mine if name in other and (stores[0] / name).read_bytes() != (stores[1] / name).read_bytes()]
     assert {name.split("/")[0] for name in differ} >= {"steps", "ragged", "episodes", "stats", "checksums"}
-    for number, name in enumerate(differ):
+    tried = [name for number, name in enumerate(differ) if number % some(1, 3) == 0 or "alignment_error" in name]
+    for number, name in enumerate(tried):
         shutil.copyfile(stores[1] / name, store / name)
         if "alignment_error" not in name:  # which nobody reads but `verify`
             with pytest.raises(RoboZarrError):
@@ -177,7 +180,6 @@ def unbind(store: Path) -> None:
     ],
 )
 def test_m23(store: Path, change: Callable[[Path], None], place: str) -> None:
-    assert verify(store, workers=0).ok
     change(store)
     (violation,) = verify(store, workers=0).violations
     assert violation.rule == "M23"

@@ -4,6 +4,7 @@ Each function here gives a `Break`, which is called with the store's folder. It 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,16 @@ Break = Callable[[Path], None]
 SHARD = "steps/agentview_rgb/c/1/0/0/0"  # four chunks of one step each, rows 4 to 7
 RGB, ACTIONS = "steps/agentview_rgb", "steps/actions"
 LAST = "steps/agentview_rgb/c/4/0/0/0"  # rows 16 to 18, and one absent chunk
+
+
+def linked(good: Path, store: Path) -> Path:
+    """A copy of a store whose files are links to the good one's: what shutil.copytree takes three times as long for."""
+    for folder, _, files in os.walk(good):
+        inside = f"{store}{folder.removeprefix(str(good))}"
+        Path(inside).mkdir()
+        for file in files:
+            os.link(f"{folder}/{file}", f"{inside}/{file}")
+    return store
 
 
 def replace(file: Path, data: bytes) -> None:

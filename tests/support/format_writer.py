@@ -7,6 +7,7 @@ It must not import robozarr: it is the proof that the document is enough. `array
 import functools
 import hashlib
 import json
+import os
 import struct
 import tempfile
 from collections.abc import Callable, Iterator
@@ -461,13 +462,20 @@ def seal(store: Path) -> None:
     if attributes["format_version"] != 2:
         return
     attributes["files"] = {}
-    for file in sorted(store.rglob("zarr.json")):
-        path, array = file.parent.relative_to(store).as_posix(), json.loads(file.read_text())
-        if array.get("node_type") == "array" and not path.startswith("tasks/embedding/"):
-            shards = sorted((one for one in file.parent.rglob("c/**/*") if one.is_file()), key=_number)
+    for folder, folders, files in os.walk(store):  # a third of what rglob takes, and some hundred tests do this
+        folders.sort()
+        path = os.path.relpath(folder, store)
+        if "zarr.json" not in files or path.startswith("tasks/embedding/"):
+            continue
+        about = Path(folder, "zarr.json").read_bytes()
+        array = json.loads(about)
+        if array.get("node_type") == "array":
+            folders.clear()
+            below = (f"{inner}/{file}" for inner, _, shards in os.walk(f"{folder}/c") for file in shards)
             n = _entries(array)
             frames = array["codecs"][0]["configuration"]["codecs"][0]["name"] == "robozarr.frames"
-            sums = [google_crc32c.value(file.read_bytes()), *(_shard_sum(one.read_bytes(), n, frames) for one in shards)]
+            sums = [google_crc32c.value(about)]
+            sums += [_shard_sum(Path(shard).read_bytes(), n, frames) for shard in sorted(below, key=_number)]
             attributes["files"][path] = "".join(f"{one:08x}" for one in sums)
     unnamed = {name: value for name, value in attributes.items() if name != "identity"}
     text = json.dumps(unnamed, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -476,8 +484,8 @@ def seal(store: Path) -> None:
     (store / "zarr.json").write_text(json.dumps(document))
 
 
-def _number(shard: Path) -> int:
-    return int(shard.as_posix().rpartition("/c/")[2].split("/")[0])
+def _number(shard: str) -> int:
+    return int(shard.rpartition("/c/")[2].split("/")[0])
 
 
 def _entries(array: dict[str, Any]) -> int:

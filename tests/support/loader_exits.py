@@ -1,6 +1,7 @@
 """Scenarios of how a program that loads may end, each in a process of its own; prints as JSON how each did end.
 
-Run by tests/loader/test_endings.py and tests/test_gpu.py: ``python loader_exits.py STORE [DEVICE [SCENARIO …]]``.
+Run by tests/loader/test_endings.py and tests/test_gpu.py: ``python loader_exits.py STORE [DEVICE [SCENARIO …]]``, where
+DEVICE may be "".
 One process imports everything, and forks for each scenario,
 which then ends like any program: by the interpreter's own way out, with whatever threads it has.
 """
@@ -31,7 +32,7 @@ def make_dataset(store: str) -> WindowDataset:
 
 
 def make_loader(store: str, **options: Any) -> rz.WindowLoader:
-    device = sys.argv[2] if len(sys.argv) > 2 else None
+    device = next(iter(sys.argv[2:]), "") or None
     return rz.WindowLoader(make_dataset(store), 2, threads=3, prefetch=4, device=device, **options)
 
 
@@ -163,7 +164,8 @@ def end_of(pid: int, folder: Path) -> tuple[int, float]:
 
 
 def main() -> None:
-    store, ends = sys.argv[1], {}
+    store = sys.argv[1]
+    ends: dict[str, dict[str, Any]] = {}
     scenarios = [globals()[name] for name in sys.argv[3:]] or SCENARIOS
     gc.freeze()  # what is imported is not collected again as each fork ends, which took a second of computing
     for scenario in scenarios:

@@ -19,8 +19,10 @@ from robozarr.loader.adapters.rdt.dataset import RDTDataset
 from robozarr.loader.adapters.rdt.vector import RDTConfig, rotation_6d
 from robozarr.store.opened import Store, open_store
 
+REAL = pytest.param("real", marks=pytest.mark.slow(reason="converts whole files"))
 
-@pytest.fixture(scope="module", params=["sample", "real"])
+
+@pytest.fixture(scope="module", params=["sample", REAL])
 def path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if request.param == "sample":
         found: Path = request.getfixturevalue("sample_store")

@@ -1,7 +1,7 @@
 """Damage of every kind: what the loader serves is what was written, or an error that says where. Never anything else.
 
-A small store is read after each byte of its chunks, indexes and tables, in turn, was changed (without ``--full``: each fifth
-to 23rd); after shards were cut, emptied, deleted, swapped and made unreadable; after a byte of its documents was changed in
+A small store is read after each byte of its chunks, indexes and tables, in turn, was changed (without ``--full``: each 17th
+to 61st); after shards were cut, emptied, deleted, swapped and made unreadable; after a byte of its documents was changed in
 many ways. "What was written" is every field of every window.
 
 Tolerated, and why: a changed byte of a ``zarr.json`` may leave everything served as it was (a compression level, a name of a
@@ -85,7 +85,7 @@ def test_every_byte_of_frames(plain: Path, name: str) -> None:
     """Chunks, their checksums, indexes: the error names array, shard, chunk, and episode."""
     opened = rz.open_store(plain)
     layout, starts = opened.layout(f"steps/{name}"), np.cumsum([0, *format_writer.LENGTHS])
-    step, n_tried = some(7, 23) if name == "agentview_depth" else some(1, 23), 0
+    step, n_tried = some(7, 61) if name == "agentview_depth" else some(1, 61), 0
     for shard in range(layout.n_shards):
         rows = np.arange(*layout.rows_of_shard(shard))
         file = plain / layout.shard_path(shard)
@@ -130,7 +130,7 @@ def test_every_byte_of_low_dim_keys(store: Path, name: str) -> None:
     good = {name: Reader(opened, [name]).column(name).copy()}
     for shard in range(2):
         file = store / opened.layout(f"steps/{name}").shard_path(shard)
-        for at, _ in changed(file, CHANGES[:1], step=some(1, 5)):
+        for at, _ in changed(file, CHANGES[:1], step=some(1, 17)):
             said = fault_of(lambda: {name: Reader(opened, [name]).column(name)}, good)
             assert said is not None, f"byte {at} of {file}"
             assert said.startswith(f"steps/{name} · shard {shard} (steps/{name}/c/{shard}")
@@ -147,7 +147,7 @@ def test_every_byte_of_tables_and_checksums(fast: Path) -> None:
         if path.parts[0] not in good_tables or any(name in path.parts for name in unread):
             continue
         folder = path.parts[0]
-        for at, _ in changed(file, CHANGES[:1], step=some(1, 11)):
+        for at, _ in changed(file, CHANGES[:1], step=some(1, 31)):
             said = fault_of(lambda folder=folder: tables(opened, folder), good_tables[folder])  # type: ignore[misc]
             if next(numbers) % 25 == 0 and folder != "tasks":  # and by the whole way, whose words are the episodes'
                 assert fault_of(lambda: load(fast, SMALL), good) == said
@@ -159,7 +159,7 @@ def test_every_byte_of_tables_and_checksums(fast: Path) -> None:
                 read += 1
             else:
                 assert said is None
-    assert read > 2500 // some(1, 11)
+    assert read > 2500 // some(1, 31)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_bytes_of_documents(fast: Path, document: str) -> None:
     good = load(fast, SMALL)
     ways = count()
     one = [lambda byte: JSON_CHANGES[next(ways) * 7 % len(JSON_CHANGES)](byte)]
-    errors = sum(fault_of(lambda: load(fast, SMALL), good) is not None for _ in changed(fast / document, one, step=some(3, 16)))
+    errors = sum(fault_of(lambda: load(fast, SMALL), good) is not None for _ in changed(fast / document, one, step=some(3, 41)))
     assert errors > 0 or document == "steps/zarr.json"
 
 
@@ -220,7 +220,8 @@ def test_cut_emptied_deleted(store: Path, name: str) -> None:
             assert f"steps/{name} · shard {shard} " in said
             assert "episode" in said or name == "actions"
 
-        for size in {0, 1, 3, 4, 5, 20, 67, 68, 69, len(data) // 2, len(data) - 16, len(data) - 4, len(data) - 1}:
+        sizes = [0, 1, 3, 4, 5, 20, 67, 68, 69, len(data) // 2, len(data) - 16, len(data) - 4, len(data) - 1]
+        for size in sizes[:: some(1, 4)]:
             file.write_bytes(data[:size])
             check(f"{size} bytes")
             file.write_bytes(data[len(data) - size :])
@@ -279,16 +280,15 @@ def test_shards_of_a_store_with_other_values(store: Path, tmp_path: Path, monkey
     monkeypatch.setattr(format_writer, "keys", lambda: flipped)
     other = make_store(tmp_path / "other.zarr", rz.open_store(store).metadata.profile)
     for name in ("agentview_rgb", "agentview_depth", "actions", "joint_states", "ee_matrix"):
-        for file in sorted((store / f"steps/{name}/c").rglob("*")):
-            if file.is_file():
-                kept = file.read_bytes()
-                file.write_bytes((other / file.relative_to(store)).read_bytes())
-                said = fault_of(lambda: load(store), good)
-                assert said is not None, file
-                assert f"steps/{name} · " in said
-                assert "shards were mixed up" in said
-                assert "episode" in said
-                file.write_bytes(kept)
+        for file in [file for file in sorted((store / f"steps/{name}/c").rglob("*")) if file.is_file()][:: some(1, 2)]:
+            kept = file.read_bytes()
+            file.write_bytes((other / file.relative_to(store)).read_bytes())
+            said = fault_of(lambda: load(store), good)
+            assert said is not None, file
+            assert f"steps/{name} · " in said
+            assert "shards were mixed up" in said
+            assert "episode" in said
+            file.write_bytes(kept)
 
 
 def test_offsets_of_other_texts(fast: Path) -> None:

@@ -10,6 +10,7 @@ import lz4.block
 import numpy as np
 import pytest
 import torch
+from effort import some
 from frame_shards import ByHand, chunks_of, decode_in_memory, layout_of, sums_of, write_shards
 from numpy.typing import NDArray
 from small_store import gather
@@ -27,7 +28,7 @@ from robozarr.schemas.shard import read_index
 
 EFFORTS: tuple[Effort, ...] = ("lean", "compact")
 LENGTHS = (7, 20, 13, 3)
-STEP = 37
+STEP = some(37, 149)
 """Bytes from one that is changed to the next; 1: all are."""
 SPEC = {"agentview_rgb": [-1, 0], "eye_in_hand_rgb": [-2, 0], "agentview_depth": [0], "actions": range(3)}
 
@@ -141,7 +142,7 @@ def test_every_byte_of_a_shard(store: Path, key: str, tmp_path: Path) -> None:
                 n_right += 1
             except CorruptChunkError:
                 n_errors += 1
-    assert min(n_errors, n_right) > 50
+    assert min(n_errors, n_right) > 50 * 37 // STEP
 
 
 def test_chunks_and_frames_in_others_places(store: Path, tmp_path: Path) -> None:
