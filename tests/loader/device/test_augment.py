@@ -236,7 +236,13 @@ def same(one: Any, other: Any) -> bool:
     return all(np.array_equal(one[w][name], other[w][name]) for w in other for name in other[w])
 
 
-@pytest.mark.parametrize("images", [rz.Images(), None, rz.Images(scale=False), rz.Images(channels_first=False)])
+ONE_MORE = [
+    pytest.param(images, marks=pytest.mark.slow(reason="six epochs of augmented pictures in one more form"))
+    for images in (rz.Images(scale=False), rz.Images(channels_first=False))
+]
+
+
+@pytest.mark.parametrize("images", [rz.Images(), None, *ONE_MORE])
 def test_a_window_looks_the_same_in_any_batch_rank_and_after_a_resume(
     dataset: rz.WindowDataset, images: rz.Images | None
 ) -> None:

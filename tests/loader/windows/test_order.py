@@ -50,7 +50,10 @@ def test_an_epoch_is_a_permutation(n: int, seed: int, epoch: int, locality: tupl
     assert np.array_equal(order.windows(np.arange(n)[::-1], np.full(n, epoch)), windows[::-1])
 
 
-@pytest.mark.parametrize("n", [*range(40), 4095, 4096, 4097, 65_537, 99_991, 1_000_000, 1 << 20, 1_234_567])
+LARGE = [pytest.param(n, marks=pytest.mark.slow(reason="a million numbers, three times")) for n in (1_000_000, 1 << 20)]
+
+
+@pytest.mark.parametrize("n", [*range(40), 4095, 4096, 4097, 65_537, 99_991, *LARGE, 1_234_567])
 def test_an_epoch_is_a_permutation_at_every_kind_of_n(n: int) -> None:
     for order in (make(n), make(n, locality=(64, 100)), make(n, locality=(3, 2))):
         for epoch in range(3 if n < 100 else 1):
