@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from few_keys import BUT_CAMERAS
 from forks import said_in_fork
 from killing import fork_and_kill, same_bytes
 from mortal import write_source
@@ -23,7 +24,6 @@ from robozarr.store.folder import FolderPlace
 from robozarr.store.place import Place
 
 LENGTHS = (60, 45, 30)
-DROPPED = ("robot_states", "rewards", "dones", "obs/ee_states", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states")
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("sources")
     return [
         synthetic.write_libero(
-            folder / "suite" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=32, seed=number, drop_keys=DROPPED
+            folder / "suite" / f"task{number}_demo.hdf5",
+            lengths=LENGTHS,
+            size=32,
+            seed=number,
+            drop_keys=BUT_CAMERAS,
         )
         for number in range(4)
     ]
@@ -119,7 +123,11 @@ def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path, monkeypa
     monkeypatch.setattr(layout, "FRAME_SHARD_BYTES", 128 * 16 * 16 * 3)  # as of 256x256 pictures, which take seconds
     files = [
         synthetic.write_libero(
-            tmp_path / "s" / f"task{number}_demo.hdf5", lengths=LENGTHS, size=16, seed=number, drop_keys=DROPPED
+            tmp_path / "s" / f"task{number}_demo.hdf5",
+            lengths=LENGTHS,
+            size=16,
+            seed=number,
+            drop_keys=BUT_CAMERAS,
         )
         for number in range(2)
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from few_keys import BUT_CAMERAS
 from format_breaks import reshard
 from remote import new_place
 
@@ -29,7 +30,6 @@ from robozarr.store.place import Place
 from robozarr.view.rows import read_rows
 from synthetic import write_libero
 
-DROPPED = ("robot_states", "rewards", "dones", "obs/ee_states", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states")
 Look = Callable[[rz.Store], Any]
 LOOKS: dict[str, Look] = {
     "array": lambda store: store.array("agentview_rgb")[3],
@@ -64,7 +64,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """Two stores of one shape; the frames of `lean` have keyframes."""
     folder = tmp_path_factory.mktemp("made")
     for seed, name in enumerate(("a", "b")):
-        source = write_libero(folder / name / "t_demo.hdf5", lengths=(7, 5), seed=seed, drop_keys=DROPPED)
+        source = write_libero(folder / name / "t_demo.hdf5", lengths=(7, 5), seed=seed, drop_keys=BUT_CAMERAS)
         convert(source, folder / f"{name}.zarr", workers=0, profile=request.param)
     return {name: folder / f"{name}.zarr" for name in ("a", "b")}
 
@@ -212,7 +212,7 @@ def test_an_array_in_hand_after_its_store_changed(store: Path, made: dict[str, P
 def test_an_array_in_hand_after_an_append_or_damage(store: Path, tmp_path: Path) -> None:
     opened = rz.open_store(store)
     array = opened.array("actions")
-    more = write_libero(tmp_path / "more/u_demo.hdf5", lengths=(3,), seed=9, drop_keys=DROPPED)
+    more = write_libero(tmp_path / "more/u_demo.hdf5", lengths=(3,), seed=9, drop_keys=BUT_CAMERAS)
     convert(more, store, workers=0, append=True)
     with pytest.raises(StoreChangedError, match="grew since it was opened: 2 episodes then, 3 now"):
         array[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from faulty import Proxy, Request
+from few_keys import BUT_CAMERAS
 from killing import convert_command, kill_all
 from remote import environment, new_place, same_objects
 
@@ -18,8 +19,6 @@ import synthetic
 from robozarr.convert import convert, verify
 from robozarr.schemas.errors import CorruptChunkError
 from robozarr.store.bucket import BucketPlace
-
-DROPPED = ("robot_states", "rewards", "dones", "obs/ee_states", "obs/ee_pos", "obs/ee_ori", "obs/gripper_states")
 
 
 class Holding(Proxy):
@@ -44,7 +43,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of one shape."""
     folder = tmp_path_factory.mktemp("sources") / "s"
     return [
-        synthetic.write_libero(folder / f"{name}_demo.hdf5", lengths=(3, 2), size=8, seed=seed, drop_keys=DROPPED)
+        synthetic.write_libero(folder / f"{name}_demo.hdf5", lengths=(3, 2), size=8, seed=seed, drop_keys=BUT_CAMERAS)
         for seed, name in enumerate("ab")
     ]
 
