@@ -44,8 +44,8 @@ group of `remote_locality`, so that neighbouring rows are fetched together."""
 IN_FLIGHT: Final = 8
 """Batches that wait for a bucket at the same time: 8 fill a link of 20 ms (make bench-remote)."""
 PART_BYTES: Final = 12 << 20
-"""What one thread reads of a batch, at least. Each part takes Python's lock some ten times, for which all threads wait; but
-batches of large parts are few, and fewer batches are read ahead, which is memory."""
+"""What one thread reads of a batch, at least. Each part takes Python's lock some ten times, for which all threads wait; but a
+large batch is split, so that a few batches read ahead keep all threads busy: they take memory."""
 
 
 class WindowLoader(TakenApart):

@@ -26,20 +26,17 @@ from robozarr.store.place import Place
 LENGTHS = (60, 45, 30)
 
 
+def write(folder: Path, number: int, size: int) -> Path:
+    """A file of three demos and two cameras."""
+    path = folder / f"task{number}_demo.hdf5"
+    return synthetic.write_libero(path, lengths=LENGTHS, size=size, seed=number, drop_keys=BUT_CAMERAS)
+
+
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Four files of three demos."""
     folder = tmp_path_factory.mktemp("sources")
-    return [
-        synthetic.write_libero(
-            folder / "suite" / f"task{number}_demo.hdf5",
-            lengths=LENGTHS,
-            size=32,
-            seed=number,
-            drop_keys=BUT_CAMERAS,
-        )
-        for number in range(4)
-    ]
+    return [write(folder / "suite", number, size=32) for number in range(4)]
 
 
 def files_of(store: Path) -> dict[str, bytes]:
@@ -121,16 +118,7 @@ def files_of_names(store: Path) -> set[str]:
 def test_no_shard_but_the_last_of_an_array_is_rewritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards of 128 steps, 135 steps and then 270: the store keeps a camera's first shard as it is, and replaces the second."""
     monkeypatch.setattr(layout, "FRAME_SHARD_BYTES", 128 * 16 * 16 * 3)  # as of 256x256 pictures, which take seconds
-    files = [
-        synthetic.write_libero(
-            tmp_path / "s" / f"task{number}_demo.hdf5",
-            lengths=LENGTHS,
-            size=16,
-            seed=number,
-            drop_keys=BUT_CAMERAS,
-        )
-        for number in range(2)
-    ]
+    files = [write(tmp_path / "s", number, size=16) for number in range(2)]
     convert(files[:1], tmp_path / "a.zarr", workers=0, profile="raw")
 
     def shards() -> dict[str, tuple[int, int]]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import robozarr as rz
 from robozarr.convert import convert
+from robozarr.loader import stream
 from robozarr.schemas.errors import StoreError, WindowError
 from robozarr.schemas.layout import Profile
 from robozarr.schemas.window import Padding
@@ -235,20 +236,22 @@ def test_samples_of_siblings(number: int, siblings: list[Source], data: st.DataO
 @settings(max_examples=20)
 @given(data=st.data())
 def test_the_loader_serves_what_the_dataset_holds(number: int, siblings: list[Source], data: st.DataObject) -> None:
-    """Whatever the threads, the slots, the cache."""
+    """Whatever the threads, the parts of a batch, the slots, the cache."""
     store = siblings[number].store(data.draw(st.sampled_from(PROFILES)))
     spec = data.draw(specs(siblings[number], store))
     if refused_as_beyond(siblings[number].episodes, spec, store):
         return
     dataset = rz.WindowDataset(store, spec)
-    loader = rz.WindowLoader(
-        dataset,
-        data.draw(st.sampled_from([1, 3, 64, 100])),
-        seed=data.draw(st.integers(0, 9)),
-        threads=data.draw(st.integers(1, 3)),
-        prefetch=data.draw(st.integers(1, 3)),
-        cache=data.draw(st.sampled_from([None, "host", "device"])),
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "PART_BYTES", data.draw(st.sampled_from([1, 4096, stream.PART_BYTES])))
+        loader = rz.WindowLoader(
+            dataset,
+            data.draw(st.sampled_from([1, 3, 64, 100])),
+            seed=data.draw(st.integers(0, 9)),
+            threads=data.draw(st.integers(1, 3)),
+            prefetch=data.draw(st.integers(1, 3)),
+            cache=data.draw(st.sampled_from([None, "host", "device"])),
+        )
     anchors = dataset.table.anchors(np.arange(len(dataset)))
     number_of = {at: window for window, at in enumerate(zip(anchors.episode.tolist(), anchors.step.tolist(), strict=True))}
     n = 0

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, random_split
 
 import robozarr as rz
+from robozarr.loader.stream import PART_BYTES
 from robozarr.schemas.errors import WindowError
 
 SPEC = {"joint_states": [0], "actions": range(4)}
@@ -140,3 +141,16 @@ def test_a_batch_size_stays(dataset: rz.WindowDataset) -> None:
     loader.schedule.batch_size = 8  # batches that are larger than their memory
     with pytest.raises(WindowError, match="has room for 4 windows; got 8"):
         list(loader)
+
+
+@pytest.mark.parametrize(
+    ("bytes_of_batch", "threads", "parts"), [(0.9, 4, 1), (1.9, 4, 1), (2.1, 4, 2), (9.0, 4, 4), (9.0, 1, 1)]
+)
+def test_threads_share_a_batch_by_its_bytes(store: rz.Store, bytes_of_batch: float, threads: int, parts: int) -> None:
+    """Of small windows or large ones; each has at least ``PART_BYTES``."""
+    for offsets in (range(1), range(7)):
+        dataset = rz.WindowDataset(store, rz.WindowSpec({"agentview_rgb": offsets, "actions": range(4)}))
+        window_bytes = sum(field.window_bytes for field in dataset.windows.fields)
+        loader = rz.WindowLoader(dataset, round(bytes_of_batch * PART_BYTES / window_bytes), threads=threads)
+        assert loader._parts == parts
+        assert loader._ahead == -(-threads // parts) + 1

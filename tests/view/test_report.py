@@ -72,11 +72,19 @@ def sample_report(sample_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     return report(sample_store, tmp_path_factory.mktemp("report"))
 
 
+def slowness() -> float:
+    """How much longer than 0.12 s a loop takes that took so long where the bound of 10 s was set; at least 1."""
+    before, total = time.process_time(), 0
+    for number in range(2_000_000):
+        total += number
+    return max(1.0, (time.process_time() - before) / 0.12)
+
+
 def report(store: Path, folder: Path) -> tuple[rz.Store, Page, Path]:
-    """Make a report within 10 MB, and 30 s of computing, which slow machines keep too, and read it."""
+    """Make a report within 10 s of computing (longer where Python is slower) and 10 MB, and read it."""
     opened, path, before = rz.open_store(store), folder / "report.html", time.process_time()
     n_bytes = write_report(opened, path)
-    assert time.process_time() - before < 30
+    assert time.process_time() - before < 10 * slowness()
     assert n_bytes == path.stat().st_size < 10_000_000
     page = Page(path.read_text())
     assert page.sections == SECTIONS
