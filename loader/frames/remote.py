@@ -222,9 +222,7 @@ class BucketReader:
                 return
             code = READ
             if one.bytes is not None and 0 <= at <= len(one.bytes) - ENTRY_BYTES * self._shards.chunk_rows:
-                table = one.bytes[
-                    at : at + ENTRY_BYTES * self._shards.chunk_rows
-                ].copy()  # not read-only, as compiled for files
+                table = one.bytes[at:][: ENTRY_BYTES * self._shards.chunk_rows].copy()  # not read-only, as compiled for files
                 code = take_table(self._shards, chunk, table, fault)
         if code != OK:
             self._try_again(code if code != READ else TABLE, int(fault[0]), tries, one)
@@ -348,9 +346,11 @@ class BucketReader:
         if not cached.make(shard, size, tail):
             return False
         with self._lock:
-            if (fd := int(self._shards.fds[shard])) >= 0:
+            fd = int(self._shards.fds[shard])
+            made = self._open(cached, shard)
+            if 0 <= fd != self._shards.fds[shard]:  # unless the new file is gone, too
                 self._gone.append(fd)  # others may be reading it
-            return self._open(cached, shard)
+            return made
 
     def _forget(self, one: Range) -> None:
         """Drop a range; whoever is using it keeps it until they finish."""

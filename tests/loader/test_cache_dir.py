@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import random
@@ -39,7 +40,7 @@ from remote import environment
 
 import robozarr as rz
 from robozarr.schemas.errors import StoreError
-from robozarr.store.cache_dir import DIGEST_BYTES, IDLE_S, CacheDir
+from robozarr.store.cache_dir import DIGEST_BYTES, IDLE_S, CachedArray, CacheDir
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # Python 3.12 on fork
 
@@ -212,6 +213,26 @@ def test_files_that_were_removed_are_made_again(
     proxy.reset()
     assert_same(epoch(rz.open_store(hand_url, proxy.url, cache_dir=tmp_path)), expected)
     assert n_frames(proxy) == 0
+
+
+def test_files_that_are_gone_as_soon_as_they_were_made_again(
+    hand: Path, hand_url: str, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reader had open of them is closed once: the number may be somebody else's file by then."""
+    expected, closed, close = epoch(rz.open_store(hand)), list[int](), os.close
+    dataset = make_dataset(rz.open_store(hand_url, s3, cache_dir=tmp_path))
+    dataset.read(range(5))
+    assert files_of(tmp_path)
+    for file in files_of(tmp_path):
+        file.unlink()
+    with monkeypatch.context() as without:
+        without.setattr(CachedArray, "open", lambda *_: None)
+        assert_same(gather(rz.WindowLoader(dataset, 4, seed=3, locality=False)), expected)
+    monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd)))
+    del dataset
+    gc.collect()
+    assert closed
+    assert len(closed) == len(set(closed))
 
 
 def test_a_cache_that_changes_while_it_is_read(hand: Path, hand_url: str, s3: str, tmp_path: Path) -> None:
