@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# processes that run tests: many tests wait for others
-WORKERS ?= 2
+# processes that run tests, by default as many as there are cores and memory for: tests/conftest.py
+WORKERS ?= auto
 STORE ?= $(VENV)/demo.zarr
 
 .PHONY: demo test test-all tests test-interop test-matrix test-train test-train-lerobot test-train-openpi check style types compiled install bench-convert \

@@ -55,9 +55,10 @@ def drop_from_cache(files: Iterable[Path]) -> None:
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
     """Facts about the machine that a reader needs to judge the numbers; no host names, no paths."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    from robozarr.store.limits import usable_cores
+
     return {
-        "cores": cores,
+        "cores": usable_cores(),
         "processor": _processor(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "python": platform.python_version(),

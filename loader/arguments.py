@@ -11,12 +11,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robozarr.loader.frames.free_memory import free_memory
 from robozarr.loader.windows.narrowing import mask_of_ranges
 from robozarr.loader.windows.selection import did_you_mean
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.window import WindowSpec
 from robozarr.store.embedding import read_task_embedding
+from robozarr.store.limits import free_memory
 from robozarr.store.opened import Store, open_store
 
 __all__ = ["check_fits", "chosen_rows", "embeddings_of", "max_padding_of", "numbers_of", "spec_of", "store_of", "task_rows"]

@@ -31,6 +31,7 @@ from robozarr.loader.together import Planned, Together, common_fields
 from robozarr.loader.windows.weights import Balance, Weights
 from robozarr.schemas.errors import WindowError
 from robozarr.schemas.index import StepFlag
+from robozarr.store.limits import usable_cores
 from robozarr.store.threads import ThreadJob, ThreadTeam
 
 if TYPE_CHECKING:
@@ -394,5 +395,4 @@ def _check_counts(**counts: Any) -> None:
 
 def default_threads() -> int:
     """Number of cores that this process may use, at most 8: more threads would wait for memory."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 8)
+    return min(usable_cores(), 8)

@@ -49,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("quick")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Of ``-n auto``: one for each core, while it finds 3 GB (torch, Dask's workers, files in memory); at least 2."""
+    from robozarr.store.limits import free_memory, usable_cores
+
+    return max(2, min(usable_cores(), free_memory() // 3_000_000_000, 8))
+
+
 def pytest_collection_finish() -> None:
     """What is imported stays: the collector need not look at a million objects again, nor copy them in each fork that ends."""
     gc.collect()

@@ -216,7 +216,7 @@ def check_machine(shm: Path = Path("/dev/shm")) -> Iterator[Finding]:
     if resource is None:
         return
     if _installed("numba") is not None:
-        from robozarr.loader.frames.free_memory import free_memory
+        from robozarr.store.limits import free_memory
 
         free = free_memory()
         advice = " → use fewer --workers, or raise the limit of the container or job" if free < FEW_BYTES else ""

@@ -35,7 +35,7 @@ from robozarr.convert.verifying.compare import compare_digests, compare_plan, co
 from robozarr.convert.verifying.inventory import check_temporaries, is_table, read_layouts, read_tables
 from robozarr.convert.verifying.second_decoder import check_second_decoder
 from robozarr.convert.verifying.stored_source import plan_of_store, stored_source
-from robozarr.convert.workers.cluster import default_workers, local_executor
+from robozarr.convert.workers.cluster import local_executor
 from robozarr.convert.workers.executor import Executor
 from robozarr.convert.workers.progress import Progress, SilentProgress
 from robozarr.convert.writing.stats import FrameMoments, MomentsOfKey, fingerprints_of, frame_moments, store_statistics
@@ -43,6 +43,7 @@ from robozarr.schemas.errors import CorruptChunkError
 from robozarr.schemas.layout import ArrayLayout
 from robozarr.schemas.metadata import Key, StoreMetadata
 from robozarr.schemas.shard import decode_shard, shard_sum, step_checksums
+from robozarr.store.limits import usable_cores
 from robozarr.store.locate import place_of
 from robozarr.store.place import Place
 from robozarr.store.reading import read_array, read_layout, read_metadata, read_shard_bytes
@@ -169,7 +170,7 @@ def verify(
         violations += check_tables(metadata, tables)
     if violations:  # what follows rests on the tables
         return report(n_shards=0, n_bytes=0, seconds=time.monotonic() - began, violations=tuple(violations))
-    with local_executor(default_workers() if workers is None else workers) as executor:
+    with local_executor(usable_cores() if workers is None else workers) as executor:
         origin = None if sources is None else stored_source(sources, endpoint_url)
         if origin is not None:
             planned: Plan | None = plan_of_store(origin, metadata.profile)[0]

@@ -24,8 +24,9 @@ from robozarr.convert.workers.executor import DaskExecutor, Executor, InlineExec
 from robozarr.convert.workers.progress import Progress, SilentProgress
 from robozarr.convert.workers.user_script import script_not_imported
 from robozarr.schemas.errors import WorkerError
+from robozarr.store.limits import usable_cores
 
-__all__ = ["default_workers", "leave_if_imported", "local_executor", "open_executor"]
+__all__ = ["leave_if_imported", "local_executor", "open_executor"]
 
 NO_GUARD_EXIT: Final = 3
 """Exit code of a process of the user's own that imports the script, which would convert once more."""
@@ -45,11 +46,6 @@ LEAVE_S: Final = 60.0
 """How long to wait for a cluster's tasks when the work is left: about one shard, as each stops before its next file."""
 
 
-def default_workers() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextlib.contextmanager
 def open_executor(*, workers: int | None, scheduler: str | None, client: Any, progress: Progress) -> Iterator[Executor]:
     """Run tasks on `client`, on the cluster at `scheduler`, or on `workers` processes of this machine.
@@ -60,7 +56,7 @@ def open_executor(*, workers: int | None, scheduler: str | None, client: Any, pr
         If the cluster cannot be reached, has no worker, or workers of another version.
     """
     if client is None and scheduler is None:
-        with local_executor(default_workers() if workers is None else workers, progress) as executor:
+        with local_executor(usable_cores() if workers is None else workers, progress) as executor:
             yield executor
         return
     if workers is not None or (client is not None and scheduler is not None):

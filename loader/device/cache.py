@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from robozarr.loader.batch import Batch, Field, PlannedWindows, WindowReader
 from robozarr.loader.device.batch_slots import wait_for_device
-from robozarr.loader.frames.free_memory import free_memory
 from robozarr.schemas.errors import WindowError
+from robozarr.store.limits import free_memory
 from robozarr.store.threads import ThreadTeam
 
 __all__ = ["DeviceFrames", "check_budget"]

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 
 from robozarr.loader.device.holders import holders_of
-from robozarr.loader.frames.free_memory import free_memory
 from robozarr.schemas.errors import WindowError
+from robozarr.store.limits import free_memory
 
 __all__ = ["Leases", "Pool"]
 

@@ -55,7 +55,7 @@ Workers = Annotated[
         "--workers",
         "-w",
         min=0,
-        help="Worker processes; 0 works in this process, for debugging. [default: the cores of this machine]",
+        help="Worker processes; 0 works in this process, for debugging. [default: the cores that it may use]",
     ),
 ]
 Scheduler = Annotated[

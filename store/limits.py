@@ -1,16 +1,18 @@
-"""Find how much memory this process may still take, given the machine and its control groups (containers, jobs).
+"""Find how much memory, and how many cores, this process may use, given the machine and its control groups (containers, jobs).
 
 Linux control groups, version 1 and 2. The limit of a group holds for all below it, so that every group up to the root is looked
 at. Memory that caches files can be had again and counts as free, as it does in the kernel's ``MemAvailable``.
+Imports no robozarr.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-__all__ = ["free_memory"]
+__all__ = ["free_memory", "usable_cores"]
 
 UNKNOWN: Final = 1 << 62
 """Free bytes to assume if nothing states them."""
@@ -31,6 +33,32 @@ def free_memory(root: Path = Path("/")) -> int:
     free += [_free_of_2(group) for group in _groups(root, "")]
     free += [_free_of_1(group) for group in _groups(root, "memory")]
     return max(0, min(free))
+
+
+def usable_cores(root: Path = Path("/")) -> int:
+    """Number of cores that this process may use: those it may run on, at most its quota (``docker run --cpus``).
+
+    A part of a core counts as one.
+
+    Parameters
+    ----------
+    root : Path
+        Where ``proc`` and ``sys`` are. Other folders are for tests.
+
+    >>> usable_cores() > 0
+    True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _groups(root, ""):
+        cores = min(cores, _quota(*(_text(group / "cpu.max").split() or [""]), "100000"))
+    for group in _groups(root, "cpu"):
+        cores = min(cores, _quota(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")))
+    return cores
+
+
+def _quota(microseconds: str, period: str, *_: str) -> int:
+    """Cores, rounded up, that a time in a period of time is; `UNKNOWN` without a limit ("max", "-1")."""
+    return -(-_number(microseconds, UNKNOWN) // (_number(period, 0) or 100_000)) or 1
 
 
 def _groups(root: Path, controller: str) -> Iterator[Path]:

@@ -1,7 +1,8 @@
-"""How much memory is free: of the machine, and where a container or a job has less; against files as Linux has them."""
+"""How much memory is free, and how many cores: of the machine, and of a container or a job; against files as Linux has them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ import pytest
 import robozarr as rz
 from robozarr.loader import arguments as loader_arguments
 from robozarr.loader.device import cache as loader_cache
-from robozarr.loader.frames.free_memory import UNKNOWN, free_memory
 from robozarr.schemas.errors import WindowError
+from robozarr.store.limits import UNKNOWN, free_memory, usable_cores
 
 GB = 10**9
 MACHINE = {"proc/meminfo": "MemTotal:       65000000 kB\nMemAvailable:   62500000 kB\nSwapFree: 0 kB\n"}
@@ -97,6 +98,49 @@ def write(root: Path, files: dict[str, str]) -> Path:
 def test_free_memory(case: str, tmp_path: Path) -> None:
     files, expected = CASES[case]
     assert free_memory(write(tmp_path, files)) == expected
+
+
+CORES: dict[str, tuple[dict[str, str], int]] = {
+    "nothing known": ({}, 64),
+    "version 2, docker run --cpus=2": (V2 | {"sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+    "version 2, a part of a core": (V2 | {"sys/fs/cgroup/cpu.max": "50000 100000\n"}, 1),
+    "version 2, rounded up": (V2 | {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, 3),
+    "version 2, no limit": (V2 | {"sys/fs/cgroup/cpu.max": "max 100000\n"}, 64),
+    "version 2, more than there is": (V2 | {"sys/fs/cgroup/cpu.max": "9900000 100000\n"}, 64),
+    "version 2, another period": (V2 | {"sys/fs/cgroup/cpu.max": "30000 10000\n"}, 3),
+    "version 2, the period is not told": (V2 | {"sys/fs/cgroup/cpu.max": "300000\n"}, 3),
+    "version 2, a pod's limit above the container's": (
+        {
+            "proc/self/cgroup": "0::/pod/container\n", "sys/fs/cgroup/pod/container/cpu.max": "max 100000",
+            "sys/fs/cgroup/pod/cpu.max": "400000 100000",
+        }, 4,
+    ),
+    "version 1, docker": (
+        {
+            "proc/self/cgroup": "12:cpu,cpuacct:/docker/abc\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "150000",
+            "sys/fs/cgroup/cpu/cpu.cfs_period_us": "50000",
+        }, 3,
+    ),
+    "version 1, no limit": (
+        {"proc/self/cgroup": "12:cpu,cpuacct:/\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+         "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}, 64,
+    ),
+    "words that are none of Linux": (V2 | {"sys/fs/cgroup/cpu.max": "0 0 0 0"}, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CORES)
+def test_usable_cores(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    files, expected = CORES[case]
+    assert usable_cores(write(tmp_path, files)) == expected
+
+
+def test_a_systems_own_count_where_it_has_no_affinity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    for count, expected in ((6, 6), (None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        assert usable_cores(tmp_path) == expected
 
 
 def test_caches_respect_a_containers_limit(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
