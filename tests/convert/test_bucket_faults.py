@@ -41,6 +41,7 @@ def test_with_faults_of_every_kind_the_bytes_are_the_same(proxy: Proxy, source: 
     assert same_objects(place, tmp_path / "a.zarr")
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_a_fault_that_stays_is_an_error_that_names_the_object(
     proxy: Proxy, source: Path, fresh: None, capsys: pytest.CaptureFixture[str]
 ) -> None:

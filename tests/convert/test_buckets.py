@@ -89,6 +89,7 @@ def test_whole_files_by_two_workers(s3: str, real_data: Path, tmp_path: Path) ->
     place.remove(place.names())
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_the_command_line_says_the_same_of_both(
     s3: str, source: Path, expected: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +123,7 @@ def test_a_report_shows_the_same_of_both(
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_what_a_conversion_asks_for(proxy: Proxy, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listings, n_shards = [], []
     for files, shard_bytes in ((source / "a", layout.FRAME_SHARD_BYTES), (source, 200)):  # all in one shard, and one a frame
@@ -151,7 +153,8 @@ def command(source: Path, place: BucketPlace, workers: int) -> list[str]:
     return convert_command(source, "--store", place.url, "--endpoint-url", place.endpoint_url, "-w", str(workers))
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow(reason="worker processes that are killed"))])
+@pytest.mark.slow(reason="converters that are killed, and begin anew")
+@pytest.mark.parametrize("workers", [0, 2])
 def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     proxy: Proxy, source: Path, expected: Path, workers: int
 ) -> None:
@@ -173,7 +176,8 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     assert same_objects(place, expected)
 
 
-@pytest.mark.parametrize("hangs", [pytest.param(False, marks=pytest.mark.slow(reason="starts a converter")), True])
+@pytest.mark.slow(reason="starts a converter, in a new Python")
+@pytest.mark.parametrize("hangs", [False, True])
 def test_sigterm_ends_a_conversion_within_ten_seconds(proxy: Proxy, source: Path, expected: Path, hangs: bool) -> None:
     place = new_place(proxy.url)
     proxy.latency_s = 0.02
@@ -254,6 +258,7 @@ def test_a_store_is_replaced_and_what_is_not_its_own_stays(s3: str, source: Path
     assert other.names() == ["data/results.csv"]
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_an_append_ends_in_the_bytes_of_a_folders(proxy: Proxy, source: Path, tmp_path: Path, fresh: None) -> None:
     place, local = new_place(proxy.url), tmp_path / "a.zarr"
     for store in (place, place_of(local)):
@@ -278,6 +283,7 @@ def test_an_append_ends_in_the_bytes_of_a_folders(proxy: Proxy, source: Path, tm
     assert same_objects(place, local)
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_a_task_embedding_is_written_beside_the_rest(s3: str, source: Path) -> None:
     place = new_place(s3)
     convert(source, place, workers=0)
@@ -289,6 +295,7 @@ def test_a_task_embedding_is_written_beside_the_rest(s3: str, source: Path) -> N
     assert verify(place, workers=0).ok
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_a_copied_store_is_a_store(s3: str, expected: Path, tmp_path: Path) -> None:
     """What others upload, by whatever tool, is verified like what the converter wrote; a lost and a stray object are found."""
     place, local = new_place(s3), place_of(expected)

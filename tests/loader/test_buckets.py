@@ -85,6 +85,7 @@ def test_real_data(real_data: Path, tmp_path: Path, s3: str) -> None:
         assert_same(epoch(store, LIBERO, **{"batch": 64, **here}), epoch(local, LIBERO, **{"batch": 64, **there}))
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_every_batch_at_every_depth(hand: Path, hand_url: str, s3: str) -> None:
     local = rz.open_store(hand)
     for size, prefetch, threads in ((1, 1, 1), (3, 2, 1), (4, 16, 2), (19, 1, 3), (64, 8, 8)):
@@ -142,7 +143,17 @@ def test_faults_are_survived(hand: Path, hand_url: str, proxy: Proxy) -> None:
     assert made == {*plain, *sly}
 
 
-@pytest.mark.parametrize("kind", ["503", "reset", "truncated", "cut", "flipped"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "503",
+        *(
+            pytest.param(kind, marks=pytest.mark.slow(reason="waits between attempts"))
+            for kind in ("reset", "truncated", "cut")
+        ),
+        "flipped",
+    ],
+)
 def test_a_fault_that_stays_is_an_error(
     hand: Path, hand_url: str, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, kind: Kind
 ) -> None:
@@ -179,7 +190,17 @@ def damaged(hand: Path, hand_url: str, tmp_path: Path, s3: str, damage: Callable
     put(hand)
 
 
-@pytest.mark.parametrize("damage", [remove, cut, empty, flip, flip_index, swap])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        remove,
+        flip,
+        *(
+            pytest.param(damage, marks=pytest.mark.slow(reason="uploads the store twice"))
+            for damage in (cut, empty, flip_index, swap)
+        ),
+    ],
+)
 def test_damaged_objects_are_named(
     hand: Path, hand_url: str, tmp_path: Path, s3: str, damaged: Path, damage: Callable[[Path], None]
 ) -> None:

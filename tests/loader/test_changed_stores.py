@@ -213,7 +213,7 @@ def test_a_loader_at_work(store: Path, made: dict[str, Path], change: str, cache
     # of a folder, open files stay what they were: that is right too
 
 
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("cached", [pytest.param(False, marks=pytest.mark.slow(reason="uploads two stores again")), True])
 def test_a_bucket(s3: str, sources: dict[str, Path], made: dict[str, Path], tmp_path: Path, cached: bool) -> None:
     def put(place: Place, store: Path) -> None:
         place.empty(["steps", "index", "tasks", "episodes", "stats", "checksums", "ragged", "histograms", "sources"])

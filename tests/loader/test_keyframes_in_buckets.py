@@ -42,7 +42,13 @@ def url(local: Path, s3: str) -> str:
     return upload(local, s3)
 
 
-@pytest.mark.parametrize("whole_bytes", [0, 1 << 30], ids=["tables first", "whole chunks"])
+@pytest.mark.parametrize(
+    "whole_bytes",
+    [
+        pytest.param(0, id="tables first"),
+        pytest.param(1 << 30, id="whole chunks", marks=pytest.mark.slow(reason="reads all epochs again")),
+    ],
+)
 def test_epochs_are_the_local_ones(
     local: Path, url: str, proxy: Proxy, tmp_path: Path, whole_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,6 +79,7 @@ def test_all_ways_of_reading(store: Path) -> None:
             assert_same(gather(rz.WindowLoader(dataset, 5, **options)), expected)
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_a_bucket(store: Path, s3: str, tmp_path: Path) -> None:
     url, expected = upload(store, s3), expected_of(rz.open_store(store), CAMERAS)
     for folder in (None, tmp_path / "cache", tmp_path / "cache"):

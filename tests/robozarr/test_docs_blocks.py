@@ -101,6 +101,7 @@ def test_loading(here: Path) -> None:
     assert sum(len(batch["actions"]) for batch in loader) == 44
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 @pytest.mark.usefixtures("robots")
 def test_object_stores(here: Path) -> None:
     names = run("object-stores.md", {"rz": rz, "robozarr": rz}, **{"workers=8": "workers=0, overwrite=True"})

@@ -67,6 +67,7 @@ def test_output_that_cannot_be_written_ends_no_work(folder: Path, line: str, cod
         assert robozarr.open_store(store).n_episodes == 2
 
 
+@pytest.mark.slow(reason="starts new Pythons, each of which imports everything")
 def test_without_utf8_home_or_terminal(folder: Path) -> None:
     line = "$R convert s -s ascii.zarr -w 0 && $R info ascii.zarr | head -2"
     done = shell(line, folder, LANG="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONIOENCODING="ascii")

@@ -92,6 +92,7 @@ def here(sample_store: Path) -> dict[str, object]:
     return {"values": values, "episodes": store.episodes.length.tolist(), "text": store.model_file(0)[:40]}
 
 
+@pytest.mark.slow(reason="starts new Pythons, each of which imports everything")
 def test_without_what_windows_lacks(sample: Path, sample_store: Path, here: dict[str, object], tmp_path: Path) -> None:
     def lose_them() -> None:
         forget(["robozarr"])

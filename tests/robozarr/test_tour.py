@@ -62,6 +62,7 @@ def without_times(page: str) -> str:
     return TIMES.sub("#", page)
 
 
+@pytest.mark.slow(reason="runs the whole tour")
 @pytest.mark.skipif(
     sys.version_info[:2] != (3, 11), reason="the words of Typer and torch are those of the versions that constraints.txt pins"
 )

@@ -114,6 +114,7 @@ def check_that_it_converts(venv: Path, folder: Path) -> None:
     assert installed(venv / "bin" / "python", "torch", "numba", "blosc2", "matplotlib", "pandas") == "[]"
 
 
+@pytest.mark.slow(reason="starts new Pythons, each of which imports everything")
 def test_the_convert_extra_is_enough_to_convert(built: Path, tmp_path: Path) -> None:
     check_that_it_converts(wheel_environment(built, "convert", tmp_path / "venv"), tmp_path)
 

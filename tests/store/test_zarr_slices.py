@@ -258,6 +258,7 @@ def test_what_users_added_stays_readable(store: Path) -> None:
     assert np.asarray(as_array(opened.group["tasks/embedding/words"])[...]).shape == (1, 4)
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_in_a_bucket_too(s3: str, made: dict[str, Path], capfd: pytest.CaptureFixture[str]) -> None:
     place = new_place(s3, "a.zarr")
     put(place, made["a"])

@@ -209,6 +209,7 @@ def test_a_window_shows_frames_chunk_and_mask(store: rz.Store) -> None:
     assert re.search(r"Masks: full is data, hollow is padding", chart.svg())
 
 
+@pytest.mark.slow(reason="draws every chart twice")
 def test_charts_follow_the_page_and_leave_no_trace(store: rz.Store, tmp_path: Path) -> None:
     import matplotlib
 

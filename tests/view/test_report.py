@@ -137,7 +137,15 @@ def one_step(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "images", "charts"), [(one_episode, 6, 4), (one_camera, 3, 4), (no_images, 0, 3), (one_step, 4, 4)]
+    ("make", "images", "charts"),
+    [
+        (one_episode, 6, 4),
+        (no_images, 0, 3),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow(reason="draws a whole report"))
+            for case in ((one_camera, 3, 4), (one_step, 4, 4))
+        ),
+    ],
 )
 def test_small_and_odd_stores(
     tmp_path: Path, make: Callable[[Path], None], images: int, charts: int, request: pytest.FixtureRequest
@@ -260,6 +268,7 @@ def test_printed(sample_report: tuple[rz.Store, Page, Path], browser: Browser) -
     page.close()
 
 
+@pytest.mark.slow(reason="starts a browser")
 @pytest.mark.usefixtures("words_only")
 def test_text_of_a_source_does_nothing_in_a_browser(tmp_path: Path, browser: Browser) -> None:
     one_episode(tmp_path)

@@ -154,6 +154,7 @@ def test_in_a_folder_that_was_removed(tmp_path: Path, files: list[Path], monkeyp
             call()
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_folders_that_a_console_shows_are_no_files(s3: str, files: list[Path]) -> None:
     """Objects of no bytes whose names end in ``/``."""
     place = new_place(s3)

@@ -214,6 +214,7 @@ def test_a_store_behind_a_link_of_the_users_is_the_users_store(tmp_path: Path, f
     assert verify(tmp_path / "disk/a.zarr", sources=files[:2], workers=0).ok
 
 
+@pytest.mark.slow(reason="hundreds of requests to a service that speaks S3, each some milliseconds of computing")
 def test_a_killed_converter_that_nobody_waited_for_holds_no_lock(s3: str, files: list[Path]) -> None:
     place = new_place(s3)
     code = f"""

@@ -75,6 +75,7 @@ def said(library: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
     return dict(zip(keys, ran.stdout.splitlines(), strict=True))
 
 
+@pytest.mark.slow(reason="starts a Python for each profile")
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize(
     ("every", "expected"), [(2, "19 windows"), (7, "19 windows"), (1, "CorruptChunkError steps/agentview_")]

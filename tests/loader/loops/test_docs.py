@@ -47,6 +47,7 @@ def test_torch(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert names["torch"].load("run.pt", weights_only=True)["loader"]["epoch"] == 2
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_lightning(sample_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = run("Lightning", sample_store, tmp_path, monkeypatch)
     assert names["trainer"].global_step == 4

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # the frameworks' and their 
 # --- Lightning ---
 
 
+@pytest.mark.slow(reason="imports Lightning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_lightning_2630_7364_limit_train_batches_moves_on(dataset: rz.WindowDataset, kind: str) -> None:
     import pytorch_lightning as lightning
@@ -62,6 +63,7 @@ def test_lightning_2630_7364_limit_train_batches_moves_on(dataset: rz.WindowData
     assert all(sorted(epoch) == every(dataset) for epoch in validated)  # the sanity check cost the first one nothing
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_lightning_predict_makes_a_loader_anew_and_is_told_what_to_use(dataset: rz.WindowDataset) -> None:
     import pytorch_lightning as lightning
 
@@ -77,6 +79,7 @@ def test_lightning_predict_makes_a_loader_anew_and_is_told_what_to_use(dataset: 
     assert list(chain.from_iterable(predicted or [])) == windows(dataset.read(range(38)))
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_through_lightning(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """The trainer saves and loads the loader's state by itself; both kinds of loader."""
     import pytorch_lightning as lightning

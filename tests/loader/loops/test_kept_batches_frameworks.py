@@ -81,6 +81,7 @@ def test_accelerates_accumulation_with_losses_that_are_kept(dataset: rz.WindowDa
     assert sorted(model.got) == sorted(2 * list(range(len(dataset))))
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_lightning_2611_an_overfitted_batch_and_outputs_that_are_kept(dataset: rz.WindowDataset) -> None:
     import pytorch_lightning as lightning
 

@@ -53,6 +53,7 @@ def train_by_lightning(
     return got
 
 
+@pytest.mark.slow(reason="imports Lightning")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_checkpoint_of_an_epochs_end_leads_to_the_next_epoch(dataset: rz.WindowDataset, tmp_path: Path, kind: str) -> None:
     """ModelCheckpoint's default; Lightning loads the loader's state only of checkpoints from within an epoch."""
@@ -84,6 +85,7 @@ def test_lightning_resumes_anywhere(
         assert run(f"step={step}") == whole[step:]
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_lightning_that_makes_a_loader_anew_each_epoch(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     """reload_dataloaders_every_n_epochs: a new loader would begin with epoch 0 each time."""
     import pytorch_lightning as lightning
@@ -96,6 +98,7 @@ def test_lightning_that_makes_a_loader_anew_each_epoch(dataset: rz.WindowDataset
     assert got == train_by_lightning(make("WindowLoader", dataset), tmp_path)
 
 
+@pytest.mark.slow(reason="imports Lightning")
 def test_a_checkpoint_of_another_batch_size_leads_to_its_next_epoch(dataset: rz.WindowDataset, tmp_path: Path) -> None:
     whole = train_by_lightning(make("WindowLoader", dataset), tmp_path)
     for size in (2, 8):
