@@ -200,8 +200,9 @@ fuzz: install  ## damaged HDF5 files, hostile stores, chunks for two decoders: a
 change-under-training: install  ## a store of a gigabyte is replaced, appended to, cut, removed while it is trained from: no wrong window
 	$(BIN)/python tests/support/change_under_training.py $(ARGS)
 
-kill-nightly: install  ## a thousand kills of converters at work: every rerun ends in the same bytes
+kill-nightly: install  ## a thousand kills of converters at work, three hundred sequences of commands that are killed: the same bytes
 	$(BIN)/python tests/support/kill_nightly.py $(ARGS)
+	SEQUENCES=300 $(BIN)/pytest -q -n $(WORKERS) --full -k many_sequences tests/convert/test_sequences.py
 
 profile-convert: install  ## where a conversion's CPU time goes
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/convert/profile_convert.py $(ARGS)

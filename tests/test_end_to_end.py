@@ -93,11 +93,12 @@ def test_reports_are_json(tmp_path: Path, store: Path) -> None:
 @pytest.mark.slow(reason="three conversions of whole files")
 @pytest.mark.parametrize("profile", ["raw", "fast", "compact"])
 def test_real_files_give_the_same_bytes_with_any_number_of_workers(tmp_path: Path, profile: str) -> None:
-    for workers in ("0", "1", "2"):
+    counts = ("0", "1", "2") if profile == "fast" else ("0", "2")
+    for workers in counts:
         done = run("convert", REAL, "--store", tmp_path / workers, "--profile", profile, "--workers", workers)
         assert done.returncode == 0, done.stderr
-    assert same_bytes(tmp_path / "0", tmp_path / "1")
-    assert same_bytes(tmp_path / "0", tmp_path / "2")
+    for workers in counts[1:]:
+        assert same_bytes(tmp_path / "0", tmp_path / workers)
     report = verify(tmp_path / "2", sources=REAL, workers=0)
     assert report.ok, report.violations
     assert (report.n_episodes, report.n_steps) == (14, 1448)

@@ -102,7 +102,10 @@ def through_zarr(store: Path) -> Read:
     return lambda path: np.asarray(zarr.open_array(store / path, mode="r", zarr_format=3)[...])
 
 
-READERS = [pytest.param(through_tensorstore, id="tensorstore"), pytest.param(through_zarr, id="zarr-python")]
+READERS = [
+    pytest.param(through_tensorstore, id="tensorstore"),
+    pytest.param(through_zarr, id="zarr-python", marks=pytest.mark.slow(reason="the same arrays by a second reader")),
+]
 
 
 def attributes(store: Path) -> dict[str, Any]:

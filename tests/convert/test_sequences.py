@@ -7,6 +7,7 @@ any two changes of files. After each step everything that is there is compared w
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,6 +35,8 @@ from robozarr.store.locate import place_of
 from robozarr.store.place import Place
 from robozarr.store.reading import read_metadata
 
+MANY = int(os.environ.get("SEQUENCES", "60"))
+"""``make kill-nightly`` tries three hundred."""
 BYSTANDERS = {
     "notes.txt": b"mine",
     "steps/notes.txt": b"mine too",
@@ -293,14 +296,14 @@ def test_a_few_sequences() -> None:
     run(SequencesInMemory, some(9, 2))
 
 
-@pytest.mark.slow(reason="three hundred sequences of up to five commands")
-def test_three_hundred_sequences_in_folders() -> None:
-    run(Sequences, 300)
+@pytest.mark.slow(reason="sixty sequences of up to five commands")
+def test_many_sequences_in_folders() -> None:
+    run(Sequences, MANY)
 
 
-@pytest.mark.slow(reason="two hundred sequences of up to five commands")
-def test_two_hundred_sequences_in_memory() -> None:
-    run(SequencesInMemory, 200)
+@pytest.mark.slow(reason="sixty sequences of up to five commands")
+def test_many_sequences_in_memory() -> None:
+    run(SequencesInMemory, MANY)
 
 
 @pytest.mark.slow(reason="over HTTP")

@@ -23,4 +23,4 @@ def test_changed_stores_are_refused_or_read_exactly(tmp_path: Path, monkeypatch:
 
 @pytest.mark.slow(reason="a quarter of a second a store")
 def test_more_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(range(8, 208), tmp_path, monkeypatch)
+    run(range(8, 88), tmp_path, monkeypatch)
