@@ -307,6 +307,6 @@ def test_many_sequences_in_memory() -> None:
 
 
 @pytest.mark.slow(reason="over HTTP")
-def test_twelve_sequences_over_http(s3: str) -> None:
+def test_a_few_sequences_over_http(s3: str) -> None:
     SequencesOverHttp.url = s3
-    run(SequencesOverHttp, 12)
+    run(SequencesOverHttp, min(MANY, 5))
