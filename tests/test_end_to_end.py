@@ -286,9 +286,10 @@ def processes_left(group: int) -> bytes:
     return found
 
 
+@pytest.mark.slow(reason="starts a converter with workers")
 @pytest.mark.parametrize(
     "signum",
-    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow(reason="two conversions by worker processes"))],
+    [signal.SIGINT, signal.SIGTERM],
 )
 def test_an_interrupt_stops_workers_and_leaves_a_store_that_is_refused(tmp_path: Path, signum: signal.Signals) -> None:
     source, path = tmp_path / "s", tmp_path / "a.zarr"

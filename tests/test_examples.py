@@ -34,6 +34,7 @@ def test_it_is_short() -> None:
     assert len(EXAMPLE.read_text().splitlines()) < 80
 
 
+@pytest.mark.slow(reason="trains three times")
 def test_the_loss_falls_and_a_stopped_run_goes_on_exactly(example: ModuleType, sample_store: Path, tmp_path: Path) -> None:
     whole = example.train(str(sample_store), 4, 8)
     per_epoch = len(whole) // 4

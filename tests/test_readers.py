@@ -222,7 +222,11 @@ assert not [name for name in sys.modules if name.startswith("robozarr.")]
 @pytest.mark.parametrize(
     "stores",
     [
-        pytest.param([(SAMPLE, "raw"), (SAMPLE, "fast")], id="sample"),
+        pytest.param(
+            [(SAMPLE, "raw"), (SAMPLE, "fast")],
+            id="sample",
+            marks=pytest.mark.slow(reason="a process of its own"),
+        ),
         pytest.param([(REAL, "fast")], id="data", marks=pytest.mark.slow(reason="all whole files, in a process of its own")),
     ],
 )

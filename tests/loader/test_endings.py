@@ -46,7 +46,7 @@ ALL = [
     ("interrupt_is_caught", 0, ""),
 ]
 """Scenarios, their exit codes, and what is said last."""
-ENDS = ALL[: some(len(ALL), 2)]
+ENDS = ALL
 """Those that are tried: each takes a second to take an interpreter apart."""
 
 
@@ -60,6 +60,7 @@ def exits(store_path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
+@pytest.mark.slow(reason="starts new Pythons, each of which imports everything")
 @pytest.mark.parametrize(("scenario", "code", "says"), ENDS)
 def test_ends_at_once_and_as_it_should(exits: dict[str, dict[str, Any]], scenario: str, code: int, says: str) -> None:
     found = exits[scenario]
@@ -74,6 +75,7 @@ def test_ends_at_once_and_as_it_should(exits: dict[str, dict[str, Any]], scenari
         assert found["stderr"] == ""
 
 
+@pytest.mark.slow(reason="starts new Pythons, each of which imports everything")
 def test_every_scenario_is_looked_at(exits: dict[str, dict[str, Any]]) -> None:
     assert list(exits) == [scenario for scenario, *_ in ENDS]
     assert sorted(scenario for scenario, *_ in ALL) == sorted(each.__name__ for each in SCENARIOS)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from effort import examples, some
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -217,7 +217,7 @@ def test_every_window_of_every_real_file(real: Source) -> None:
 
 
 @pytest.mark.parametrize("number", range(3), ids=["libero", "openvla", "robomimic"])
-@examples(60)
+@examples(60, 6)
 @given(data=st.data())
 def test_samples_of_siblings(number: int, siblings: list[Source], data: st.DataObject) -> None:
     source = siblings[number]
@@ -233,7 +233,7 @@ def test_samples_of_siblings(number: int, siblings: list[Source], data: st.DataO
 
 
 @pytest.mark.parametrize("number", range(3), ids=["libero", "openvla", "robomimic"])
-@settings(max_examples=20)
+@examples(20, 6)
 @given(data=st.data())
 def test_the_loader_serves_what_the_dataset_holds(number: int, siblings: list[Source], data: st.DataObject) -> None:
     """Whatever the threads, the parts of a batch, the slots, the cache."""

@@ -97,7 +97,8 @@ def decode_in_memory(
 
     `like` has as many frames as the chunk; `options` are those of ``shards_of``.
     """
-    layout = layout_of(like, "lean", 16)
+    layout, sums = layout_of(like, "lean", 16), sums.copy()
+    sums.flags.writeable = False  # as a store's, for which the code is compiled already
     table = np.empty((1, ENTRY.itemsize * chunk_rows), np.uint8)
     shards = shards_of(layout, sums, "", "", ABSENT, **options)._replace(
         chunk_rows=chunk_rows, shard_rows=chunk_rows, tables=table

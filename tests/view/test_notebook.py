@@ -69,6 +69,7 @@ def show_cells() -> None:
     print(json.dumps(parts))
 
 
+@pytest.mark.slow(reason="runs every cell")
 def test_it_runs() -> None:
     said = said_in_fork(show_cells, limit_s=120)
     assert said.returncode == 0, said.stderr

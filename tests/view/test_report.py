@@ -256,6 +256,7 @@ def test_in_a_browser(sample_report: tuple[rz.Store, Page, Path], browser: Brows
     page.close()
 
 
+@pytest.mark.slow(reason="starts a browser")
 def test_printed(sample_report: tuple[rz.Store, Page, Path], browser: Browser) -> None:
     page = browser.new_page(color_scheme="dark")
     page.goto(sample_report[2].as_uri())

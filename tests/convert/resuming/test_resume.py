@@ -77,6 +77,7 @@ def test_killed_at_random_moments_the_rerun_ends_in_the_same_bytes(
     assert n_killed == KILLS
 
 
+@pytest.mark.slow(reason="starts workers")
 def test_a_killed_worker_does_not_fail_the_run(tmp_path: Path, source: Path, expected: Path) -> None:
     store, killer = tmp_path / "a.zarr", Killer()
     convert(source, store, workers=some(2, 1), profile="compact", level=9, progress=killer)

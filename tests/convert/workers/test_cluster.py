@@ -55,6 +55,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             process.wait()
 
 
+@pytest.mark.slow(reason="starts a cluster")
 def test_an_external_cluster_gives_the_same_bytes_and_survives_a_lost_worker(
     tmp_path: Path, cluster: tuple[str, list[subprocess.Popen[bytes]]], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,7 +36,10 @@ def assert_all_before_any_again(epochs: list[list[list[int]]], dataset: rz.Windo
     assert len({str(epoch) for epoch in epochs}) == len(epochs)  # another order each time
 
 
-@pytest.mark.parametrize(("workers", "persistent"), [(0, False), (2, False), (2, True)])
+@pytest.mark.parametrize(
+    ("workers", "persistent"),
+    [(0, False), pytest.param(2, False, marks=pytest.mark.slow(reason="starts processes")), (2, True)],
+)
 @pytest.mark.parametrize("n", [3, 9])  # 9: what is left is on its way already
 def test_batches_that_workers_had_prefetched_come_next(
     dataset: rz.WindowDataset, workers: int, persistent: bool, n: int
