@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,10 @@ __all__ = ["REMOTE_THREADS", "CheckedFiles", "parts_of_texts"]
 
 REMOTE_THREADS: Final = 16
 """Threads that wait for a bucket while a store is opened, or low-dim keys are read."""
+
+
+Kept: TypeAlias = dict[str, tuple[ArrayLayout, dict[int, NDArray[Any]]]]
+"""Of each array its layout, and the shard that was read last: rows near to each other are read once."""
 
 
 class CheckedFiles:
@@ -170,15 +174,22 @@ class CheckedFiles:
             return map(function, items)
         return ThreadTeam(min(len(items), REMOTE_THREADS)).map(function, items)
 
-    def _rows(self, path: str, start: int, stop: int) -> NDArray[Any]:
-        """Read rows of an array through the shards that hold them."""
-        layout = self.layout(path)
+    def _rows(self, path: str, start: int, stop: int, kept: Kept | None = None) -> NDArray[Any]:
+        """Read rows of an array through the shards that hold them; the last one stays in `kept`."""
+        layout, known = self._array_of(path, {} if kept is None else kept)
         if start >= stop:
             return np.empty((0, *layout.shape[1:]), layout.dtype)
         first, last = start // layout.shard_rows, (stop - 1) // layout.shard_rows
-        shards = [self.read_shard(layout, shard) for shard in range(first, last + 1)]
+        shards = [known[shard] if shard in known else self.read_shard(layout, shard) for shard in range(first, last + 1)]
+        known.clear()
+        known[last] = shards[-1]
         at = first * layout.shard_rows
         return np.concatenate(shards)[start - at : stop - at]
+
+    def _array_of(self, path: str, kept: Kept) -> tuple[ArrayLayout, dict[int, NDArray[Any]]]:
+        if path not in kept:
+            kept[path] = self.layout(path), {}
+        return kept[path]
 
     def _texts(self, path: str, found: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
         offsets, data = found[f"{path}/offsets"], found[f"{path}/bytes"]
@@ -191,20 +202,25 @@ class CheckedFiles:
     def _text(self, path: str, row: int) -> str:
         return bytes(self._between(path, "bytes", row)).decode("utf-8", "replace")
 
-    def _attributes(self, path: str, row: int) -> dict[str, Any]:
-        try:
-            return parse_json(bytes(self._between(path, "bytes", row)), foreign_bytes=True)
-        except ValueError as exc:
-            self._refuse([BrokenRule("M17", f"{path}: text {row}: {exc}")])
-            raise
+    def _attributes(self, path: str, rows: Iterable[int]) -> Iterator[dict[str, Any]]:
+        kept: Kept = {}
+        for row in rows:
+            text = bytes(self._between(path, "bytes", row, kept))
+            try:
+                yield parse_json(text, foreign_bytes=True)
+            except ValueError as exc:
+                self._refuse([BrokenRule("M17", f"{path}: text {row}: {exc}")])
+                raise
 
-    def _between(self, path: str, what: str, row: int) -> NDArray[Any]:
+    def _between(self, path: str, what: str, row: int, kept: Kept | None = None) -> NDArray[Any]:
         n = self._expected[f"{path}/offsets"].shape[0] - 1
         if not 0 <= row < n:
             raise IndexError(f"row {row} of {n}")
-        offsets = self._rows(f"{path}/offsets", row, row + 2)
-        self._refuse(broken_offsets(path, offsets, self.layout(f"{path}/{what}").shape[0], whole=False))
-        return self._rows(f"{path}/{what}", int(offsets[0]), int(offsets[1]))
+        kept = {} if kept is None else kept
+        offsets = self._rows(f"{path}/offsets", row, row + 2, kept)
+        layout, _ = self._array_of(f"{path}/{what}", kept)
+        self._refuse(broken_offsets(path, offsets, layout.shape[0], whole=False))
+        return self._rows(f"{path}/{what}", int(offsets[0]), int(offsets[1]), kept)
 
 
 def parts_of_texts(path: str) -> tuple[str, str]:

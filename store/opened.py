@@ -6,7 +6,7 @@ likes to slice. Imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from multiprocessing import context
 from pathlib import Path
@@ -233,11 +233,19 @@ class Store(CheckedFiles):
 
     def episode_attributes(self, episode: int) -> dict[str, Any]:
         """Every other attribute of an episode's demo: path inside the demo → name → dtype, shape, value."""
-        return self._attributes("episodes/attributes", episode)
+        return next(self.attributes_of_episodes([episode]))
+
+    def attributes_of_episodes(self, episodes: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """``episode_attributes`` of each; in their order it reads each shard once."""
+        return self._attributes("episodes/attributes", episodes)
 
     def source_attributes(self, source: int) -> dict[str, Any]:
         """Attributes of a source outside its demos: path → name → dtype, shape, value."""
-        return self._attributes("sources/attributes", source)
+        return next(self.attributes_of_sources([source]))
+
+    def attributes_of_sources(self, sources: Iterable[int]) -> Iterator[dict[str, Any]]:
+        """``source_attributes`` of each; in their order it reads each shard once."""
+        return self._attributes("sources/attributes", sources)
 
     def _array(self, path: str) -> zarr.Array[Any]:
         if (changed := self.changed()) is not None:  # zarr reads values later, and compares them with nothing

@@ -77,12 +77,11 @@ def _attributes_that_differ(store: Store) -> Iterator[str]:
     """Other wordings in the stored attributes of sources and of their first episodes."""
     by_hand = InstructionSource.BY_HAND
     first = {source: episode for episode, source in reversed(list(enumerate(store.episodes.source.tolist())))}
-    for source, episode in sorted(first.items())[:N_SOURCES_READ]:
+    chosen = dict(sorted(first.items())[:N_SOURCES_READ])
+    of_demos, of_files = store.attributes_of_episodes(chosen.values()), store.attributes_of_sources(chosen)
+    for (source, episode), of_demo, of_file in zip(chosen.items(), of_demos, of_files, strict=True):
         taken = store.episodes.instruction[episode]
-        where = {
-            InstructionSource.DEMO_ATTRIBUTE: store.episode_attributes(episode),
-            InstructionSource.FILE_ATTRIBUTE: store.source_attributes(source),
-        }
+        where = {InstructionSource.DEMO_ATTRIBUTE: of_demo, InstructionSource.FILE_ATTRIBUTE: of_file}
         for code, attributes in where.items():
             words = choose_words(_found_in(attributes, code))
             if words.text and taken and words.text != taken:

@@ -41,7 +41,7 @@ def get_env_metadata_from_dataset(
     store, named = open_data_set(dataset_path)
     source = named if source is None else source
     numbers = range(len(store.metadata.sources)) if source is None else [source]
-    texts = [_only(store.source_attributes(number).get("data", {}).get("env_args", {}).get("value")) for number in numbers]
+    texts = [_only(of.get("data", {}).get("env_args", {}).get("value")) for of in store.attributes_of_sources(numbers)]
     if None in texts or not texts:
         name = store.metadata.sources[numbers[texts.index(None)] if None in texts else 0].name
         raise WindowError(
