@@ -228,7 +228,12 @@ def test_files_that_are_gone_as_soon_as_they_were_made_again(
     with monkeypatch.context() as without:
         without.setattr(CachedArray, "open", lambda *_: None)
         assert_same(gather(rz.WindowLoader(dataset, 4, seed=3, locality=False)), expected)
-    monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd)))
+
+    def close_and_note(fd: int) -> None:
+        closed.append(fd)
+        close(fd)
+
+    monkeypatch.setattr(os, "close", close_and_note)
     del dataset
     gc.collect()
     assert closed
