@@ -347,6 +347,7 @@ class BucketPlace:
 @lru_cache(maxsize=64)
 def _open(place: BucketPlace, reached: bool, *, uploads: bool = False) -> Any:
     try:
+        import obstore  # noqa: F401  # first: of threads that begin with one of its modules, some would find it half made
         from obstore.exceptions import BaseError
         from obstore.store import GCSStore, S3Store
     except ModuleNotFoundError as exc:

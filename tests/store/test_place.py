@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -304,3 +306,35 @@ def test_requests_are_not_made_one_after_the_other(proxy: Proxy) -> None:
     proxy.latency_s = 0.05
     place.read_ranges("a", [0, 500_000], [10, 500_010])
     assert len(seen) == 1 or proxy.n_at_once == len(seen)
+
+
+HALF_MADE = """
+import sys, threading, time
+from robozarr.store.locate import place_of
+
+def slowly(frame, event, arg):
+    if frame.f_code.co_filename.endswith("obstore/__init__.py"):
+        if event == "line" and "store" in frame.f_globals and "put" not in frame.f_globals:
+            begun.set()
+            time.sleep(0.5)
+        return slowly
+
+def first():
+    sys.settrace(slowly)
+    place_of("s3://robots/a", "http://127.0.0.1:1").store
+
+begun = threading.Event()
+thread = threading.Thread(target=first)
+thread.start()
+assert begun.wait(60)
+place_of("s3://robots/b", "http://127.0.0.1:1").store
+print(hasattr(sys.modules["obstore"], "put"))
+thread.join()
+"""
+
+
+def test_a_second_thread_waits_until_obstore_is_there() -> None:
+    """Its module with the stores is ready before the package, whose functions these call."""
+    pytest.importorskip("obstore")
+    ran = subprocess.run([sys.executable, "-c", HALF_MADE], capture_output=True, text=True, timeout=120, check=False)
+    assert (ran.stdout, ran.stderr) == ("True\n", "")
