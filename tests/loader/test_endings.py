@@ -98,7 +98,7 @@ def test_interrupts_at_any_moment(dataset: WindowDataset) -> None:
                 pass
 
     previous = signal.signal(signal.SIGALRM, interrupt)
-    faulthandler.dump_traceback_later(60, exit=True)  # it would hang for ever
+    faulthandler.dump_traceback_later(400, exit=True)  # it would hang for ever; a busy machine has taken a minute
     try:
         for _ in range(n):
             try:
