@@ -202,7 +202,7 @@ change-under-training: install  ## a store of a gigabyte is replaced, appended t
 
 kill-nightly: install  ## a thousand kills of converters at work, three hundred sequences of commands that are killed: the same bytes
 	$(BIN)/python tests/support/kill_nightly.py $(ARGS)
-	SEQUENCES=300 $(BIN)/pytest -q -n $(WORKERS) --full -k many_sequences tests/convert/test_sequences.py
+	SEQUENCES=300 $(BIN)/pytest -q -n $(WORKERS) --full tests/convert/test_sequences.py
 
 profile-convert: install  ## where a conversion's CPU time goes
 	PYTHONPATH=benchmarks $(BIN)/python benchmarks/convert/profile_convert.py $(ARGS)

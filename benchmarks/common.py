@@ -1,6 +1,6 @@
 """Helpers that every benchmark shares: the default source, a warm or cold page cache, a description of the machine, tables.
 
-Imports nothing but the standard library: Dask's workers import the benchmarks when they start.
+Imports nothing but the standard library, until ``machine`` is asked: Dask's workers import the benchmarks when they start.
 """
 
 from __future__ import annotations

@@ -50,13 +50,14 @@ def usable_cores(root: Path = Path("/")) -> int:
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _groups(root, ""):
-        cores = min(cores, _quota(*(_text(group / "cpu.max").split() or [""]), "100000"))
+        microseconds, period = (*_text(group / "cpu.max").split(), "", "")[:2]
+        cores = min(cores, _quota(microseconds, period))
     for group in _groups(root, "cpu"):
         cores = min(cores, _quota(_text(group / "cpu.cfs_quota_us"), _text(group / "cpu.cfs_period_us")))
     return cores
 
 
-def _quota(microseconds: str, period: str, *_: str) -> int:
+def _quota(microseconds: str, period: str) -> int:
     """Cores, rounded up, that a time in a period of time is; `UNKNOWN` without a limit ("max", "-1")."""
     return -(-_number(microseconds, UNKNOWN) // (_number(period, 0) or 100_000)) or 1
 

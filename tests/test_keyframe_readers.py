@@ -238,9 +238,9 @@ def test_large_frames(shape: tuple[int, ...], dtype: str, profile: Profile) -> N
 
 @pytest.mark.slow(reason="three megapixels a frame, encoded and decoded in Python")
 @pytest.mark.parametrize("profile", PROFILES)
-def test_very_large_frames(profile: Profile) -> None:
-    for kind in ("noise", "one pixel"):
-        check_array(pictures(kind, 2, (1024, 1024, 3), "uint8", SEED), [0], profile)
+@pytest.mark.parametrize(("dtype", "kind"), [("uint8", "noise"), ("uint8", "one pixel"), ("float32", "one pixel")])
+def test_very_large_frames(dtype: str, kind: str, profile: Profile) -> None:
+    check_array(pictures(kind, 2, (1024, 1024, 3), dtype, SEED), [0], profile)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from robozarr.schemas.errors import RoboZarrError
+from robozarr.store.limits import free_memory
 from robozarr.store.locate import place_of
 from robozarr.store.system import fcntl, resource
 from robozarr.view.findings import Finding
@@ -215,12 +216,9 @@ def check_machine(shm: Path = Path("/dev/shm")) -> Iterator[Finding]:
     """Memory, shared memory and open files; nothing where the system tells none of them."""
     if resource is None:
         return
-    if _installed("numba") is not None:
-        from robozarr.store.limits import free_memory
-
-        free = free_memory()
-        advice = " → use fewer --workers, or raise the limit of the container or job" if free < FEW_BYTES else ""
-        yield _finding(bool(advice), "Memory", f"{size_words(free)} may still be taken by this container or job{advice}")
+    free = free_memory()
+    advice = " → use fewer --workers, or raise the limit of the container or job" if free < FEW_BYTES else ""
+    yield _finding(bool(advice), "Memory", f"{size_words(free)} may still be taken by this container or job{advice}")
     try:
         size = os.statvfs(shm).f_frsize * os.statvfs(shm).f_blocks
     except OSError as exc:

@@ -309,4 +309,4 @@ def test_many_sequences_in_memory() -> None:
 @pytest.mark.slow(reason="over HTTP")
 def test_a_few_sequences_over_http(s3: str) -> None:
     SequencesOverHttp.url = s3
-    run(SequencesOverHttp, min(MANY, 5))
+    run(SequencesOverHttp, MANY // 12)

@@ -122,7 +122,7 @@ def test_the_gpu(code: int, said: str, driver: bool, level: str, words: str, mon
 
 
 def test_little_memory_little_shm_few_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("robozarr.store.limits.free_memory", lambda: 10**8)
+    monkeypatch.setattr("robozarr.view.doctor.free_memory", lambda: 10**8)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 256))
     real = os.statvfs(tmp_path)
     small = os.statvfs_result((*real[:1], 4096, 16_384, *real[3:]))
